@@ -1,0 +1,188 @@
+//! An existing cgroup with its directories open.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use oci_spec::runtime::LinuxResources;
+
+use crate::dir::Dir;
+use crate::host::Version;
+use crate::{Error, Location, Result, delegate, devices, resources};
+
+/// A cgroup with its directories open, one in each hierarchy.
+///
+/// Dropping it closes the directories; only [`Cgroup::remove`] removes the cgroup.
+#[derive(Debug)]
+pub struct Cgroup {
+    pub(crate) location: Location,
+    /// In the order of `location.places`; `None` where the directory is gone.
+    pub(crate) dirs: Vec<Option<Dir>>,
+    /// Made by this value, so that nothing can be attached to it yet.
+    pub(crate) fresh: bool,
+    /// The v2 controllers that an ancestor did not hand down, and its answer.
+    pub(crate) withheld: Vec<Withheld>,
+}
+
+/// A v2 controller that could not be enabled for the children of a directory.
+#[derive(Debug)]
+pub(crate) struct Withheld {
+    pub(crate) controller: String,
+    pub(crate) by: PathBuf,
+    pub(crate) errno: Errno,
+}
+
+impl Cgroup {
+    /// Opens an existing cgroup. Hierarchies in which it does not exist (any more) are passed over.
+    ///
+    /// # Errors
+    /// When a directory exists and cannot be opened.
+    pub fn open(location: &Location) -> Result<Cgroup> {
+        let dirs = location
+            .places
+            .iter()
+            .map(|place| Dir::open(place.dir()))
+            .collect::<Result<_>>()?;
+        Ok(Cgroup {
+            location: location.clone(),
+            dirs,
+            fresh: false,
+            withheld: Vec::new(),
+        })
+    }
+
+    /// Applies `linux.resources`, devices included: on v1 they go to `devices.allow` and `devices.deny`, on v2 into an
+    /// eBPF program. An absent or empty list of devices restricts nothing; otherwise what no rule names is denied.
+    ///
+    /// # Errors
+    /// [`Error::Config`], [`Error::MissingController`] or [`Error::Refused`], each with the field. What was written
+    /// before the error stays.
+    pub fn apply(&self, wanted: &LinuxResources) -> Result<()> {
+        resources::apply(self, wanted)?;
+        match wanted.devices().as_deref() {
+            Some(rules) if !rules.is_empty() => devices::apply(self, rules),
+            _ => Ok(()),
+        }
+    }
+
+    /// [`Cgroup::apply`] for a running cgroup: never touches devices.
+    ///
+    /// # Errors
+    /// As [`Cgroup::apply`].
+    pub fn update(&self, wanted: &LinuxResources) -> Result<()> {
+        resources::apply(self, wanted)
+    }
+
+    /// The v2 directory, on a hybrid machine the one in the unified hierarchy: for `clone3` with `CLONE_INTO_CGROUP`.
+    pub fn clone_into(&self) -> Option<BorrowedFd<'_>> {
+        self.unified().map(|dir| dir.as_fd())
+    }
+
+    /// The `tasks` file of each v1 hierarchy, open for writing. The process that is to enter writes `0` to each of them
+    /// while it has one thread: a thread that moves only itself spares the kernel the wait for an RCU grace period,
+    /// which moving a whole process (`cgroup.procs`) costs. A fork child that should be in the v2 hierarchy as well is
+    /// put there by [`Cgroup::clone_into`].
+    ///
+    /// # Errors
+    /// When one of the files cannot be opened.
+    pub fn tasks(&self) -> Result<Vec<OwnedFd>> {
+        let v1 = self
+            .existing()
+            .filter(|(version, _)| *version == Version::V1);
+        v1.map(|(_, dir)| {
+            dir.open_file("tasks", OFlag::O_WRONLY)
+                .map_err(|errno| Error::io("open", dir.path().join("tasks"), errno))
+        })
+        .collect()
+    }
+
+    /// Moves a process, with all its threads, into this cgroup in every hierarchy. Slow: see [`Cgroup::tasks`].
+    ///
+    /// # Errors
+    /// When a hierarchy refuses the process.
+    pub fn add(&self, pid: i32) -> Result<()> {
+        let pid = pid.to_string();
+        self.existing()
+            .try_for_each(|(_, dir)| dir.write("cgroup.procs", &pid))
+    }
+
+    /// The processes in this cgroup and in all below it, unsorted; none when it is gone.
+    ///
+    /// # Errors
+    /// When the hierarchy cannot be read.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        let mut found = Vec::new();
+        if let Some(dir) = self.census() {
+            dir.processes(&mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// Hands the v2 cgroup to `uid` as the runtime-spec's "Cgroup ownership" demands: the directory and the files that
+    /// `/sys/kernel/cgroup/delegate` lists. Does nothing on v1, where delegation is not safe.
+    ///
+    /// # Errors
+    /// When the owner of a file cannot be changed.
+    pub fn delegate(&self, uid: u32) -> Result<()> {
+        self.unified()
+            .map_or(Ok(()), |dir| delegate::chown(dir, uid))
+    }
+
+    /// Where this cgroup lives.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Whether the cgroup exists in none of its hierarchies any more.
+    pub fn is_gone(&self) -> bool {
+        self.dirs.iter().all(Option::is_none)
+    }
+
+    /// The directories that exist.
+    pub(crate) fn existing(&self) -> impl Iterator<Item = (Version, &Dir)> {
+        let versions = self.location.places.iter().map(|place| place.version);
+        versions
+            .zip(&self.dirs)
+            .filter_map(|(version, dir)| Some((version, dir.as_ref()?)))
+    }
+
+    /// The directory in the v2 hierarchy.
+    pub(crate) fn unified(&self) -> Option<&Dir> {
+        self.existing()
+            .find(|(version, _)| *version == Version::V2)
+            .map(|(_, dir)| dir)
+    }
+
+    /// The directory in the v1 hierarchy of a controller.
+    pub(crate) fn legacy(&self, controller: &str) -> Option<&Dir> {
+        let places = self.location.places.iter().zip(&self.dirs);
+        let mut v1 = places.filter(|(place, _)| place.version == Version::V1);
+        v1.find(|(place, _)| place.has(controller))
+            .and_then(|(_, dir)| dir.as_ref())
+    }
+
+    /// The directory to list processes in. They are the same in every hierarchy; these controllers are the ones that
+    /// nobody moves processes about in by hand.
+    pub(crate) fn census(&self) -> Option<&Dir> {
+        let preferred = || {
+            ["pids", "freezer", "devices", "memory"]
+                .iter()
+                .find_map(|name| self.legacy(name))
+        };
+        self.unified()
+            .or_else(preferred)
+            .or_else(|| self.existing().next().map(|(_, dir)| dir))
+    }
+
+    /// An error where an action on this cgroup would hit a whole hierarchy, and with it the machine.
+    pub(crate) fn refuse_root(&self, action: &'static str) -> Result<()> {
+        match self.location.places.iter().find(|place| place.is_root()) {
+            Some(place) => Err(Error::Root {
+                action,
+                path: place.mount.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! One open directory of a hierarchy, and the files in it.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::dir;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd;
+
+use crate::{Error, Result};
+
+/// An open cgroup directory. The path serves error messages only.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Dir {
+    /// Opens the directory at an absolute path; `None` when it does not exist.
+    pub(crate) fn open(path: PathBuf) -> Result<Option<Dir>> {
+        match openat(
+            AT_FDCWD,
+            &path,
+            OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        ) {
+            Ok(fd) => Ok(Some(Dir { fd, path })),
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(None),
+            Err(errno) => Err(Error::io("open cgroup", path, errno)),
+        }
+    }
+
+    /// Opens the directory `name` in this one.
+    pub(crate) fn child(&self, name: &Path) -> Result<Option<Dir>> {
+        match self.open_file(name, OFlag::O_PATH | OFlag::O_DIRECTORY) {
+            Ok(fd) => Ok(Some(Dir {
+                fd,
+                path: self.path.join(name),
+            })),
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(None),
+            Err(errno) => Err(Error::io("open cgroup", self.path.join(name), errno)),
+        }
+    }
+
+    /// Where this directory was found.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens a file in this directory, close-on-exec.
+    pub(crate) fn open_file(&self, file: impl AsRef<Path>, flags: OFlag) -> Result<OwnedFd, Errno> {
+        openat(
+            &self.fd,
+            file.as_ref(),
+            flags | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+    }
+
+    /// Reads a whole file; `None` when the file, or by now the cgroup, does not exist.
+    pub(crate) fn read(&self, file: &str) -> Result<Option<String>> {
+        match self
+            .open_file(file, OFlag::O_RDONLY)
+            .and_then(|fd| read_all(fd.as_fd()))
+        {
+            Ok(text) => Ok(Some(text)),
+            // EOPNOTSUPP: the kernel has the file and was told not to serve it (`psi=0`, `cgroup.procs` when threaded).
+            Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => Ok(None),
+            Err(errno) => Err(Error::io("read", self.path.join(file), errno)),
+        }
+    }
+
+    /// Writes a value in one `write(2)`, as cgroup files demand it.
+    pub(crate) fn try_write(&self, file: &str, value: &str) -> Result<(), Errno> {
+        let fd = self.open_file(file, OFlag::O_WRONLY)?;
+        loop {
+            match unistd::write(&fd, value.as_bytes()) {
+                Err(Errno::EINTR) => {}
+                result => return result.map(drop),
+            }
+        }
+    }
+
+    /// Writes a value; the error names the file and the value.
+    pub(crate) fn write(&self, file: &str, value: &str) -> Result<()> {
+        self.try_write(file, value)
+            .map_err(|errno| self.write_error(file, value, errno))
+    }
+
+    /// The error for a write that failed.
+    pub(crate) fn write_error(&self, file: &str, value: &str, errno: Errno) -> Error {
+        let hint = match (file, errno) {
+            ("memory.limit_in_bytes" | "memory.memsw.limit_in_bytes", Errno::EBUSY) => {
+                Some("more memory is in use than the new limit allows")
+            }
+            ("cgroup.procs", Errno::EBUSY) => {
+                Some("processes may not live in a cgroup that hands controllers to its children")
+            }
+            ("cgroup.procs" | "cgroup.subtree_control", Errno::EOPNOTSUPP) => {
+                Some("the cgroup is, or lies below, a threaded one")
+            }
+            ("cpuset.cpus" | "cpuset.mems", Errno::EACCES) => {
+                Some("not among those of the parent cgroup")
+            }
+            ("devices.allow", Errno::EPERM) => Some("the parent cgroup does not allow this device"),
+            _ => None,
+        };
+        Error::Io {
+            action: format!("write {value:?} to"),
+            path: self.path.join(file),
+            errno,
+            hint,
+        }
+    }
+
+    /// The names of the sub-cgroups.
+    pub(crate) fn children(&self) -> Result<Vec<PathBuf>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let failed = |errno| Error::io("list cgroup", &self.path, errno);
+        let mut listing = match dir::Dir::openat(&self.fd, ".", flags, Mode::empty()) {
+            Ok(listing) => listing,
+            Err(Errno::ENOENT | Errno::ENODEV) => return Ok(Vec::new()),
+            Err(errno) => return Err(failed(errno)),
+        };
+        let mut names = Vec::new();
+        for entry in listing.iter() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(Errno::ENOENT | Errno::ENODEV) => break,
+                Err(errno) => return Err(failed(errno)),
+            };
+            let name = entry.file_name().to_bytes();
+            if entry.file_type() == Some(dir::Type::Directory) && name != b"." && name != b".." {
+                names.push(OsStr::from_bytes(name).into());
+            }
+        }
+        Ok(names)
+    }
+
+    /// Adds the ids in `cgroup.procs` of this cgroup and of all below it.
+    pub(crate) fn processes(&self, found: &mut Vec<i32>) -> Result<()> {
+        if let Some(text) = self.read("cgroup.procs")? {
+            found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+        }
+        for name in self.children()? {
+            if let Some(child) = self.child(&name)? {
+                child.processes(found)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Reads from the current position to the end.
+pub(crate) fn read_all(fd: BorrowedFd<'_>) -> Result<String, Errno> {
+    let mut bytes = Vec::with_capacity(4096);
+    let mut chunk = [0; 4096];
+    loop {
+        match unistd::read(fd, &mut chunk) {
+            Ok(0) => break,
+            Ok(n) => bytes.extend_from_slice(&chunk[..n]),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    // The kernel writes ASCII here, except for device names it was given.
+    Ok(String::from_utf8(bytes)
+        .unwrap_or_else(|bad| String::from_utf8_lossy(bad.as_bytes()).into_owned()))
+}

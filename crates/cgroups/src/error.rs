@@ -1,0 +1,126 @@
+//! What can go wrong, in words that name the operation, the file and the object.
+
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+/// The result of every fallible operation in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation on a cgroup failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A system call on a file or directory of the hierarchy failed.
+    #[error("{action} {}: {}{}", path.display(), errno.desc(), hint.map(|hint| format!(" ({hint})")).unwrap_or_default())]
+    Io {
+        /// What was tried: `open`, `write "max" to`, …
+        action: String,
+        /// The file or directory.
+        path: PathBuf,
+        /// The kernel's answer.
+        errno: Errno,
+        /// What this answer means for this file, where that is known.
+        hint: Option<&'static str>,
+    },
+    /// A value of the configuration cannot be used as it stands.
+    #[error("{field}: {problem}")]
+    Config {
+        /// The place in config.json: `linux.resources.cpu.shares`.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A value was refused by the kernel.
+    #[error("{field}: {source}")]
+    Refused {
+        /// The place in config.json.
+        field: String,
+        /// The write that failed.
+        source: Box<Error>,
+    },
+    /// A value needs a controller that this cgroup does not have.
+    #[error("{field}: the cgroup controller {controller:?} is not available{why}")]
+    MissingController {
+        /// The place in config.json.
+        field: String,
+        /// The controller by the kernel's name.
+        controller: String,
+        /// Why it is missing, as a continuation of the sentence; may be empty.
+        why: String,
+    },
+    /// A cgroup that is to be created is there already and in use.
+    #[error("container's cgroup is not empty: {0} process(es) found")]
+    NotEmpty(usize),
+    /// A cgroup that is to be created is there already and frozen.
+    #[error("container's cgroup unexpectedly frozen")]
+    Frozen,
+    /// The cgroup still has processes or sub-cgroups after the time allowed for removing it.
+    #[error("remove cgroup {}: still busy after {seconds} s", path.display())]
+    Busy {
+        /// The directory that could not be removed.
+        path: PathBuf,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The freezer did not come to rest in the time allowed; the cgroup was thawed again.
+    #[error("freeze cgroup {}: some processes did not freeze in time", path.display())]
+    NotFreezing {
+        /// The cgroup's directory.
+        path: PathBuf,
+    },
+    /// Neither a v1 freezer nor a v2 hierarchy is mounted, or the cgroup is gone.
+    #[error(
+        "{0}: no hierarchy of this cgroup can do this (it is gone, or its controller is not mounted)"
+    )]
+    NoHierarchy(&'static str),
+    /// The cgroup at the root of a hierarchy can be neither killed, frozen nor removed.
+    #[error("{action} cgroup {}: refused for the root of a hierarchy", path.display())]
+    Root {
+        /// What was asked for.
+        action: &'static str,
+        /// The hierarchy's mount point.
+        path: PathBuf,
+    },
+    /// A path that would leave the place it is to be resolved below.
+    #[error("bad sub cgroup path: {0}")]
+    BadPath(String),
+    /// A file of the kernel did not have the documented form.
+    #[error("parse {}: unexpected {text:?}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The part that was not understood.
+        text: String,
+    },
+}
+
+impl Error {
+    /// An [`Error::Io`] without a hint.
+    pub(crate) fn io(action: impl Into<String>, path: impl AsRef<Path>, errno: Errno) -> Error {
+        Error::Io {
+            action: action.into(),
+            path: path.as_ref().to_owned(),
+            errno,
+            hint: None,
+        }
+    }
+
+    /// An [`Error::Config`].
+    pub(crate) fn config(field: impl Into<String>, problem: impl Into<String>) -> Error {
+        Error::Config {
+            field: field.into(),
+            problem: problem.into(),
+        }
+    }
+
+    /// The kernel's answer behind this error, where one is: a rootless caller may want to tolerate `EPERM`, `EACCES`
+    /// and `EROFS`.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Error::Io { errno, .. } => Some(*errno),
+            Error::Refused { source, .. } => source.errno(),
+            _ => None,
+        }
+    }
+}

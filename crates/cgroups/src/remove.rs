@@ -1,0 +1,103 @@
+//! Removing a cgroup from every hierarchy.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use nix::sched::sched_yield;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::cgroup::Cgroup;
+use crate::dir::Dir;
+use crate::host::Version;
+use crate::signal::{self, Events};
+use crate::{Error, Place, Result};
+
+/// How long the end of killed processes may take before their cgroup is given up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Cgroup {
+    /// Removes this cgroup and all below it from every hierarchy; device programs go with it. Processes that are left are
+    /// killed and waited for. What is gone already is fine. Directories above stay, even when they were made for it.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when processes do not end within ten seconds, [`Error::Root`] for the root of a hierarchy. The other
+    /// hierarchies are cleaned all the same; the first error is returned.
+    pub fn remove(&self) -> Result<()> {
+        self.refuse_root("remove")?;
+        let deadline = Instant::now() + PATIENCE;
+        let mut result = Ok(());
+        for place in &self.location.places {
+            let removed = self.remove_from(place, deadline);
+            result = result.and(removed);
+        }
+        result
+    }
+
+    fn remove_from(&self, place: &Place, deadline: Instant) -> Result<()> {
+        let path = place.dir();
+        // The usual case is one system call: nothing below, nobody in it.
+        while !rmdir(&path)? {
+            let Some(dir) = Dir::open(path.clone())? else {
+                return Ok(());
+            };
+            remove_children(&dir)?;
+            if rmdir(&path)? {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Error::Busy {
+                    path,
+                    seconds: PATIENCE.as_secs(),
+                });
+            }
+            self.evict(&dir, place.version, deadline)?;
+        }
+        Ok(())
+    }
+
+    /// Kills what lives in one hierarchy and waits for its end. Processes may be in this one alone, having been moved
+    /// there by somebody else.
+    fn evict(&self, dir: &Dir, version: Version, deadline: Instant) -> Result<()> {
+        self.kill()?;
+        let mut left = Vec::new();
+        dir.processes(&mut left)?;
+        left.iter()
+            .try_for_each(|&pid| signal::send(pid, libc::SIGKILL))?;
+        match version {
+            Version::V2 => {
+                if let Some(mut events) = Events::open(dir)? {
+                    events.wait("populated", "0", deadline)?;
+                }
+            }
+            Version::V1 => drop(signal::wait_processes(dir, deadline)?),
+        }
+        // A process is out of its cgroup a moment after its end can be seen, for which v1 has no event.
+        let _ = sched_yield();
+        Ok(())
+    }
+}
+
+/// Removes what is below a directory, deepest first; what is busy stays for the next round.
+fn remove_children(dir: &Dir) -> Result<()> {
+    for name in dir.children()? {
+        if let Some(child) = dir.child(&name)? {
+            remove_children(&child)?;
+        }
+        match unlinkat(dir, &name, UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT | Errno::EBUSY | Errno::ENOTEMPTY | Errno::ENODEV) => {}
+            Err(errno) => return Err(Error::io("remove cgroup", dir.path().join(name), errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Removes one directory; `false` when something is in it.
+fn rmdir(path: &Path) -> Result<bool> {
+    match unlinkat(AT_FDCWD, path, UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(true),
+        Err(Errno::EBUSY | Errno::ENOTEMPTY) => Ok(false),
+        Err(errno) => Err(Error::io("remove cgroup", path, errno)),
+    }
+}

@@ -1,0 +1,30 @@
+//! Tells the program which commit it was built from, for `coracle --version`.
+
+use std::path::Path;
+use std::process::Command;
+
+fn main() {
+    println!("cargo:rerun-if-env-changed=CORACLE_COMMIT");
+    let commit = std::env::var("CORACLE_COMMIT").ok().or_else(commit_of_this_tree);
+    println!("cargo:rustc-env=CORACLE_COMMIT={}", commit.as_deref().unwrap_or("unknown"));
+}
+
+/// `None` without git, in an unpacked source archive, and when that archive lies inside somebody else's repository.
+fn commit_of_this_tree() -> Option<String> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2)?;
+    if Path::new(&git(&["rev-parse", "--show-toplevel"])?) != workspace {
+        return None;
+    }
+    // The log of HEAD grows with each commit and checkout. A path that does not exist would make cargo run this every time.
+    let log = git(&["rev-parse", "--git-path", "logs/HEAD"])?;
+    if Path::new(&log).exists() {
+        println!("cargo:rerun-if-changed={log}");
+    }
+    git(&["rev-parse", "HEAD"])
+}
+
+fn git(args: &[&str]) -> Option<String> {
+    let output = Command::new("git").current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned()).filter(|text| !text.is_empty())
+}

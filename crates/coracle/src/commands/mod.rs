@@ -1,0 +1,175 @@
+//! What each command does: its flags become one call into the library, the answer becomes output.
+
+mod kill;
+mod list;
+mod ps;
+mod settings;
+mod spec;
+mod update;
+
+use std::fmt::Display;
+use std::io::Write;
+
+use runtime::{CreateOptions, EventsOptions, ExecOptions, RunOptions, Settings};
+use serde::Serialize;
+
+use crate::flags::Flags;
+use crate::{Failure, Outcome, help as text, table};
+
+pub(crate) use kill::{delete, kill};
+pub(crate) use list::list;
+pub(crate) use ps::ps;
+pub(crate) use spec::spec;
+pub(crate) use update::update;
+
+/// One parsed command line.
+#[derive(Debug)]
+pub(crate) struct Invocation<'a> {
+    /// The flags before the command.
+    pub(crate) globals: &'a Flags,
+    /// The command's own flags and its arguments.
+    pub(crate) flags: &'a Flags,
+}
+
+impl Invocation<'_> {
+    /// What holds for every operation. Only made by commands that need it: `features` needs no state directory.
+    fn settings(&self) -> Result<Settings, Failure> {
+        settings::from(self.globals)
+    }
+
+    /// The first argument of nearly every command; the table has made sure that it is there.
+    fn id(&self) -> &str {
+        &self.flags.args[0]
+    }
+}
+
+pub(crate) fn create(invocation: &Invocation<'_>) -> Outcome {
+    let settings = invocation.settings()?;
+    runtime::create(&settings, &create_options(invocation)).map_err(|error| prefixed("create", error))?;
+    Ok(0)
+}
+
+pub(crate) fn run(invocation: &Invocation<'_>) -> Outcome {
+    let flags = invocation.flags;
+    let options = RunOptions {
+        create: create_options(invocation),
+        detach: flags.is_set("detach"),
+        keep: flags.is_set("keep"),
+        no_subreaper: flags.is_set("no-subreaper"),
+    };
+    runtime::run(&invocation.settings()?, &options).map_err(|error| prefixed("run", error))
+}
+
+fn create_options(invocation: &Invocation<'_>) -> CreateOptions {
+    let flags = invocation.flags;
+    CreateOptions {
+        id: invocation.id().to_owned(),
+        bundle: flags.get("bundle"),
+        config: flags.get("config"),
+        console_socket: flags.get("console-socket"),
+        pidfd_socket: flags.get("pidfd-socket"),
+        pid_file: flags.get("pid-file"),
+        no_pivot: flags.is_set("no-pivot"),
+        no_new_keyring: flags.is_set("no-new-keyring"),
+        preserve_fds: flags.number("preserve-fds").unwrap_or(0),
+    }
+}
+
+pub(crate) fn exec(invocation: &Invocation<'_>) -> Outcome {
+    let flags = invocation.flags;
+    let options = ExecOptions {
+        id: invocation.id().to_owned(),
+        args: flags.args[1..].to_vec(),
+        process: flags.get("process"),
+        console_socket: flags.get("console-socket"),
+        pidfd_socket: flags.get("pidfd-socket"),
+        pid_file: flags.get("pid-file"),
+        cwd: flags.get("cwd"),
+        env: flags.list("env"),
+        tty: flags.is_set("tty"),
+        user: flags.get("user"),
+        additional_gids: flags.numbers("additional-gids"),
+        detach: flags.is_set("detach"),
+        process_label: flags.get("process-label"),
+        apparmor: flags.get("apparmor"),
+        no_new_privs: flags.is_set("no-new-privs"),
+        capabilities: flags.list("cap"),
+        preserve_fds: flags.number("preserve-fds").unwrap_or(0),
+        cgroups: flags.list("cgroup"),
+        ignore_paused: flags.is_set("ignore-paused"),
+    };
+    // 255 tells a failure of ours from one of the process, as ssh(1) does.
+    let failed = |message| Failure { message, status: 255 };
+    let settings = invocation.settings().map_err(|failure| failed(failure.message))?;
+    runtime::exec(&settings, &options).map_err(|error| failed(prefixed("exec", error).message))
+}
+
+pub(crate) fn start(invocation: &Invocation<'_>) -> Outcome {
+    runtime::start(&invocation.settings()?, invocation.id())?;
+    Ok(0)
+}
+
+pub(crate) fn pause(invocation: &Invocation<'_>) -> Outcome {
+    runtime::pause(&invocation.settings()?, invocation.id())?;
+    Ok(0)
+}
+
+pub(crate) fn resume(invocation: &Invocation<'_>) -> Outcome {
+    runtime::resume(&invocation.settings()?, invocation.id())?;
+    Ok(0)
+}
+
+pub(crate) fn state(invocation: &Invocation<'_>) -> Outcome {
+    let state = runtime::state(&invocation.settings()?, invocation.id())?;
+    answer(&json(&state, "  "))
+}
+
+pub(crate) fn events(invocation: &Invocation<'_>) -> Outcome {
+    let flags = invocation.flags;
+    let interval = flags.duration("interval").unwrap_or_default();
+    if interval.is_zero() {
+        return Err(Failure::new("duration interval must be greater than 0"));
+    }
+    let options = EventsOptions { interval, once: flags.is_set("stats") };
+    runtime::events(&invocation.settings()?, invocation.id(), &options, &mut std::io::stdout())?;
+    Ok(0)
+}
+
+pub(crate) fn features(_: &Invocation<'_>) -> Outcome {
+    answer(&(json(&runtime::features(), "    ") + "\n"))
+}
+
+pub(crate) fn help(invocation: &Invocation<'_>) -> Outcome {
+    let help = match invocation.flags.args.first() {
+        None => text::global(),
+        Some(name) => text::command(table::command(name).ok_or_else(|| crate::no_such_command(name))?),
+    };
+    answer(&help)
+}
+
+/// runc's prefix, by which engines and people tell where it failed.
+fn prefixed(operation: &str, error: runtime::Error) -> Failure {
+    Failure::new(format!("{operation} failed: {error}"))
+}
+
+/// Writes the answer of a command to standard output.
+fn answer(text: &str) -> Outcome {
+    let mut out = std::io::stdout();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| failure("write to standard output", error))?;
+    Ok(0)
+}
+
+/// JSON over several lines, without a newline at the end.
+fn json(value: &impl Serialize, indent: &str) -> String {
+    let mut text = Vec::with_capacity(1024);
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
+    // Writing to memory cannot fail, and what is written has text for keys.
+    let _ = value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, formatter));
+    String::from_utf8(text).unwrap_or_default()
+}
+
+fn failure(operation: impl Display, error: impl Display) -> Failure {
+    Failure::new(format!("{operation}: {error}"))
+}

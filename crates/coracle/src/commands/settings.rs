@@ -1,0 +1,58 @@
+//! The global flags as the library wants them.
+
+use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
+use runtime::{CgroupManager, Settings};
+
+use super::failure;
+use crate::Failure;
+use crate::flags::{Flags, boolean};
+
+/// Reads the global flags; looks at the host only for what they leave open.
+pub(super) fn from(globals: &Flags) -> Result<Settings, Failure> {
+    let cgroup_manager = match globals.text("cgroup-manager") {
+        None if globals.is_set("systemd-cgroup") => CgroupManager::Systemd,
+        None | Some("cgroupfs") => CgroupManager::Cgroupfs,
+        Some("systemd") => CgroupManager::Systemd,
+        Some("disabled") => CgroupManager::Disabled,
+        Some(other) => return Err(Failure::new(format!("unknown cgroup manager {other:?}"))),
+    };
+    let root = match globals.text("root") {
+        Some(root) => std::path::absolute(root).map_err(|error| failure(format!("find {root}"), error))?,
+        None => default_root()?,
+    };
+    Ok(Settings { root, cgroup_manager, rootless: rootless(globals.text("rootless"))? })
+}
+
+/// `None` leaves it to what the runtime finds.
+fn rootless(value: Option<&str>) -> Result<Option<bool>, Failure> {
+    match value {
+        None | Some("auto") => Ok(None),
+        Some(text) => {
+            boolean(text).map(Some).ok_or_else(|| Failure::new(format!("invalid value {text:?} for --rootless")))
+        }
+    }
+}
+
+/// Where the state is kept when nobody says so.
+fn default_root() -> Result<PathBuf, Failure> {
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+    match runtime_dir {
+        Some(dir) if !geteuid().is_root() || is_root_of_a_user() => Ok(Path::new(&dir).join("coracle")),
+        None if !geteuid().is_root() => {
+            Err(Failure::new("XDG_RUNTIME_DIR is not set: name a directory for the state of containers with --root"))
+        }
+        _ => Ok("/run/coracle".into()),
+    }
+}
+
+/// Root only inside a user namespace (`podman unshare`), where /run belongs to somebody else. runc's rule: in a container that
+/// was started by a proper login as root, USER is root.
+fn is_root_of_a_user() -> bool {
+    if std::env::var_os("USER").is_some_and(|user| user == "root") {
+        return false;
+    }
+    let identity = ["0", "0", "4294967295"];
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.split_whitespace().eq(identity))
+}

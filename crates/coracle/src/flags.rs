@@ -1,0 +1,312 @@
+//! Flags in the syntax of Go's `flag` package, which every engine that calls runc writes: `-flag` and `--flag` are the same,
+//! a value follows as `=value` or as the next argument, `--` ends the flags.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::values;
+
+/// One flag, as the table of commands declares it.
+#[derive(Debug)]
+pub(crate) struct Flag {
+    /// The name that the code asks for, then other spellings.
+    pub(crate) names: &'static [&'static str],
+    /// What kind of value it takes.
+    pub(crate) kind: Kind,
+    /// The value when it is not given; nothing for none.
+    pub(crate) default: &'static str,
+    /// One sentence for people.
+    pub(crate) usage: &'static str,
+}
+
+/// What kind of value a flag takes. Values are checked while they are parsed, so that reading them cannot fail.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Kind {
+    /// None: the flag is given or not, or given as `=true` or `=false`.
+    Switch,
+    /// Any text. Empty is the same as not given.
+    Text,
+    /// Any text; the flag can be given several times.
+    List,
+    /// A whole number.
+    Number(RangeInclusive<i64>),
+    /// Whole numbers; the flag can be given several times.
+    Numbers(RangeInclusive<i64>),
+    /// A number of bytes with an optional `k`, `m`, `g`…, or -1.
+    Size,
+    /// `5s`, `1m30s`.
+    Duration,
+}
+
+impl Flag {
+    /// A flag without a value.
+    pub(crate) const fn switch(names: &'static [&'static str], usage: &'static str) -> Self {
+        Flag::of(Kind::Switch, names, usage)
+    }
+
+    /// A flag with any text as its value.
+    pub(crate) const fn text(names: &'static [&'static str], usage: &'static str) -> Self {
+        Flag::of(Kind::Text, names, usage)
+    }
+
+    /// A flag with any text as its value that can be given several times.
+    pub(crate) const fn list(names: &'static [&'static str], usage: &'static str) -> Self {
+        Flag::of(Kind::List, names, usage)
+    }
+
+    /// A flag of another kind.
+    pub(crate) const fn of(kind: Kind, names: &'static [&'static str], usage: &'static str) -> Self {
+        Flag { names, kind, default: "", usage }
+    }
+
+    /// The same flag with a value for when it is not given.
+    pub(crate) const fn or(self, default: &'static str) -> Self {
+        Flag { names: self.names, kind: self.kind, default, usage: self.usage }
+    }
+
+    /// Checks a value. The error is Go's sentence.
+    fn check(&self, name: &str, value: &str) -> Result<(), String> {
+        let problem = match &self.kind {
+            Kind::Text | Kind::List => None,
+            Kind::Switch if boolean(value).is_some() => None,
+            Kind::Switch => return Err(format!("invalid boolean value {value:?} for -{name}: parse error")),
+            Kind::Number(range) | Kind::Numbers(range) => match value.parse() {
+                Ok(number) if range.contains(&number) => None,
+                Ok(_) => Some("value out of range"),
+                Err(_) => Some("parse error"),
+            },
+            Kind::Size => values::size(value).is_none().then_some("invalid size"),
+            Kind::Duration => values::duration(value).is_none().then_some("parse error"),
+        };
+        problem.map_or(Ok(()), |problem| Err(format!("invalid value {value:?} for flag -{name}: {problem}")))
+    }
+}
+
+/// Where flags may stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Before the first positional argument: what follows belongs to another command line.
+    FlagsFirst,
+    /// Anywhere.
+    Mixed,
+}
+
+/// A parsed command line.
+#[derive(Debug)]
+pub(crate) struct Flags {
+    table: &'static [Flag],
+    given: Vec<(&'static Flag, String)>,
+    /// `--help` or `-h` was among them (for tables that do not declare it themselves).
+    pub(crate) help: bool,
+    /// The positional arguments.
+    pub(crate) args: Vec<String>,
+}
+
+impl Flags {
+    /// Parses arguments by a table. The error is Go's sentence, as scripts and engines know it.
+    pub(crate) fn parse(table: &'static [Flag], args: Vec<String>, order: Order) -> Result<Self, String> {
+        let mut flags = Flags { table, given: Vec::new(), help: false, args: Vec::new() };
+        let mut rest = args.into_iter();
+        while let Some(arg) = rest.next() {
+            let Some(text) = arg.strip_prefix('-').filter(|text| !text.is_empty()) else {
+                flags.args.push(arg);
+                if order == Order::FlagsFirst {
+                    break;
+                }
+                continue;
+            };
+            if text == "-" {
+                break;
+            }
+            let text = text.strip_prefix('-').unwrap_or(text);
+            if text.starts_with(['-', '=']) {
+                return Err(format!("bad flag syntax: {arg}"));
+            }
+            flags.add(text, &mut rest)?;
+        }
+        flags.args.extend(rest);
+        Ok(flags)
+    }
+
+    /// Adds one flag: `name` or `name=value`, its dashes taken off already.
+    fn add(&mut self, text: &str, rest: &mut impl Iterator<Item = String>) -> Result<(), String> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text, None),
+        };
+        let Some(flag) = self.table.iter().find(|flag| flag.names.contains(&name)) else {
+            if matches!(name, "help" | "h") {
+                self.help = value.is_none_or(|value| boolean(&value) != Some(false));
+                return Ok(());
+            }
+            return Err(format!("flag provided but not defined: -{name}"));
+        };
+        let value = match value {
+            Some(value) => value,
+            None if flag.kind == Kind::Switch => "true".to_owned(),
+            None => rest.next().ok_or_else(|| format!("flag needs an argument: -{name}"))?,
+        };
+        flag.check(name, &value)?;
+        self.given.push((flag, value));
+        Ok(())
+    }
+
+    /// Whether a switch is on. The last one given counts.
+    pub(crate) fn is_set(&self, name: &str) -> bool {
+        self.text(name).and_then(boolean).unwrap_or(false)
+    }
+
+    /// The value that was given last, or the default; `None` when both are empty.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.last(name).filter(|value| !value.is_empty())
+    }
+
+    /// Like [`Flags::text`], as whatever the option structs want.
+    pub(crate) fn get<T: for<'a> From<&'a str>>(&self, name: &str) -> Option<T> {
+        self.text(name).map(T::from)
+    }
+
+    /// All values of a flag that can be given several times, in order.
+    pub(crate) fn list(&self, name: &str) -> Vec<String> {
+        self.all(name).map(str::to_owned).collect()
+    }
+
+    /// A number, when there is one.
+    pub(crate) fn number<T: TryFrom<i64>>(&self, name: &str) -> Option<T> {
+        T::try_from(self.last(name)?.parse().ok()?).ok()
+    }
+
+    /// All numbers of a flag that can be given several times, in order.
+    pub(crate) fn numbers<T: TryFrom<i64>>(&self, name: &str) -> Vec<T> {
+        self.all(name).filter_map(|value| T::try_from(value.parse().ok()?).ok()).collect()
+    }
+
+    /// A number of bytes, -1 for no limit.
+    pub(crate) fn size(&self, name: &str) -> Option<i64> {
+        values::size(self.last(name)?)
+    }
+
+    /// A duration, when there is one.
+    pub(crate) fn duration(&self, name: &str) -> Option<Duration> {
+        values::duration(self.last(name)?)
+    }
+
+    fn last(&self, name: &str) -> Option<&str> {
+        let flag = self.table.iter().find(|flag| flag.names[0] == name);
+        debug_assert!(flag.is_some(), "the table has no flag {name}");
+        self.all(name).last().or_else(|| flag.map(|flag| flag.default).filter(|default| !default.is_empty()))
+    }
+
+    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.given.iter().filter(move |(flag, _)| flag.names[0] == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// What Go's `strconv.ParseBool` accepts.
+pub(crate) fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &[Flag] = &[
+        Flag::switch(&["force", "f"], ""),
+        Flag::text(&["format"], "").or("table"),
+        Flag::text(&["bundle", "b"], ""),
+        Flag::list(&["env", "e"], ""),
+        Flag::of(Kind::Number(0..=100), &["fds"], "").or("0"),
+        Flag::of(Kind::Numbers(0..=i64::MAX), &["gid", "g"], ""),
+        Flag::of(Kind::Size, &["memory"], ""),
+        Flag::of(Kind::Duration, &["interval"], "").or("5s"),
+    ];
+
+    fn parse(line: &str, order: Order) -> Result<Flags, String> {
+        Flags::parse(TABLE, line.split_whitespace().map(str::to_owned).collect(), order)
+    }
+
+    fn error(line: &str) -> String {
+        parse(line, Order::Mixed).unwrap_err()
+    }
+
+    #[test]
+    fn one_dash_is_as_good_as_two_and_values_come_either_way() {
+        for line in ["-bundle /b", "--bundle /b", "-bundle=/b", "--bundle=/b", "-b /b", "-b=/b", "--b=/b"] {
+            assert_eq!(parse(line, Order::Mixed).unwrap().text("bundle"), Some("/b"), "{line}");
+        }
+        assert_eq!(parse("--bundle --force", Order::Mixed).unwrap().text("bundle"), Some("--force"));
+        assert_eq!(parse("--bundle a=b", Order::Mixed).unwrap().text("bundle"), Some("a=b"));
+        assert_eq!(parse("--bundle=", Order::Mixed).unwrap().text("bundle"), None);
+    }
+
+    #[test]
+    fn flags_may_follow_arguments_where_the_command_allows_it() {
+        let flags = parse("id --force x", Order::Mixed).unwrap();
+        assert!(flags.is_set("force"));
+        assert_eq!(flags.args, ["id", "x"]);
+        let flags = parse("--format json id ps --force", Order::FlagsFirst).unwrap();
+        assert!(!flags.is_set("force"));
+        assert_eq!(flags.args, ["id", "ps", "--force"]);
+    }
+
+    #[test]
+    fn two_dashes_end_the_flags_and_one_is_an_argument() {
+        let flags = parse("- --force -- --format -b", Order::Mixed).unwrap();
+        assert!(flags.is_set("force"));
+        assert_eq!(flags.args, ["-", "--format", "-b"]);
+    }
+
+    #[test]
+    fn the_last_one_counts_and_lists_keep_all() {
+        let flags = parse("--format a --format b -e A=1 --env=B=2 -f --force=false -g 1 -g 2", Order::Mixed).unwrap();
+        assert_eq!(flags.text("format"), Some("b"));
+        assert_eq!(flags.list("env"), ["A=1", "B=2"]);
+        assert_eq!(flags.numbers::<u32>("gid"), [1, 2]);
+        assert!(!flags.is_set("force"));
+    }
+
+    #[test]
+    fn defaults_hold_when_nothing_is_given() {
+        let flags = parse("", Order::Mixed).unwrap();
+        assert_eq!(flags.text("format"), Some("table"));
+        assert_eq!(flags.text("bundle"), None);
+        assert_eq!(flags.number::<u32>("fds"), Some(0));
+        assert_eq!(flags.size("memory"), None);
+        assert_eq!(flags.duration("interval"), Some(Duration::from_secs(5)));
+        assert!(flags.list("env").is_empty() && !flags.is_set("force") && !flags.help);
+    }
+
+    #[test]
+    fn negative_numbers_are_values() {
+        assert_eq!(parse("--memory -1", Order::Mixed).unwrap().size("memory"), Some(-1));
+        assert_eq!(parse("--memory=64m", Order::Mixed).unwrap().size("memory"), Some(64 << 20));
+    }
+
+    #[test]
+    fn help_is_known_to_every_command() {
+        assert!(parse("--help", Order::Mixed).unwrap().help);
+        assert!(parse("id -h", Order::Mixed).unwrap().help);
+        assert!(!parse("id -h", Order::FlagsFirst).unwrap().help);
+    }
+
+    #[test]
+    fn errors_are_gos_sentences() {
+        assert_eq!(error("--nope"), "flag provided but not defined: -nope");
+        assert_eq!(error("-nope=1"), "flag provided but not defined: -nope");
+        assert_eq!(error("id -9"), "flag provided but not defined: -9");
+        assert_eq!(error("--bundle"), "flag needs an argument: -bundle");
+        assert_eq!(error("---x"), "bad flag syntax: ---x");
+        assert_eq!(error("--=x"), "bad flag syntax: --=x");
+        assert_eq!(error("-f=x"), "invalid boolean value \"x\" for -f: parse error");
+        assert_eq!(error("--fds x"), "invalid value \"x\" for flag -fds: parse error");
+        assert_eq!(error("--fds 101"), "invalid value \"101\" for flag -fds: value out of range");
+        assert_eq!(error("-g -1"), "invalid value \"-1\" for flag -g: value out of range");
+        assert_eq!(error("--memory 1x"), "invalid value \"1x\" for flag -memory: invalid size");
+        assert_eq!(error("--interval 5"), "invalid value \"5\" for flag -interval: parse error");
+    }
+}

@@ -1,0 +1,113 @@
+//! `coracle`: the command line of the runtime. Flags become one call into the library, its answer becomes output.
+//!
+//! [`table`] lists every command and flag, [`flags`] parses by it, [`help`] prints it, [`commands`] does what was asked for, and
+//! [`logging`] reports it.
+
+#![forbid(unsafe_code)]
+
+mod commands;
+mod flags;
+mod help;
+mod logging;
+mod signals;
+mod table;
+mod values;
+
+use flags::{Flags, Order};
+use table::Command;
+
+/// What a command that could not do its work leaves behind.
+#[derive(Debug, PartialEq, Eq)]
+struct Failure {
+    message: String,
+    /// The exit status.
+    status: i32,
+}
+
+impl Failure {
+    fn new(message: impl Into<String>) -> Self {
+        Failure { message: message.into(), status: 1 }
+    }
+}
+
+impl From<runtime::Error> for Failure {
+    fn from(error: runtime::Error) -> Self {
+        Failure::new(error.to_string())
+    }
+}
+
+/// The exit status of a command: its own, or the one of the process that it waited for.
+type Outcome = Result<i32, Failure>;
+
+fn main() {
+    let status = match run() {
+        Ok(status) => {
+            logging::succeeded();
+            status
+        }
+        Err(failure) => {
+            logging::failed(&failure.message);
+            failure.status
+        }
+    };
+    std::process::exit(status);
+}
+
+/// From the arguments to one command.
+fn run() -> Outcome {
+    let args = arguments()?;
+    let globals = match Flags::parse(table::GLOBAL, args, Order::FlagsFirst) {
+        Ok(globals) => globals,
+        Err(message) => {
+            help::print(&format!("Incorrect Usage. {message}\n\n{}", help::global()));
+            return Err(Failure::new(message));
+        }
+    };
+    let Some((name, args)) = globals.args.split_first().filter(|_| !globals.is_set("help")) else {
+        help::print(&if globals.is_set("version") && !globals.is_set("help") {
+            help::version()
+        } else {
+            help::global()
+        });
+        return Ok(0);
+    };
+    if globals.is_set("version") {
+        help::print(&help::version());
+        return Ok(0);
+    }
+    let command = table::command(name);
+    logging::start(&globals, command.is_some_and(|command| command.answers))?;
+    let command = command.ok_or_else(|| no_such_command(name))?;
+    let Some(flags) = command_flags(command, args.to_vec())? else {
+        help::print(&help::command(command));
+        return Ok(0);
+    };
+    (command.run)(&commands::Invocation { globals: &globals, flags: &flags })
+}
+
+/// The flags and arguments of a command, or `None` when its help is asked for.
+fn command_flags(command: &'static Command, args: Vec<String>) -> Result<Option<Flags>, Failure> {
+    let flags = Flags::parse(command.flags, args, command.order).map_err(|message| {
+        help::print(&format!("Incorrect Usage: {message}\n\n{}", help::command(command)));
+        Failure::new(message)
+    })?;
+    if flags.help {
+        return Ok(None);
+    }
+    command.arity.check(flags.args.len()).map_err(|wanted| {
+        help::print(&format!("Incorrect Usage.\n\n{}", help::command(command)));
+        Failure::new(format!("coracle: \"{}\" requires {wanted}", command.name))
+    })?;
+    Ok(Some(flags))
+}
+
+fn no_such_command(name: &str) -> Failure {
+    Failure { message: format!("No help topic for '{name}'"), status: 3 }
+}
+
+fn arguments() -> Result<Vec<String>, Failure> {
+    let text = |arg: std::ffi::OsString| {
+        arg.into_string().map_err(|arg| Failure::new(format!("argument {arg:?} is not valid UTF-8")))
+    };
+    std::env::args_os().skip(1).map(text).collect()
+}

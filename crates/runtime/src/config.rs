@@ -1,0 +1,193 @@
+//! `config.json` and `process.json` as parsed: oci-spec's types, made as lenient as runc where engines rely on it.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use oci_spec::runtime::{Capability, Process, Spec};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{Context, Error, Result};
+
+/// A file larger than this is no configuration (ARG_MAX-sized environments and 10,000 mounts stay far below).
+const MAX_SIZE: u64 = 64 << 20;
+
+/// Reads and parses a `config.json`. The raw bytes come back too: the container keeps them for `exec`.
+pub(crate) fn read(path: &Path) -> Result<(Spec, Vec<u8>)> {
+    let bytes = read_file(path)?;
+    let spec = parse_spec(&bytes).with_context(|| format!("{}", path.display()))?;
+    Ok((spec, bytes))
+}
+
+/// Parses the bytes of a `config.json`.
+pub(crate) fn parse_spec(bytes: &[u8]) -> Result<Spec> {
+    parse(bytes, |value| bridge_spec(value))
+}
+
+/// Reads and parses a `process.json` (`exec --process`).
+pub(crate) fn read_process(path: &Path) -> Result<Process> {
+    let bytes = read_file(path)?;
+    parse(&bytes, |value| bridge_process(value)).with_context(|| format!("{}", path.display()))
+}
+
+/// Reads a whole regular file, bounded.
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let opening = || format!("open {}", path.display());
+    let file = File::open(path).map_err(|error| {
+        let text = match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                format!("JSON specification file {} not found", path.display())
+            }
+            _ => opening(),
+        };
+        Err::<(), _>(error).context(&text).unwrap_err()
+    })?;
+    let size = file.metadata().with_context(opening)?.len();
+    let mut bytes = Vec::with_capacity(size.min(MAX_SIZE) as usize + 1);
+    file.take(MAX_SIZE + 1)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("read {}", path.display()))?;
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(Error::invalid(format!(
+            "{} is larger than {} MiB",
+            path.display(),
+            MAX_SIZE >> 20
+        )));
+    }
+    Ok(bytes)
+}
+
+/// Parses directly; only a document that oci-spec rejects is parsed again as a tree, bridged, and tried once more.
+fn parse<T: DeserializeOwned>(bytes: &[u8], bridge: impl FnOnce(&mut Value)) -> Result<T> {
+    if let Ok(parsed) = serde_json::from_slice(bytes) {
+        return Ok(parsed);
+    }
+    let mut tree: Value = serde_json::from_slice(bytes)
+        .map_err(|error| Error::invalid(format!("not valid JSON: {error}")))?;
+    bridge(&mut tree);
+    serde_path_to_error::deserialize(tree).map_err(|error| {
+        let (path, cause) = (error.path().to_string(), error.inner().to_string());
+        Error::invalid(if path == "." {
+            cause
+        } else {
+            format!("{path}: {cause}")
+        })
+    })
+}
+
+/// What runc accepts in a config and oci-spec rejects.
+fn bridge_spec(spec: &mut Value) {
+    if let Some(process) = spec.get_mut("process") {
+        bridge_process(process);
+    }
+    if let Some(Value::Array(limits)) = spec.pointer_mut("/linux/resources/hugepageLimits") {
+        for limit in limits.iter_mut().filter_map(|l| l.get_mut("limit")) {
+            // The specification's type is uint64; a limit beyond i64::MAX is none.
+            if limit.as_u64().is_some_and(|value| value > i64::MAX as u64) {
+                *limit = i64::MAX.into();
+            }
+        }
+    }
+}
+
+/// What runc accepts in a process and oci-spec rejects.
+fn bridge_process(process: &mut Value) {
+    if let Value::Object(process) = process {
+        process
+            .entry("user")
+            .or_insert_with(|| serde_json::json!({ "uid": 0, "gid": 0 }));
+    }
+    if let Some(Value::Object(sets)) = process.get_mut("capabilities") {
+        for (set, names) in sets {
+            if let Value::Array(names) = names {
+                names.retain(|name| known_capability(set, name));
+            }
+        }
+    }
+    if let Some(Value::Array(flags)) = process.pointer_mut("/scheduler/flags") {
+        for flag in flags
+            .iter_mut()
+            .filter(|flag| **flag == "SCHED_FLAG_RESET_ON_FORK")
+        {
+            *flag = "SCHED_RESET_ON_FORK".into();
+        }
+    }
+}
+
+/// Whether a capability's name is known; an unknown one gives runc's warning and is left out.
+fn known_capability(set: &str, name: &Value) -> bool {
+    let known = match name {
+        Value::String(_) => serde_json::from_value::<Capability>(name.clone()).is_ok(),
+        _ => true,
+    };
+    if !known {
+        log::warn!(
+            "ignoring unknown or unavailable capabilities: process.capabilities.{set}: {name}"
+        );
+    }
+    known
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn spec(process: Value) -> Result<Spec> {
+        parse_spec(
+            json!({ "ociVersion": "1.3.0", "process": process })
+                .to_string()
+                .as_bytes(),
+        )
+    }
+
+    #[test]
+    fn unknown_capability_is_left_out() {
+        let spec = spec(json!({ "cwd": "/", "user": { "uid": 0, "gid": 0 },
+            "capabilities": { "bounding": ["CAP_KILL", "CAP_FLY"] } }))
+        .unwrap();
+        let bounding = spec
+            .process()
+            .as_ref()
+            .unwrap()
+            .capabilities()
+            .as_ref()
+            .unwrap()
+            .bounding()
+            .clone()
+            .unwrap();
+        assert_eq!(bounding.len(), 1);
+    }
+
+    #[test]
+    fn missing_user_is_root() {
+        let spec = spec(json!({ "cwd": "/" })).unwrap();
+        assert_eq!(spec.process().as_ref().unwrap().user().uid(), 0);
+    }
+
+    #[test]
+    fn reset_on_fork_has_the_kernel_name_too() {
+        let process = json!({ "cwd": "/", "scheduler": { "policy": "SCHED_BATCH", "flags": ["SCHED_FLAG_RESET_ON_FORK"] } });
+        assert!(spec(process).is_ok());
+    }
+
+    #[test]
+    fn huge_page_limit_beyond_i64() {
+        let config = json!({ "ociVersion": "1.3.0",
+            "linux": { "resources": { "hugepageLimits": [{ "pageSize": "2MB", "limit": u64::MAX }] } } });
+        assert!(parse_spec(config.to_string().as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn an_error_names_its_field() {
+        let error = spec(json!({ "cwd": "/", "user": { "uid": "root", "gid": 0 } }))
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("process.user.uid: "), "{error}");
+        let error = spec(json!({ "cwd": 5, "user": { "uid": 0, "gid": 0 } }))
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("process.cwd: "), "{error}");
+    }
+}

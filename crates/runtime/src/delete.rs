@@ -1,0 +1,107 @@
+//! `delete`, and the undoing of a `create` that failed.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::state::{Container, Directory, Status};
+use crate::{Context, Error, Kind, Result, Settings, hooks, state, sys};
+
+/// How long a killed process may take to go. One in uninterruptible sleep may never do.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Deletes a stopped (or created) container; with `force` kills a running one first, and a missing one is success.
+pub fn delete(settings: &Settings, id: &str, force: bool) -> Result<()> {
+    let container = match Container::lock(settings, id) {
+        Err(error) if error.kind() == Kind::NotFound => return forget(settings, id, force, error),
+        container => container?,
+    };
+    match container.status()? {
+        Status::Stopped | Status::Created => {}
+        _ if force => {}
+        status => {
+            let text = format!("cannot delete container {id} that is not stopped: {status}");
+            return Err(Error::new(Kind::WrongStatus, text));
+        }
+    }
+    destroy(&container)
+}
+
+/// There is no record: either no container, or one whose `create` was killed before it had made anything but its directory.
+fn forget(settings: &Settings, id: &str, force: bool, missing: Error) -> Result<()> {
+    if !force {
+        return Err(missing);
+    }
+    match Directory::open(settings, id) {
+        Ok(mut directory) => {
+            directory.lock()?;
+            directory.remove()
+        }
+        Err(error) if error.kind() == Kind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes all there is of a container, its record last: until then it can be tried again.
+pub(crate) fn destroy(container: &Container) -> Result<()> {
+    stop(container)?;
+    let record = &container.record;
+    if let Some(cgroup) = container.cgroup()? {
+        // Without a process the container never got into its cgroup: whoever is in there is a stranger.
+        if record.init.is_some() || cgroup.processes()?.is_empty() {
+            cgroup.remove()?;
+        }
+    }
+    if record.init.is_some() {
+        hooks::run_all(
+            "poststop",
+            &record.poststop,
+            &state::for_hooks(record, 0, Status::Stopped),
+            &record.bundle,
+        );
+    }
+    container.directory.remove()
+}
+
+/// Kills the container's process and waits for its end.
+pub(crate) fn stop(container: &Container) -> Result<()> {
+    let Some(init) = &container.record.init else {
+        return Ok(());
+    };
+    let Some(pidfd) = init.open()? else {
+        return Ok(());
+    };
+    match sys::process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(error) => return Err(error).with_context(|| format!("kill process {}", init.pid)),
+    }
+    // A frozen process dies only when it is thawed.
+    if let Some(cgroup) = container.cgroup()?
+        && cgroup.is_frozen()?
+    {
+        cgroup.thaw()?;
+    }
+    let timeout = PollTimeout::try_from(KILL_TIMEOUT).unwrap_or(PollTimeout::MAX);
+    loop {
+        match poll(
+            &mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)],
+            timeout,
+        ) {
+            Ok(0) => {
+                let text = format!(
+                    "process {} does not end {} seconds after SIGKILL (it may hang in the kernel): try again later",
+                    init.pid,
+                    KILL_TIMEOUT.as_secs()
+                );
+                return Err(Error::failed(text));
+            }
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("wait for process {}", init.pid));
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Device nodes in the container's /dev (runtime-spec config-linux.md "Devices" and "Default Devices").
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, makedev, mknodat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
+
+use crate::rootfs::Root;
+use crate::sys::mount::{attach, clone_tree};
+use crate::{Context, Error, Result};
+
+/// One device node.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Device {
+    pub path: PathBuf,
+    kind: SFlag,
+    number: libc::dev_t,
+    mode: Mode,
+    uid: u32,
+    gid: u32,
+}
+
+/// The devices that every container has.
+const DEFAULT: [(&str, u64, u64); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+/// The links that every container has; the last one only where the host has /proc/kcore.
+const LINKS: [(&str, &str); 5] = [
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("pts/ptmx", "ptmx"),
+];
+
+/// The configured devices and those default ones that are not configured otherwise.
+pub(crate) fn with_defaults(configured: &[LinuxDevice]) -> Result<Vec<Device>> {
+    let mut devices = Vec::with_capacity(DEFAULT.len() + configured.len());
+    for (index, device) in configured.iter().enumerate() {
+        devices.push(Device::new(index, device)?);
+    }
+    for (path, major, minor) in DEFAULT {
+        if !devices
+            .iter()
+            .any(|device: &Device| device.path == Path::new(path))
+        {
+            let mode = Mode::from_bits_truncate(0o666);
+            devices.push(Device {
+                path: path.into(),
+                kind: SFlag::S_IFCHR,
+                number: makedev(major, minor),
+                mode,
+                uid: 0,
+                gid: 0,
+            });
+        }
+    }
+    Ok(devices)
+}
+
+impl Device {
+    fn new(index: usize, device: &LinuxDevice) -> Result<Self> {
+        let invalid = |field: &str, text: &str| {
+            Error::invalid(format!("linux.devices[{index}].{field}: {text}"))
+        };
+        if !device.path().is_absolute() {
+            return Err(invalid("path", "must be absolute"));
+        }
+        let number =
+            |field, value: i64| u32::try_from(value).map_err(|_| invalid(field, "out of range"));
+        let kind = match device.typ() {
+            LinuxDeviceType::C | LinuxDeviceType::U => SFlag::S_IFCHR,
+            LinuxDeviceType::B => SFlag::S_IFBLK,
+            LinuxDeviceType::P => SFlag::S_IFIFO,
+            LinuxDeviceType::A => {
+                return Err(invalid("type", "a is for cgroup rules, not for a device"));
+            }
+        };
+        Ok(Device {
+            path: super::mounts::clean(device.path()),
+            kind,
+            number: makedev(
+                number("major", device.major())?.into(),
+                number("minor", device.minor())?.into(),
+            ),
+            mode: Mode::from_bits_truncate(device.file_mode().unwrap_or(0o666)),
+            uid: device.uid().unwrap_or(0),
+            gid: device.gid().unwrap_or(0),
+        })
+    }
+
+    /// In a user namespace no device can be made: the host's is bound. Its path must be opened while it still is the host's.
+    pub(crate) fn open_source(&self) -> Result<OwnedFd> {
+        let path = CString::new(self.path.as_os_str().as_encoded_bytes()).map_err(|_| {
+            Error::invalid(format!(
+                "linux.devices: path {} contains a null byte",
+                self.path.display()
+            ))
+        })?;
+        clone_tree(AT_FDCWD, &path, false).with_context(|| self.describe())
+    }
+
+    /// Makes the node inside `root`, or binds `source` there.
+    pub(crate) fn create(&self, root: &Root, source: Option<&OwnedFd>) -> Result<()> {
+        if let Some(source) = source {
+            let place = root
+                .ensure_file(&self.path)
+                .with_context(|| self.describe())?;
+            return attach(source.as_fd(), place.as_fd()).with_context(|| self.describe());
+        }
+        let (parent, name) = root.parent(&self.path).with_context(|| self.describe())?;
+        match mknodat(&parent, name, self.kind, self.mode, self.number) {
+            Ok(()) => {}
+            // The image has something there: fine if it is the same device, and never silently taken for it otherwise.
+            Err(Errno::EEXIST) => return self.check_existing(&parent, name),
+            Err(error) => return Err(error).with_context(|| self.describe()),
+        }
+        if self.uid != 0 || self.gid != 0 {
+            let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+            fchownat(
+                &parent,
+                name,
+                Some(uid),
+                Some(gid),
+                AtFlags::AT_SYMLINK_NOFOLLOW,
+            )
+            .with_context(|| self.describe())?;
+            // A change of owner clears bits of the mode.
+            fchmodat(&parent, name, self.mode, FchmodatFlags::FollowSymlink)
+                .with_context(|| self.describe())?;
+        }
+        Ok(())
+    }
+
+    fn check_existing(&self, parent: &OwnedFd, name: &std::ffi::OsStr) -> Result<()> {
+        let there = openat(
+            parent,
+            name,
+            OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .and_then(fstat)
+        .with_context(|| self.describe())?;
+        let same_kind = SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT == self.kind;
+        if same_kind && (self.kind == SFlag::S_IFIFO || there.st_rdev == self.number) {
+            return Ok(());
+        }
+        Err(Error::failed(format!(
+            "{}: the image has something else there",
+            self.describe()
+        )))
+    }
+
+    fn describe(&self) -> String {
+        format!("linux.devices: create {}", self.path.display())
+    }
+}
+
+/// The symbolic links of /dev.
+pub(crate) fn create_links(root: &Root) -> Result<()> {
+    let dev = root
+        .ensure_directory(Path::new("/dev"))
+        .context("create /dev")?;
+    // The image may bring a ptmx of its own; the container's is the one of its devpts.
+    match unlinkat(&dev, "ptmx", UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(error) => return Err(error).context("replace /dev/ptmx"),
+    }
+    let kcore = nix::unistd::access("/proc/kcore", nix::unistd::AccessFlags::F_OK)
+        .is_ok()
+        .then_some(("/proc/kcore", "core"));
+    for (target, link) in LINKS.into_iter().chain(kcore) {
+        match symlinkat(target, &dev, link) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(error) => return Err(error).with_context(|| format!("create /dev/{link}")),
+        }
+    }
+    Ok(())
+}
+
+/// Whether an open file is the character device with this number.
+pub(crate) fn is_character_device(file: impl AsFd, major: u64, minor: u64) -> nix::Result<bool> {
+    let stat = fstat(file)?;
+    let is_character = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
+    Ok(is_character && stat.st_rdev == makedev(major, minor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn configured_devices_replace_default_ones() {
+        let configured: Vec<LinuxDevice> = serde_json::from_value(json!([
+            { "path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 384, "uid": 5 },
+            { "path": "/dev/fuse", "type": "c", "major": 10, "minor": 229 },
+        ]))
+        .unwrap();
+        let devices = with_defaults(&configured).unwrap();
+        assert_eq!(devices.len(), 7);
+        assert_eq!(
+            (devices[0].mode, devices[0].uid),
+            (Mode::from_bits_truncate(0o600), 5)
+        );
+    }
+
+    #[test]
+    fn refused() {
+        let device = |json| {
+            with_defaults(&[serde_json::from_value(json).unwrap()])
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(
+            device(json!({ "path": "dev/x", "type": "c" })).starts_with("linux.devices[0].path: ")
+        );
+        assert!(
+            device(json!({ "path": "/x", "type": "c", "major": -1 }))
+                .starts_with("linux.devices[0].major: ")
+        );
+        assert!(
+            device(json!({ "path": "/x", "type": "a" })).starts_with("linux.devices[0].type: ")
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! `events`: statistics and OOM notifications.
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::Serialize;
+
+use crate::state::{Container, Status};
+use crate::{Context, Error, Kind, Result, Settings};
+
+/// The options of [`events`].
+#[derive(Clone, Debug)]
+pub struct EventsOptions {
+    /// Time between two `stats` events.
+    pub interval: Duration,
+    /// Print one `stats` event and return.
+    pub once: bool,
+}
+
+/// One line of output (runc's `types.Event`).
+#[derive(Serialize)]
+struct Event<'a, T: Serialize> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<T>,
+}
+
+/// Writes one JSON object a line to `out` until the container ends: `stats` at each interval, `oom` when it happens.
+pub fn events(
+    settings: &Settings,
+    id: &str,
+    options: &EventsOptions,
+    out: &mut dyn Write,
+) -> Result<()> {
+    if options.interval.is_zero() {
+        return Err(Error::invalid("duration interval must be greater than 0"));
+    }
+    let container = Container::open(settings, id)?;
+    if container.status()? == Status::Stopped {
+        return Err(Error::new(
+            Kind::WrongStatus,
+            format!("container with id {id} is not running"),
+        ));
+    }
+    let cgroup = container.required_cgroup()?;
+    let stats = |out: &mut dyn Write| write_event(out, "stats", id, Some(cgroup.stats()?));
+    if options.once {
+        return stats(out);
+    }
+    let init = container
+        .record
+        .init
+        .as_ref()
+        .map(|init| init.open())
+        .transpose()?
+        .flatten();
+    let Some(init) = init else { return Ok(()) };
+    let mut oom = cgroup.oom_watch()?;
+    let mut next = Instant::now() + options.interval;
+    loop {
+        let left = next.saturating_duration_since(Instant::now());
+        let timeout =
+            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+        let mut watched = [
+            PollFd::new(init.as_fd(), PollFlags::POLLIN),
+            PollFd::new(oom.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut watched, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error).context("wait for events"),
+        }
+        let [ended, out_of_memory] = watched.map(|watched| watched.any() == Some(true));
+        if out_of_memory || ended {
+            // Also at the end: the kill that ended the container is an event.
+            for _ in 0..oom.read()?.kills {
+                write_event(out, "oom", id, None::<()>)?;
+            }
+        }
+        if ended {
+            return Ok(());
+        }
+        if Instant::now() >= next {
+            stats(out)?;
+            next += options.interval;
+        }
+    }
+}
+
+fn write_event<T: Serialize>(
+    out: &mut dyn Write,
+    kind: &'static str,
+    id: &str,
+    data: Option<T>,
+) -> Result<()> {
+    let mut line = serde_json::to_vec(&Event { kind, id, data })
+        .map_err(|error| Error::failed(format!("encode the event: {error}")))?;
+    line.push(b'\n');
+    out.write_all(&line)
+        .and_then(|()| out.flush())
+        .context("write the event")
+}

@@ -1,0 +1,455 @@
+//! `exec`: one more process in a running container.
+//!
+//! The runtime makes its future children members of the container's pid namespace, and clones once, on cgroup v2 straight into the
+//! container's cgroup; the child joins the other namespaces by one setns(2) on a pidfd of the container's init. From there on it goes the
+//! same way as the container's first process.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, geteuid, setsid};
+use oci_spec::runtime::Spec;
+
+use crate::foreground::Foreground;
+use crate::namespaces::Namespaces;
+use crate::process::{self, Process};
+use crate::procfs::Procfs;
+use crate::protocol::{Channel, Message};
+use crate::rootfs::Root;
+use crate::state::{Container, Status};
+use crate::sys::process::{Cloned, clone3};
+use crate::{
+    Context, Error, Kind, Result, Settings, capabilities, config, plan, protect, start, sys,
+    terminal,
+};
+
+/// The options of [`exec`].
+#[derive(Clone, Debug, Default)]
+pub struct ExecOptions {
+    /// The container's id.
+    pub id: String,
+    /// The command and its arguments; empty when `process` names a file.
+    pub args: Vec<String>,
+    /// A `process.json` that holds the whole process (`--process`); it takes the place of what the flags say about it.
+    pub process: Option<PathBuf>,
+    /// A unix socket that receives the terminal's master.
+    pub console_socket: Option<PathBuf>,
+    /// A unix socket that receives a pidfd of the process.
+    pub pidfd_socket: Option<PathBuf>,
+    /// Where to write the pid of the process.
+    pub pid_file: Option<PathBuf>,
+    /// Working directory inside the container.
+    pub cwd: Option<PathBuf>,
+    /// `NAME=value`, added to the container's environment.
+    pub env: Vec<String>,
+    /// Allocate a terminal.
+    pub tty: bool,
+    /// `uid[:gid]`.
+    pub user: Option<String>,
+    /// Additional group ids.
+    pub additional_gids: Vec<u32>,
+    /// Do not wait for the process.
+    pub detach: bool,
+    /// SELinux label of the process.
+    pub process_label: Option<String>,
+    /// AppArmor profile of the process.
+    pub apparmor: Option<String>,
+    /// Set no_new_privs.
+    pub no_new_privs: bool,
+    /// Capabilities added to the container's.
+    pub capabilities: Vec<String>,
+    /// How many file descriptors from 3 on the process gets (besides `LISTEN_FDS`).
+    pub preserve_fds: u32,
+    /// `[controller,..:]path` sub-cgroups below the container's cgroup.
+    pub cgroups: Vec<String>,
+    /// Exec into a paused container: the process stays frozen until the container is resumed.
+    pub ignore_paused: bool,
+}
+
+/// Runs a process in a container. Returns its exit status (128 + signal when a signal ended it), 0 when detached.
+pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
+    protect::ensure()?;
+    let preserved = process::preserved(options.preserve_fds + process::listen_fds());
+    let container = Container::open(settings, &options.id)?;
+    match container.status()? {
+        Status::Stopped | Status::Creating => {
+            return Err(Error::new(
+                Kind::WrongStatus,
+                "cannot exec in a stopped container",
+            ));
+        }
+        Status::Paused if !options.ignore_paused => {
+            let text = "cannot exec in a paused container (use --ignore-paused to override)";
+            return Err(Error::new(Kind::WrongStatus, text));
+        }
+        _ => {}
+    }
+    let spec = config::parse_spec(&container.directory.read_config()?)?;
+    let linux = spec.linux().clone().unwrap_or_default();
+    let mut process = wanted(&spec, options)?;
+    process.labels.check()?;
+    process.pass_listen_fds();
+    terminal::check(
+        process.terminal.is_some(),
+        options.detach,
+        options.console_socket.is_some(),
+    )?;
+    let init = container.record.init.as_ref();
+    let init = init.map(|init| init.open()).transpose()?.flatten();
+    let init =
+        init.ok_or_else(|| Error::new(Kind::WrongStatus, "cannot exec in a stopped container"))?;
+
+    let procfs = Procfs::open()?;
+    let console = options
+        .console_socket
+        .as_deref()
+        .map(terminal::connect_to)
+        .transpose()?;
+    let (own_console, console) = match console {
+        None if process.terminal.is_some() => {
+            let (ours, childs) = socketpair(
+                AddressFamily::Unix,
+                SockType::Stream,
+                None,
+                SockFlag::SOCK_CLOEXEC,
+            )
+            .context("make a socket pair")?;
+            (Some(ours), Some(childs))
+        }
+        console => (None, console),
+    };
+    let cgroups = cgroups_to_enter(&container, options)?;
+    let foreground = (!options.detach).then(Foreground::prepare).transpose()?;
+    let (channel, childs_channel) = Channel::pair()?;
+    let mut child = Child {
+        id: &options.id,
+        namespaces: Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?,
+        filter: linux.seccomp().as_ref().map(plan::filter).transpose()?,
+        personality: linux.personality().as_ref().map(plan::personality),
+        tasks: cgroups
+            .iter()
+            .map(cgroups::Cgroup::tasks)
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .flatten()
+            .collect(),
+        process,
+        init: init.as_fd(),
+        procfs: &procfs,
+        console,
+        channel: childs_channel,
+        preserved,
+    };
+    // Visible in the container from its first instant: it must never be traced or read from there (CVE-2016-9962).
+    sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
+    let (pid, pidfd) = child.spawn(
+        cgroups.iter().find_map(|cgroup| cgroup.clone_into()),
+        &channel,
+    )?;
+    let Child {
+        process,
+        channel: childs_channel,
+        console: childs_console,
+        ..
+    } = child;
+    // With our copies closed, the end of the child is the end of the conversation.
+    drop((childs_channel, childs_console));
+
+    let mut running = Running {
+        pid,
+        pidfd,
+        armed: true,
+    };
+    if let Some(score) = process.oom_score_adj {
+        process::set_oom_score(&procfs, pid, score)?;
+    }
+    channel.expect(&Message::Ready)?;
+    process.apply_limits(pid)?;
+    let terminal = own_console
+        .map(|console| terminal::receive(console.as_fd()))
+        .transpose()?;
+    if let Some(path) = &options.pidfd_socket {
+        terminal::send_pidfd(path, running.pidfd.as_fd())?;
+    }
+    if let Some(path) = &options.pid_file {
+        process::write_pid_file(path, pid)?;
+    }
+    start::go(&channel)?;
+    running.armed = false;
+    match foreground {
+        Some(foreground) => foreground.supervise(pid, running.pidfd.as_fd(), terminal, false),
+        None => Ok(0),
+    }
+}
+
+/// A process that ends with us unless it gets as far as the user's program.
+struct Running {
+    pid: Pid,
+    pidfd: OwnedFd,
+    armed: bool,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.armed {
+            let _ = sys::process::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+            let _ = waitpid(self.pid, None);
+        }
+    }
+}
+
+/// The process that is asked for: a file's, or the container's own with what the flags change.
+fn wanted(spec: &Spec, options: &ExecOptions) -> Result<Process> {
+    if let Some(path) = &options.process {
+        return Process::new(&config::read_process(path)?);
+    }
+    let mut configured = spec
+        .process()
+        .clone()
+        .ok_or_else(|| Error::invalid("process: missing in the container's configuration"))?;
+    configured
+        .set_args(Some(options.args.clone()))
+        .set_terminal(Some(options.tty))
+        .set_console_size(None);
+    let mut env = configured.env().clone().unwrap_or_default();
+    env.extend(options.env.iter().cloned());
+    configured.set_env(Some(env));
+    if let Some(cwd) = &options.cwd {
+        configured.set_cwd(cwd.clone());
+    }
+    if let Some(label) = &options.process_label {
+        configured.set_selinux_label(Some(label.clone()));
+    }
+    if let Some(profile) = &options.apparmor {
+        configured.set_apparmor_profile(Some(profile.clone()));
+    }
+    if options.no_new_privs {
+        configured.set_no_new_privileges(Some(true));
+    }
+    let mut process = Process::new(&configured)?;
+    if let Some(user) = &options.user {
+        let (uid, gid) = parse_user(user)?;
+        process.uid = uid;
+        process.gid = gid.unwrap_or(process.gid);
+    }
+    process.groups.extend(&options.additional_gids);
+    for name in &options.capabilities {
+        match capabilities::number(name) {
+            Some(number) => process.capabilities.add(number),
+            None => return Err(Error::invalid(format!("unknown capability {name:?}"))),
+        }
+    }
+    Ok(process)
+}
+
+/// `uid[:gid]`: decimal numbers that fit, and nothing else (CVE-2026-30892).
+fn parse_user(user: &str) -> Result<(u32, Option<u32>)> {
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        // The last number means "no change" to the kernel.
+        let number = text
+            .parse::<u32>()
+            .ok()
+            .filter(|number| digits && *number != u32::MAX);
+        number.ok_or_else(|| {
+            Error::invalid(format!(
+                "invalid user {user:?}: expected uid[:gid], in numbers"
+            ))
+        })
+    };
+    match user.split_once(':') {
+        Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),
+        None => Ok((number(user)?, None)),
+    }
+}
+
+/// The container's cgroup, or what `--cgroup [controller,..:]path` names below it.
+fn cgroups_to_enter(container: &Container, options: &ExecOptions) -> Result<Vec<cgroups::Cgroup>> {
+    if options.cgroups.is_empty() {
+        return Ok(container.cgroup()?.into_iter().collect());
+    }
+    let location = container.record.cgroup.as_ref();
+    let location = location.ok_or_else(|| {
+        Error::failed(format!(
+            "container {} has no cgroup of its own",
+            container.record.id
+        ))
+    })?;
+    let mut opened = Vec::new();
+    for argument in &options.cgroups {
+        let (controllers, path) = match argument.rsplit_once(':') {
+            Some((controllers, path)) => (controllers.split(',').collect(), path),
+            None => (Vec::new(), argument.as_str()),
+        };
+        let below = location.below(&controllers, std::path::Path::new(path))?;
+        opened.push(cgroups::Cgroup::open(&below)?);
+    }
+    Ok(opened)
+}
+
+/// Everything that the new process needs of what the runtime has prepared.
+struct Child<'a> {
+    id: &'a str,
+    namespaces: Namespaces,
+    filter: Option<seccomp::Program>,
+    personality: Option<u64>,
+    tasks: Vec<OwnedFd>,
+    process: Process,
+    init: BorrowedFd<'a>,
+    procfs: &'a Procfs,
+    console: Option<OwnedFd>,
+    channel: Channel,
+    preserved: Vec<RawFd>,
+}
+
+impl Child<'_> {
+    /// Makes the process. In the runtime this returns; in the child it never does.
+    fn spawn(
+        &mut self,
+        cgroup: Option<BorrowedFd<'_>>,
+        channel: &Channel,
+    ) -> Result<(Pid, OwnedFd)> {
+        let private = |flag| {
+            if self.namespaces.is_private(flag) {
+                flag
+            } else {
+                0
+            }
+        };
+        let (user, pid) = (private(libc::CLONE_NEWUSER), private(libc::CLONE_NEWPID));
+        let creating = "create the process";
+        if user == 0 || geteuid().is_root() {
+            self.join(pid)?;
+            let rest = self.namespaces.all() & !pid;
+            return match clone3(0, cgroup).context(creating)? {
+                Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
+                Cloned::Child => self.run(rest),
+            };
+        }
+        // An ordinary user gets the right to enter the pid namespace only in the user namespace, which we must not enter ourselves.
+        match clone3(0, None).context(creating)? {
+            Cloned::Parent {
+                pid: intermediate, ..
+            } => {
+                let answer = channel.receive();
+                waitpid(intermediate, None).context(creating)?;
+                match answer? {
+                    Some(Message::Pid(pid)) => {
+                        let pid = Pid::from_raw(pid);
+                        Ok((pid, sys::process::pidfd_open(pid).context(creating)?))
+                    }
+                    Some(Message::Failed(text)) => Err(Error::failed(text)),
+                    _ => Err(Error::failed(
+                        "the process that joins the namespaces ended unexpectedly",
+                    )),
+                }
+            }
+            Cloned::Child => {
+                let cloned = self
+                    .join(user | pid)
+                    .and_then(|()| clone3(libc::CLONE_PARENT as u64, cgroup).context(creating));
+                match cloned {
+                    Ok(Cloned::Child) => {
+                        let rest = self.namespaces.all() & !user & !pid;
+                        self.run(rest)
+                    }
+                    Ok(Cloned::Parent { pid, .. }) => {
+                        self.channel.send(&Message::Pid(pid.as_raw()));
+                        sys::process::exit_now(0)
+                    }
+                    Err(error) => self.fail(&error),
+                }
+            }
+        }
+    }
+
+    fn join(&self, flags: i32) -> Result<()> {
+        match flags {
+            0 => Ok(()),
+            flags => {
+                sys::process::setns(self.init, flags).context("join the container's namespaces")
+            }
+        }
+    }
+
+    fn fail(&self, error: &Error) -> ! {
+        self.channel.send(&Message::Failed(error.to_string()));
+        sys::process::exit_now(1)
+    }
+
+    fn run(&mut self, namespaces: i32) -> ! {
+        let ready = self.set_up(namespaces).and_then(|program| {
+            self.channel.send(&Message::Ready);
+            self.channel.expect(&Message::Go)?;
+            Ok(program)
+        });
+        let error = match ready {
+            Ok(program) => self.process.exec(&program, self.filter.as_ref()),
+            Err(error) => error,
+        };
+        self.fail(&error)
+    }
+
+    fn set_up(&mut self, namespaces: i32) -> Result<std::ffi::CString> {
+        sys::process::reset_signals();
+        process::enter_cgroup(&self.tasks)?;
+        self.join(namespaces)?;
+        let mut can_set_groups = geteuid().is_root();
+        if self.namespaces.is_private(libc::CLONE_NEWUSER) {
+            // As the container's root from here on, in whichever groups its maps allow.
+            can_set_groups = sys::credentials::set_groups(&[]).is_ok();
+            sys::credentials::set_ids(0, 0).context("become root in the user namespace")?;
+            sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
+        }
+        setsid().context("start a session")?;
+        process::join_keyring(self.id)?;
+        let root = Root::current()?;
+        if let Some(terminal) = self.process.terminal {
+            let console = self
+                .console
+                .as_ref()
+                .ok_or_else(|| Error::failed("nobody to receive the terminal"))?;
+            terminal.open(&root, self.process.uid, console.as_fd(), false)?;
+        }
+        if let Some(domain) = self.personality {
+            sys::process::personality(domain).context("linux.personality: set it")?;
+        }
+        self.process.labels.apply(self.procfs)?;
+        self.process.add_home(&root);
+        drop(root);
+        process::close_others(&self.preserved, &[self.channel.as_raw_fd()])?;
+        self.process.settle(self.filter.as_ref(), can_set_groups)?;
+        self.process.look_up()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users() {
+        assert_eq!(parse_user("0").unwrap(), (0, None));
+        assert_eq!(parse_user("1000:33").unwrap(), (1000, Some(33)));
+        for bad in [
+            "",
+            ":",
+            "1:",
+            ":1",
+            "root",
+            "-1",
+            "+1",
+            "1:2:3",
+            "4294967295",
+            "4294967296",
+            " 1",
+            "1 ",
+            "0x1",
+            "1:-1",
+        ] {
+            assert!(parse_user(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! A container's or exec's process in the foreground: signals are forwarded to it, its terminal is relayed, its status is ours.
+//!
+//! One thread, one loop, poll(2) over everything that can happen. Nothing in it may block but the poll: while a reader of our
+//! output sleeps, signals still have to reach the process.
+
+mod relay;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+
+use crate::sys::process::pidfd_send_signal;
+use crate::sys::wait::{Whose, ended};
+use crate::{Context, Result};
+use relay::Relay;
+
+pub(crate) use relay::fit_terminal;
+
+/// Signals that stay what they are. Those of our own faults cannot be blocked to any use; SIGPIPE is an error of a write;
+/// SIGURG nobody sends on purpose; SIGTTIN and SIGTTOU must stop us when we touch a terminal from the background.
+const NOT_FORWARDED: [Signal; 10] = [
+    Signal::SIGBUS,
+    Signal::SIGFPE,
+    Signal::SIGILL,
+    Signal::SIGSEGV,
+    Signal::SIGSYS,
+    Signal::SIGTRAP,
+    Signal::SIGPIPE,
+    Signal::SIGURG,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+];
+
+/// What has to exist before the process is cloned, so that no signal is lost.
+#[derive(Debug)]
+pub(crate) struct Foreground {
+    signals: SignalFd,
+}
+
+impl Foreground {
+    /// Blocks the signals that will be forwarded and opens a signalfd for them. The child empties its mask itself.
+    ///
+    /// They stay blocked for the rest of this process: a second Ctrl-C must not end us between the end of the container and
+    /// the removal of what it leaves behind.
+    pub(crate) fn prepare() -> Result<Self> {
+        let mut forwarded = SigSet::all();
+        NOT_FORWARDED
+            .into_iter()
+            .for_each(|signal| forwarded.remove(signal));
+        forwarded.thread_block().context("block signals")?;
+        let signals =
+            SignalFd::with_flags(&forwarded, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
+        Ok(Foreground {
+            signals: signals.context("open a signalfd")?,
+        })
+    }
+
+    /// Waits until `pid` (our child, with its `pidfd`) ends, and returns its exit status, 128 + signal when a signal ended it.
+    ///
+    /// Forwards signals to it. With `terminal` (a pty's master) relays our standard input and output, in raw mode if that is a
+    /// terminal, follows changes of the window's size, and hands out the last output. `reap` tells to take the status of
+    /// orphans that the kernel gives to us. Our terminal is as it was before on every way out.
+    pub(crate) fn supervise(
+        self,
+        pid: Pid,
+        pidfd: BorrowedFd<'_>,
+        terminal: Option<OwnedFd>,
+        reap: bool,
+    ) -> Result<i32> {
+        let mut relay = terminal.map(Relay::new).transpose()?;
+        let status = loop {
+            let ready = wait(&self.signals, Some(pidfd), relay.as_ref())?;
+            if ready.signals {
+                self.handle_signals(pid, pidfd, relay.as_ref(), reap)?;
+            }
+            if let Some(relay) = &mut relay {
+                relay.advance(&ready);
+            }
+            if ready.process
+                && let Some(ended) =
+                    ended(Whose::Process(pidfd), libc::WNOHANG).context("wait for the process")?
+            {
+                break ended.status;
+            }
+        };
+        log::debug!("process {pid} ended with status {status}");
+        if let Some(mut relay) = relay {
+            relay.process_ended();
+            while !relay.is_done() {
+                let ready = wait(&self.signals, None, Some(&relay))?;
+                if ready.signals && self.asked_to_end()? {
+                    break;
+                }
+                relay.advance(&ready);
+            }
+        }
+        Ok(status)
+    }
+
+    fn handle_signals(
+        &self,
+        pid: Pid,
+        pidfd: BorrowedFd<'_>,
+        relay: Option<&Relay>,
+        reap: bool,
+    ) -> Result<()> {
+        while let Some(signal) = self.next_signal()? {
+            match signal {
+                libc::SIGCHLD if reap => reap_orphans(pid),
+                libc::SIGCHLD => {}
+                libc::SIGWINCH => relay.into_iter().for_each(Relay::resize),
+                _ => {
+                    if signal == libc::SIGCONT {
+                        // Whoever used the terminal while we were stopped has left it in their mode.
+                        relay.into_iter().for_each(Relay::resume);
+                    }
+                    log::debug!("sending signal {signal} to process {pid}");
+                    match pidfd_send_signal(pidfd, signal) {
+                        // It is about to end; that is what the pidfd will tell.
+                        Ok(()) | Err(Errno::ESRCH) => {}
+                        Err(errno) => {
+                            log::warn!("send signal {signal} to process {pid}: {}", errno.desc())
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether somebody who waits for us loses patience while a slow reader takes the last output.
+    fn asked_to_end(&self) -> Result<bool> {
+        let mut asked = false;
+        while let Some(signal) = self.next_signal()? {
+            asked |= matches!(
+                signal,
+                libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM
+            );
+        }
+        Ok(asked)
+    }
+
+    fn next_signal(&self) -> Result<Option<i32>> {
+        let info = self.signals.read_signal().context("read the signalfd")?;
+        Ok(info.map(|info| info.ssi_signo as i32))
+    }
+}
+
+/// What poll(2) has found.
+#[derive(Debug, Default)]
+struct Ready {
+    signals: bool,
+    process: bool,
+    master_readable: bool,
+    master_writable: bool,
+    stdin: bool,
+    stdout: bool,
+}
+
+/// Waits until anything is ready that is of interest now.
+fn wait(
+    signals: &SignalFd,
+    process: Option<BorrowedFd<'_>>,
+    relay: Option<&Relay>,
+) -> Result<Ready> {
+    let readable = PollFlags::POLLIN;
+    let mut places: Vec<fn(&mut Ready, PollFlags)> = Vec::with_capacity(5);
+    let mut fds = Vec::with_capacity(5);
+    let mut watch = |fd, events: PollFlags, place| {
+        if !events.is_empty() {
+            fds.push(PollFd::new(fd, events));
+            places.push(place);
+        }
+    };
+    watch(signals.as_fd(), readable, |ready, _| ready.signals = true);
+    if let Some(process) = process {
+        watch(process, readable, |ready, _| ready.process = true);
+    }
+    if let Some(relay) = relay {
+        watch(relay.master(), relay.master_events(), |ready, found| {
+            ready.master_writable = found.contains(PollFlags::POLLOUT);
+            // Also when it has hung up: reading tells.
+            ready.master_readable = found.intersects(!PollFlags::POLLOUT);
+        });
+        watch(relay.stdin(), relay.stdin_events(), |ready, _| {
+            ready.stdin = true
+        });
+        watch(relay.stdout(), relay.stdout_events(), |ready, _| {
+            ready.stdout = true
+        });
+    }
+    match poll(&mut fds, PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(errno) => return Err(errno).context("poll"),
+    }
+    let mut ready = Ready::default();
+    for (fd, place) in fds.iter().zip(places) {
+        // A flag that nix does not know says as little as an error: something is up, try.
+        let found = fd.revents().unwrap_or(PollFlags::POLLERR);
+        if !found.is_empty() {
+            place(&mut ready, found);
+        }
+    }
+    Ok(ready)
+}
+
+/// Takes the status of every ended child but `pid`: its status is taken by its pidfd only.
+fn reap_orphans(pid: Pid) {
+    // Look first (WNOWAIT). When `pid` comes up it has ended, and with it this loop; init reaps what is left.
+    while let Ok(Some(child)) = ended(Whose::Any, libc::WNOHANG | libc::WNOWAIT)
+        && child.pid != pid
+    {
+        let _ = ended(Whose::Pid(child.pid), libc::WNOHANG);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! Id mappings of a new user namespace (user_namespaces(7)): written directly, or by newuidmap(1) and newgidmap(1).
+
+use std::fmt::Write;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::unistd::{Pid, getegid, geteuid};
+use oci_spec::runtime::LinuxIdMapping;
+
+use crate::procfs::Procfs;
+use crate::{Context, Error, Result};
+
+/// The kernel takes at most this many lines per map.
+const MAX_LINES: usize = 340;
+
+/// The mappings of a user namespace.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Mappings {
+    pub uids: Vec<LinuxIdMapping>,
+    pub gids: Vec<LinuxIdMapping>,
+}
+
+impl Mappings {
+    /// Checks the configured mappings.
+    pub(crate) fn new(
+        uids: Option<&[LinuxIdMapping]>,
+        gids: Option<&[LinuxIdMapping]>,
+    ) -> Result<Self> {
+        let checked = |field: &str, mappings: Option<&[LinuxIdMapping]>| {
+            let mappings = mappings.unwrap_or_default();
+            match mappings {
+                [] => Err(Error::invalid(format!(
+                    "linux.{field}: user namespaces enabled, but no mapping found"
+                ))),
+                _ if mappings.len() > MAX_LINES => Err(Error::invalid(format!(
+                    "linux.{field}: more than the kernel's {MAX_LINES} mappings"
+                ))),
+                _ if mappings.iter().any(|mapping| mapping.size() == 0) => Err(Error::invalid(
+                    format!("linux.{field}: size of a mapping is 0"),
+                )),
+                _ => Ok(mappings.to_vec()),
+            }
+        };
+        Ok(Mappings {
+            uids: checked("uidMappings", uids)?,
+            gids: checked("gidMappings", gids)?,
+        })
+    }
+
+    /// Writes the maps of the process `pid`, which waits in its new user namespace.
+    pub(crate) fn write(&self, procfs: &Procfs, pid: Pid) -> Result<()> {
+        let privileged = geteuid().is_root();
+        let own = |mappings: &[LinuxIdMapping], id: u32| matches!(mappings, [one] if one.size() == 1 && one.host_id() == id);
+        let own_gid = own(&self.gids, getegid().as_raw());
+        if !privileged && own_gid {
+            // An ordinary user may map its own group only where setgroups(2) is given up.
+            procfs
+                .write(&format!("{pid}/setgroups"), b"deny")
+                .context("deny setgroups in the user namespace")?;
+        }
+        let write = |file: &str, program: &str, mappings: &[LinuxIdMapping], direct: bool| {
+            if direct {
+                return match procfs.write(&format!("{pid}/{file}"), lines(mappings).as_bytes()) {
+                    // Where the runtime is root only inside a user namespace of its own, the range may be more than it was given.
+                    Err(Errno::EPERM) => Err(Error::failed(format!(
+                        "write {file}: operation not permitted: the mappings must lie inside those of the runtime's own user namespace"
+                    ))),
+                    written => written.with_context(|| format!("write {file}")),
+                };
+            }
+            run(program, pid, mappings)
+        };
+        write("gid_map", "newgidmap", &self.gids, privileged || own_gid)?;
+        write(
+            "uid_map",
+            "newuidmap",
+            &self.uids,
+            privileged || own(&self.uids, geteuid().as_raw()),
+        )
+    }
+
+    /// Whether setgroups(2) works inside.
+    pub(crate) fn allows_setgroups(&self) -> bool {
+        geteuid().is_root() || !matches!(self.gids.as_slice(), [one] if one.size() == 1)
+    }
+}
+
+fn lines(mappings: &[LinuxIdMapping]) -> String {
+    let mut text = String::with_capacity(32 * mappings.len());
+    for mapping in mappings {
+        let _ = writeln!(
+            text,
+            "{} {} {}",
+            mapping.container_id(),
+            mapping.host_id(),
+            mapping.size()
+        );
+    }
+    text
+}
+
+/// newuidmap(1) and newgidmap(1) check /etc/subuid and /etc/subgid and write the map with their own rights.
+fn run(program: &str, pid: Pid, mappings: &[LinuxIdMapping]) -> Result<()> {
+    let numbers = mappings
+        .iter()
+        .flat_map(|m| [m.container_id(), m.host_id(), m.size()])
+        .map(|n| n.to_string());
+    let output = Command::new(program)
+        .arg(pid.to_string())
+        .args(numbers)
+        .output()
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::failed(format!(
+                "{program} not found: install the uidmap package, or map only your own id"
+            )),
+            _ => Err::<(), _>(error)
+                .with_context(|| format!("run {program}"))
+                .unwrap_err(),
+        })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Error::failed(format!("{program} failed: {}", said.trim())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapping(container: u32, host: u32, size: u32) -> LinuxIdMapping {
+        serde_json::from_value(
+            serde_json::json!({ "containerID": container, "hostID": host, "size": size }),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn one_line_each() {
+        let mappings = [mapping(0, 1000, 1), mapping(1, 100000, 65535)];
+        assert_eq!(lines(&mappings), "0 1000 1\n1 100000 65535\n");
+    }
+
+    #[test]
+    fn refused() {
+        let one = [mapping(0, 1000, 1)];
+        assert!(Mappings::new(None, Some(&one)).is_err());
+        assert!(Mappings::new(Some(&[mapping(0, 0, 0)]), Some(&one)).is_err());
+        assert!(Mappings::new(Some(&vec![mapping(0, 0, 1); 341]), Some(&one)).is_err());
+    }
+}

@@ -1,0 +1,40 @@
+//! `kill`: signals.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+
+use crate::state::{Container, Status};
+use crate::{Context, Error, Kind, Result, Settings, sys};
+
+/// Sends `signal` (a number) to the container's init, or with `all` to every process in its cgroup.
+pub fn kill(settings: &Settings, id: &str, signal: i32, all: bool) -> Result<()> {
+    let container = Container::open(settings, id)?;
+    if all {
+        // Processes may be left of a container without a pid namespace whose init has ended.
+        return match container.cgroup()? {
+            Some(cgroup) => Ok(cgroup.signal(signal)?),
+            None => signal_init(&container, signal),
+        };
+    }
+    signal_init(&container, signal)
+}
+
+fn signal_init(container: &Container, signal: i32) -> Result<()> {
+    let not_running = || Error::new(Kind::WrongStatus, "container not running");
+    let init = container.record.init.as_ref().ok_or_else(not_running)?;
+    let pidfd = init.open()?.ok_or_else(not_running)?;
+    match sys::process::pidfd_send_signal(pidfd.as_fd(), signal) {
+        Ok(()) => {}
+        Err(Errno::ESRCH) => return Err(not_running()),
+        Err(error) => {
+            return Err(error)
+                .with_context(|| format!("send signal {signal} to process {}", init.pid));
+        }
+    }
+    // A frozen process dies only when it is thawed; cgroup v2 lets SIGKILL through by itself, v1 does not.
+    if signal == libc::SIGKILL && container.status()? == Status::Paused {
+        container.required_cgroup()?.thaw()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! From an OCI bundle to a running container, and everything that is done to it until it is deleted.
+//!
+//! Each file is one operation or one part of a container's set-up; `docs/ARCHITECTURE.md` is the map.
+//! Callers give [`Settings`] and the options of one operation, and get an answer or an [`Error`].
+
+#![deny(unsafe_code)]
+
+mod capabilities;
+mod config;
+mod delete;
+mod devices;
+mod error;
+mod events;
+mod exec;
+mod features;
+mod foreground;
+mod hooks;
+mod idmap;
+mod kill;
+mod launch;
+mod list;
+mod lsm;
+mod masks;
+mod mounts;
+mod namespaces;
+mod pause;
+mod plan;
+mod process;
+mod procfs;
+mod protect;
+mod protocol;
+mod rootfs;
+mod run;
+mod spec;
+mod start;
+mod state;
+mod sys;
+mod terminal;
+mod update;
+
+use std::path::PathBuf;
+
+pub use delete::delete;
+pub use error::{Context, Error, Kind, Result};
+pub use events::{EventsOptions, events};
+pub use exec::{ExecOptions, exec};
+pub use features::features;
+pub use kill::kill;
+pub use launch::{CreateOptions, create};
+pub use list::{ListEntry, list, processes};
+pub use pause::{pause, resume};
+pub use run::{RunOptions, run};
+pub use spec::spec;
+pub use start::start;
+pub use state::{State, Status, state};
+pub use update::{UpdateOptions, update};
+
+/// What holds for every operation: the global flags.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The directory that holds one directory per container (`--root`).
+    pub root: PathBuf,
+    /// Who makes cgroups.
+    pub cgroup_manager: CgroupManager,
+    /// Without the rights of root (`--rootless`; by the effective uid when `None`): a container that asks for no limits may then do
+    /// without a cgroup.
+    pub rootless: Option<bool>,
+}
+
+/// Who makes the containers' cgroups (`--cgroup-manager`, `--systemd-cgroup`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CgroupManager {
+    /// This program itself, below /sys/fs/cgroup.
+    Cgroupfs,
+    /// systemd, by transient scopes.
+    Systemd,
+    /// Nobody: the container stays in the caller's cgroup.
+    Disabled,
+}

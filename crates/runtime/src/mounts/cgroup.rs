@@ -1,0 +1,131 @@
+//! The cgroup mount: cgroup2, or a tmpfs with one mount per v1 hierarchy.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use cgroups::{Host, Layout, Location, Place, Version};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::symlinkat;
+
+use super::{Mount, Prepared, Surroundings, options};
+use crate::sys::mount::{FsContext, MountAttr, attach, clone_tree};
+use crate::{Context, Result};
+
+/// Makes the view of the container's cgroup; one without a cgroup of its own sees the host's.
+pub(super) fn prepare(mount: &Mount, around: &Surroundings<'_>) -> Result<Prepared> {
+    let hosts;
+    let location = match around.cgroup {
+        Some(location) => location,
+        None => {
+            hosts = Location::resolve(&Host::probe()?, Path::new("/"))?;
+            &hosts
+        }
+    };
+    if location.layout() == Layout::V2 {
+        let tree = hierarchy(mount, around, &location.places()[0])?;
+        return Ok(Prepared {
+            tree,
+            parts: Vec::new(),
+            links: Vec::new(),
+            readonly: false,
+        });
+    }
+    let tmpfs = FsContext::open(c"tmpfs").with_context(|| mount.describe())?;
+    tmpfs
+        .set(c"mode", Some(c"755"))
+        .with_context(|| mount.describe())?;
+    let tree = tmpfs
+        .mount(mount.options.attributes.set & !options::RDONLY)
+        .with_context(|| mount.describe())?;
+    let (mut parts, mut links) = (Vec::new(), Vec::new());
+    for place in location.places() {
+        let name = place
+            .mount
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        // A merged hierarchy (`cpu,cpuacct`) is found under each of its controllers too.
+        if name.contains(',') {
+            links.extend(
+                name.split(',')
+                    .map(|controller| (controller.to_owned(), name.clone())),
+            );
+        }
+        parts.push((name, hierarchy(mount, around, place)?));
+    }
+    Ok(Prepared {
+        tree,
+        parts,
+        links,
+        readonly: false,
+    })
+}
+
+/// One hierarchy: a new mount where the container has its own cgroup namespace, which makes its cgroup the root of it;
+/// else a bind of the cgroup's directory.
+fn hierarchy(mount: &Mount, around: &Surroundings<'_>, place: &Place) -> Result<OwnedFd> {
+    let mut attributes = mount.options.attributes;
+    if around.cgroup_namespace || place.version == Version::V2 {
+        match new_mount(place, attributes.set) {
+            // A user namespace that does not own the cgroup namespace, or another root of the same hierarchy.
+            Err(Errno::EPERM | Errno::EBUSY | Errno::ENODEV) => {}
+            made => return made.with_context(|| mount.describe()),
+        }
+        // What the host shows must not become writable by accident (CVE-2023-25809).
+        attributes.set |= options::RDONLY;
+    }
+    let path = CString::new(place.dir().into_os_string().into_encoded_bytes()).unwrap_or_default();
+    let tree = clone_tree(AT_FDCWD, &path, true).with_context(|| mount.describe())?;
+    mount.set_attributes(&tree, &attributes, &MountAttr::default())?;
+    Ok(tree)
+}
+
+fn new_mount(place: &Place, attributes: u64) -> nix::Result<OwnedFd> {
+    if place.version == Version::V2 {
+        return FsContext::open(c"cgroup2")?.mount(attributes);
+    }
+    let context = FsContext::open(c"cgroup")?;
+    for controller in &place.controllers {
+        let option = CString::new(controller.as_str()).unwrap_or_default();
+        match controller.strip_prefix("name=") {
+            Some(name) => {
+                // A named hierarchy has no controller.
+                context.set(c"none", None)?;
+                context.set(c"name", Some(&CString::new(name).unwrap_or_default()))?;
+            }
+            None => context.set(&option, None)?,
+        }
+    }
+    context.mount(attributes)
+}
+
+/// Puts the hierarchies into the tmpfs that has just been attached.
+pub(super) fn attach_parts(mount: &Mount, prepared: &Prepared) -> Result<()> {
+    for (name, part) in &prepared.parts {
+        let place = mkdirat(
+            &prepared.tree,
+            name.as_str(),
+            Mode::from_bits_truncate(0o755),
+        )
+        .and_then(|()| {
+            openat(
+                &prepared.tree,
+                name.as_str(),
+                OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+                Mode::empty(),
+            )
+        });
+        place
+            .and_then(|place| attach(part.as_fd(), place.as_fd()))
+            .with_context(|| format!("{}/{name}", mount.describe()))?;
+    }
+    for (link, target) in &prepared.links {
+        symlinkat(target.as_str(), &prepared.tree, link.as_str())
+            .with_context(|| format!("{}/{link}", mount.describe()))?;
+    }
+    Ok(())
+}

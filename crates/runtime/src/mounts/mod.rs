@@ -1,0 +1,553 @@
+//! Mounts (runtime-spec config.md "Mounts"), in three steps:
+//!
+//! 1. [`Mount::new`]: from the configuration to what the kernel wants. Pure.
+//! 2. [`Mount::prepare`], while the host's paths are still there: a detached mount, with all its attributes, as a descriptor.
+//! 3. [`Prepared::attach`]: the destination is resolved inside the container's root, also as a descriptor, and the two are joined by
+//!    move_mount(2). No path is walked twice, so there is nothing to race with (CVE-2021-30465).
+
+mod cgroup;
+mod copy_up;
+pub(crate) mod options;
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{SFlag, fstat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+
+use crate::rootfs::{Propagation, Root};
+use crate::sys::mount::{FsContext, MountAttr, attach, clone_tree, set_attributes};
+use crate::{Context, Error, Result};
+use options::Options;
+
+/// fsconfig(2) takes values of less than this many bytes.
+const FSCONFIG_MAX: usize = 256;
+
+/// One mount of a container.
+#[derive(Clone, Debug)]
+pub(crate) struct Mount {
+    /// Its place in `mounts`, for error messages.
+    index: usize,
+    /// Absolute, without `.` and `..`.
+    destination: PathBuf,
+    kind: Kind,
+    /// A host path for binds, a name or device for file systems.
+    source: CString,
+    options: Options,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Kind {
+    Bind { recursive: bool },
+    Remount,
+    Cgroup,
+    FileSystem(CString),
+}
+
+/// What preparing a mount needs to know of the container.
+pub(crate) struct Surroundings<'a> {
+    /// A directory that a mount may be made on for a moment, in the container's own mount namespace.
+    pub scratch: &'a Path,
+    /// Where the container's cgroup is, and whether it is the root of a cgroup namespace of its own.
+    pub cgroup: Option<&'a cgroups::Location>,
+    pub cgroup_namespace: bool,
+}
+
+/// A detached mount that waits to be attached.
+pub(crate) struct Prepared {
+    tree: OwnedFd,
+    /// Mounts and symbolic links inside it (a cgroup v1 view).
+    parts: Vec<(String, OwnedFd)>,
+    links: Vec<(String, String)>,
+    /// Made read-only only when everything is inside.
+    readonly: bool,
+}
+
+impl Mount {
+    /// Checks one entry of `mounts`.
+    pub(crate) fn new(
+        index: usize,
+        configured: &oci_spec::runtime::Mount,
+        bundle: &Path,
+    ) -> Result<Self> {
+        let invalid =
+            |field: &str, text: String| Error::invalid(format!("mounts[{index}].{field}: {text}"));
+        let listed = configured.options().as_deref().unwrap_or_default();
+        let options = Options::parse(listed.iter().map(String::as_str))
+            .map_err(|option| invalid("options", format!("{option} contains a null byte")))?;
+        let destination = clean(configured.destination());
+        if configured.destination().as_os_str().is_empty() {
+            return Err(invalid("destination", "must not be empty".into()));
+        }
+        let fs_type = configured.typ().as_deref().unwrap_or_default();
+        let kind = match (fs_type, options.bind) {
+            _ if options.remount => Kind::Remount,
+            (_, Some(recursive)) => Kind::Bind { recursive },
+            ("bind", None) => Kind::Bind { recursive: false },
+            ("rbind", None) => Kind::Bind { recursive: true },
+            ("cgroup" | "cgroup2", _) => Kind::Cgroup,
+            ("" | "none", _) => {
+                return Err(invalid(
+                    "type",
+                    "must not be empty unless the mount is a bind".into(),
+                ));
+            }
+            (fs_type, _) => Kind::FileSystem(
+                CString::new(fs_type)
+                    .map_err(|_| invalid("type", "contains a null byte".into()))?,
+            ),
+        };
+        if let (Kind::Bind { .. }, Some((key, _))) = (
+            &kind,
+            options.data.iter().find(|(key, _)| !is_superblock(key)),
+        ) {
+            return Err(invalid(
+                "options",
+                format!("unknown option {:?} of a bind mount", key.to_string_lossy()),
+            ));
+        }
+        if options.copy_up && kind != Kind::FileSystem(c"tmpfs".into()) {
+            return Err(invalid("options", "tmpcopyup is for tmpfs only".into()));
+        }
+        let source = configured.source().as_deref();
+        let source = match (&kind, source) {
+            (Kind::Bind { .. }, None) => {
+                return Err(invalid("source", "a bind mount needs one".into()));
+            }
+            (Kind::Bind { .. }, Some(path)) => bundle.join(path),
+            (_, source) => source.unwrap_or(Path::new("none")).to_path_buf(),
+        };
+        let source = CString::new(source.into_os_string().into_encoded_bytes())
+            .map_err(|_| invalid("source", "contains a null byte".into()))?;
+        Ok(Mount {
+            index,
+            destination,
+            kind,
+            source,
+            options,
+        })
+    }
+
+    /// Whether something else than the image is mounted at `path`.
+    pub(crate) fn is_at(&self, path: &str) -> bool {
+        self.destination == Path::new(path)
+    }
+
+    /// Whether the mount shows a part of the host.
+    pub(crate) fn is_bind(&self) -> bool {
+        matches!(self.kind, Kind::Bind { .. })
+    }
+
+    /// Opens the source of a bind: the privileged runtime does this for a container with a user namespace, whose root may not have
+    /// the right to walk there.
+    pub(crate) fn open_source(&self) -> Result<Option<OwnedFd>> {
+        let Kind::Bind { recursive } = self.kind else {
+            return Ok(None);
+        };
+        clone_tree(AT_FDCWD, &self.source, recursive)
+            .map(Some)
+            .with_context(|| {
+                format!(
+                    "mounts[{}].source: bind {}",
+                    self.index,
+                    self.source.to_string_lossy()
+                )
+            })
+    }
+
+    /// Makes the mount, detached. `None` for one that only changes another.
+    pub(crate) fn prepare(
+        &self,
+        source: Option<OwnedFd>,
+        around: &Surroundings<'_>,
+    ) -> Result<Option<Prepared>> {
+        let made = |tree| Prepared {
+            tree,
+            parts: Vec::new(),
+            links: Vec::new(),
+            readonly: false,
+        };
+        let mut prepared = match &self.kind {
+            Kind::Remount => return Ok(None),
+            Kind::Cgroup => cgroup::prepare(self, around)?,
+            Kind::Bind { .. } => {
+                let opened_by_parent = source.is_some();
+                let tree = match source {
+                    Some(tree) => tree,
+                    None => self
+                        .open_source()?
+                        .ok_or_else(|| Error::failed("a bind mount has a source"))?,
+                };
+                if opened_by_parent && self.options.propagation.is_empty() {
+                    // It comes from the host's namespace; inside the container's it would have been a slave from the start.
+                    let slave = Propagation {
+                        kind: MsFlags::MS_SLAVE,
+                        recursive: true,
+                    };
+                    slave.apply(tree.as_fd()).with_context(|| self.applying())?;
+                }
+                self.set_attributes(&tree, &self.options.attributes, &self.options.recursive)?;
+                made(tree)
+            }
+            Kind::FileSystem(fs_type) => {
+                let late =
+                    self.options.copy_up && self.options.attributes.set & options::RDONLY != 0;
+                let mut attributes = self.options.attributes;
+                if late {
+                    attributes.set &= !options::RDONLY;
+                }
+                let tree = match self.make(fs_type, attributes.set, around.scratch) {
+                    // Without a network namespace of its own a user namespace gets no sysfs: show the host's.
+                    Err(_) if fs_type.as_c_str() == c"sysfs" && !privileged_here() => {
+                        let tree =
+                            clone_tree(AT_FDCWD, c"/sys", true).with_context(|| self.applying())?;
+                        self.set_attributes(&tree, &attributes, &MountAttr::default())?;
+                        tree
+                    }
+                    tree => tree?,
+                };
+                self.set_attributes(&tree, &MountAttr::default(), &self.options.recursive)?;
+                Prepared {
+                    readonly: late,
+                    ..made(tree)
+                }
+            }
+        };
+        for propagation in &self.options.propagation {
+            propagation
+                .apply(prepared.tree.as_fd())
+                .with_context(|| self.applying())?;
+        }
+        prepared.readonly |=
+            self.kind == Kind::Cgroup && !prepared.parts.is_empty() && self.is_readonly();
+        Ok(Some(prepared))
+    }
+
+    /// A new file system as a detached mount.
+    fn make(&self, fs_type: &CStr, attributes: u64, scratch: &Path) -> Result<OwnedFd> {
+        if self.options.data.iter().any(|(_, value)| {
+            value
+                .as_ref()
+                .is_some_and(|v| v.count_bytes() >= FSCONFIG_MAX)
+        }) {
+            return self.make_by_mount(fs_type, attributes, scratch);
+        }
+        let failed = |context: &FsContext, error: Errno, option: Option<&CStr>| {
+            let kernel = context
+                .message()
+                .map(|text| format!(" ({text})"))
+                .unwrap_or_default();
+            let text = match option {
+                Some(key) => format!(
+                    "mounts[{}].options: {:?} for {}",
+                    self.index,
+                    key.to_string_lossy(),
+                    fs_type.to_string_lossy()
+                ),
+                None => self.describe(),
+            };
+            Err::<OwnedFd, _>(error).with_context(|| format!("{text}{kernel}"))
+        };
+        let context = FsContext::open(fs_type).map_err(|error| match error {
+            Errno::ENODEV => Error::invalid(format!(
+                "mounts[{}].type: unknown file system {}",
+                self.index,
+                fs_type.to_string_lossy()
+            )),
+            error => Err::<(), _>(error)
+                .with_context(|| self.describe())
+                .unwrap_err(),
+        })?;
+        if let Err(error) = context.set(c"source", Some(&self.source)) {
+            return failed(&context, error, None);
+        }
+        for (key, value) in &self.options.data {
+            if let Err(error) = context.set(key, value.as_deref()) {
+                return failed(&context, error, Some(key));
+            }
+        }
+        // A device that is read-only can only be mounted so; file systems without one don't care.
+        if attributes & options::RDONLY != 0 && self.source.as_bytes().starts_with(b"/dev/") {
+            let _ = context.set(c"ro", None);
+        }
+        context
+            .mount(attributes)
+            .or_else(|error| failed(&context, error, None))
+    }
+
+    /// mount(2) takes a page of options, where fsconfig(2) takes 255 bytes for each (a long overlay `lowerdir`).
+    fn make_by_mount(&self, fs_type: &CStr, attributes: u64, scratch: &Path) -> Result<OwnedFd> {
+        let option = |(key, value): &(CString, Option<CString>)| match value {
+            Some(value) => [key.as_bytes(), b"=", value.as_bytes()].concat(),
+            None => key.as_bytes().to_vec(),
+        };
+        let data = self
+            .options
+            .data
+            .iter()
+            .map(option)
+            .collect::<Vec<_>>()
+            .join(&b','.to_owned());
+        let mounted = mount(
+            Some(self.source.as_c_str()),
+            scratch,
+            Some(fs_type),
+            MsFlags::empty(),
+            Some(data.as_slice()),
+        );
+        mounted.with_context(|| self.describe())?;
+        let scratch_path = CString::new(scratch.as_os_str().as_encoded_bytes()).unwrap_or_default();
+        let tree = clone_tree(AT_FDCWD, &scratch_path, false);
+        umount2(scratch, MntFlags::MNT_DETACH).with_context(|| self.describe())?;
+        let tree = tree.with_context(|| self.describe())?;
+        self.set_attributes(
+            &tree,
+            &MountAttr {
+                set: attributes,
+                ..MountAttr::default()
+            },
+            &MountAttr::default(),
+        )?;
+        Ok(tree)
+    }
+
+    fn set_attributes(
+        &self,
+        tree: &OwnedFd,
+        attributes: &MountAttr,
+        recursive: &MountAttr,
+    ) -> Result<()> {
+        for (attributes, recursive) in [(recursive, true), (attributes, false)] {
+            if *attributes != MountAttr::default() {
+                set_attributes(tree.as_fd(), recursive, attributes)
+                    .with_context(|| self.applying())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_readonly(&self) -> bool {
+        self.options.attributes.set & options::RDONLY != 0
+    }
+
+    fn describe(&self) -> String {
+        let what = match &self.kind {
+            Kind::FileSystem(fs_type) => fs_type.to_string_lossy(),
+            Kind::Cgroup => "cgroup".into(),
+            Kind::Remount => "remount".into(),
+            Kind::Bind { .. } => self.source.to_string_lossy(),
+        };
+        format!(
+            "mounts[{}]: mount {what} at {}",
+            self.index,
+            self.destination.display()
+        )
+    }
+
+    fn applying(&self) -> String {
+        format!(
+            "mounts[{}].options: apply them at {}",
+            self.index,
+            self.destination.display()
+        )
+    }
+
+    /// Attaches a prepared mount at its destination inside `root`; or changes the mount that is there.
+    pub(crate) fn attach(&self, prepared: Option<Prepared>, root: &Root) -> Result<()> {
+        let Some(prepared) = prepared else {
+            let there = root
+                .open_path(&self.destination, OFlag::O_PATH)
+                .with_context(|| self.describe())?;
+            self.set_attributes(&there, &self.options.attributes, &self.options.recursive)?;
+            return self
+                .options
+                .propagation
+                .iter()
+                .try_for_each(|p| p.apply(there.as_fd()))
+                .with_context(|| self.applying());
+        };
+        let place = self.place(&prepared, root)?;
+        self.check_proc(&prepared, &place)?;
+        if self.options.copy_up {
+            copy_up::copy(&place, &prepared.tree)
+                .with_context(|| format!("{}: tmpcopyup", self.describe()))?;
+        }
+        attach(prepared.tree.as_fd(), place.as_fd()).with_context(|| self.describe())?;
+        cgroup::attach_parts(self, &prepared)?;
+        if prepared.readonly {
+            let readonly = MountAttr {
+                set: options::RDONLY,
+                ..MountAttr::default()
+            };
+            self.set_attributes(&prepared.tree, &readonly, &MountAttr::default())?;
+        }
+        Ok(())
+    }
+
+    /// The destination, made where missing: a directory for a directory, else a file.
+    fn place(&self, prepared: &Prepared, root: &Root) -> Result<OwnedFd> {
+        // An image that makes /proc or /sys a symbolic link would have masks and labels written somewhere else.
+        if let Kind::FileSystem(fs_type) = &self.kind
+            && (fs_type.as_c_str() == c"proc" || fs_type.as_c_str() == c"sysfs")
+        {
+            match root.open_ordinary(&self.destination, OFlag::O_PATH | OFlag::O_DIRECTORY) {
+                Ok(place) => return Ok(place),
+                Err(Errno::ENOENT) => {}
+                Err(_) => {
+                    let text = format!(
+                        "filesystem {:?} must be mounted on ordinary directory",
+                        fs_type.to_string_lossy()
+                    );
+                    return Err(Error::invalid(format!(
+                        "mounts[{}].destination: {text}",
+                        self.index
+                    )));
+                }
+            }
+        }
+        let kind = fstat(&prepared.tree)
+            .with_context(|| self.describe())?
+            .st_mode;
+        let is_directory = SFlag::from_bits_truncate(kind) & SFlag::S_IFMT == SFlag::S_IFDIR;
+        let place = if is_directory {
+            root.ensure_directory(&self.destination)
+        } else {
+            root.ensure_file(&self.destination)
+        };
+        place.with_context(|| {
+            format!(
+                "mounts[{}].destination: create {}",
+                self.index,
+                self.destination.display()
+            )
+        })
+    }
+
+    /// Nothing but a procfs may cover /proc, and inside it only what container engines are known to fake.
+    fn check_proc(&self, prepared: &Prepared, place: &OwnedFd) -> Result<()> {
+        const ALLOWED: &[&str] = &[
+            "/proc/cpuinfo",
+            "/proc/diskstats",
+            "/proc/meminfo",
+            "/proc/stat",
+            "/proc/swaps",
+            "/proc/uptime",
+            "/proc/loadavg",
+            "/proc/slabinfo",
+            "/proc/net/dev",
+            "/proc/sys/kernel/ns_last_pid",
+            "/proc/sys/crypto/fips_enabled",
+        ];
+        let is_proc =
+            |fd: &OwnedFd| fstatfs(fd).map(|stat| stat.filesystem_type() == PROC_SUPER_MAGIC);
+        let inside = is_proc(place).with_context(|| self.describe())?;
+        let at_proc = self.destination == Path::new("/proc");
+        if !inside && !at_proc || ALLOWED.iter().any(|allowed| self.is_at(allowed)) {
+            return Ok(());
+        }
+        let shown = self.destination.display();
+        match is_proc(&prepared.tree).with_context(|| self.describe())? {
+            true => Ok(()),
+            false if at_proc => Err(Error::invalid(format!(
+                "mounts[{}].destination: {shown} cannot be mounted because it is not of type proc",
+                self.index
+            ))),
+            false => Err(Error::invalid(format!(
+                "mounts[{}].destination: {shown} cannot be mounted because it is inside /proc",
+                self.index
+            ))),
+        }
+    }
+}
+
+/// Options of the superblock mean nothing to a bind, but do no harm.
+fn is_superblock(key: &CStr) -> bool {
+    options::names().any(|name| name.as_bytes() == key.to_bytes())
+}
+
+/// Whether this process has the rights of the host's root over mounts, or is root only in a user namespace.
+pub(crate) fn privileged_here() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
+}
+
+/// An absolute path without `.` and `..`, from whatever the configuration says (relative ones start at the root).
+pub(crate) fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => drop(clean.pop()),
+            _ => {}
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn mount(json: serde_json::Value) -> Result<Mount> {
+        Mount::new(
+            3,
+            &serde_json::from_value(json).unwrap(),
+            Path::new("/bundle"),
+        )
+    }
+
+    #[test]
+    fn kinds() {
+        let kind = |json| mount(json).unwrap().kind;
+        assert_eq!(
+            kind(json!({ "destination": "/d", "type": "tmpfs" })),
+            Kind::FileSystem(c"tmpfs".into())
+        );
+        assert_eq!(
+            kind(json!({ "destination": "/d", "source": "s", "options": ["rbind"] })),
+            Kind::Bind { recursive: true }
+        );
+        assert_eq!(
+            kind(json!({ "destination": "/d", "type": "bind", "source": "s" })),
+            Kind::Bind { recursive: false }
+        );
+        assert_eq!(
+            kind(json!({ "destination": "/d", "type": "cgroup" })),
+            Kind::Cgroup
+        );
+    }
+
+    #[test]
+    fn relative_sources_start_at_the_bundle() {
+        let mount =
+            mount(json!({ "destination": "/d", "type": "bind", "source": "data" })).unwrap();
+        assert_eq!(mount.source.as_c_str(), c"/bundle/data");
+    }
+
+    #[test]
+    fn refused_with_the_field() {
+        let error = |json| mount(json).unwrap_err().to_string();
+        assert!(
+            error(json!({ "destination": "/d", "type": "bind" })).starts_with("mounts[3].source: ")
+        );
+        assert!(error(json!({ "destination": "/d" })).starts_with("mounts[3].type: "));
+        assert!(
+            error(json!({ "destination": "", "type": "tmpfs" }))
+                .starts_with("mounts[3].destination: ")
+        );
+        let unknown =
+            json!({ "destination": "/d", "type": "bind", "source": "/s", "options": ["bogus"] });
+        assert!(error(unknown).starts_with("mounts[3].options: "));
+    }
+
+    #[test]
+    fn cleaned_destinations() {
+        assert_eq!(clean(Path::new("/a/../../b/./c")), Path::new("/b/c"));
+        assert_eq!(clean(Path::new("a")), Path::new("/a"));
+    }
+}

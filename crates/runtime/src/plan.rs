@@ -1,0 +1,451 @@
+//! From a configuration to what will be done: everything is checked and resolved before anything exists. Apart from looking the bundle's
+//! paths up it is pure, so most of the rules are tested without root.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{
+    Hooks, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxPersonalityDomain,
+    LinuxResources, Spec,
+};
+
+use crate::devices::{self, Device};
+use crate::idmap::Mappings;
+use crate::mounts::Mount;
+use crate::namespaces::{CLONE_NEWTIME, Namespaces};
+use crate::process::Process;
+use crate::rootfs::Propagation;
+use crate::{Context, Error, Result, lsm, rootfs};
+
+/// What a container is going to be.
+pub(crate) struct Plan {
+    /// Absolute and resolved.
+    pub rootfs: PathBuf,
+    pub readonly: bool,
+    pub propagation: Option<Propagation>,
+    pub namespaces: Namespaces,
+    /// Lines for /proc/self/timens_offsets.
+    pub time_offsets: Option<String>,
+    /// Of a new user namespace.
+    pub mappings: Option<Mappings>,
+    pub mounts: Vec<Mount>,
+    /// Device nodes to make; none where /dev is the host's.
+    pub devices: Option<Vec<Device>>,
+    pub masked: Vec<String>,
+    pub readonly_paths: Vec<String>,
+    /// Files below /proc/sys, and what goes into them.
+    pub sysctls: Vec<(String, String)>,
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
+    pub personality: Option<u64>,
+    pub process: Process,
+    pub filter: Option<seccomp::Program>,
+    pub hooks: Hooks,
+    /// `linux.cgroupsPath`, or the id: relative to the runtime's own cgroup.
+    pub cgroup_path: String,
+    /// With the devices that every container may use.
+    pub resources: LinuxResources,
+}
+
+impl Plan {
+    /// Checks the whole configuration. `bundle` is absolute.
+    pub(crate) fn new(spec: &Spec, id: &str, bundle: &Path) -> Result<Self> {
+        check_version(spec.version())?;
+        let root = spec
+            .root()
+            .as_ref()
+            .ok_or_else(|| Error::invalid("root: missing"))?;
+        let process = spec
+            .process()
+            .as_ref()
+            .ok_or_else(|| Error::invalid("process: missing"))?;
+        let linux = spec.linux().clone().unwrap_or_default();
+        let namespaces = Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?;
+        if !namespaces.is_private(libc::CLONE_NEWNS) {
+            return Err(Error::invalid(
+                "linux.namespaces: a container needs a mount namespace of its own",
+            ));
+        }
+        for (field, unsupported) in [
+            (
+                "netDevices",
+                linux
+                    .net_devices()
+                    .as_ref()
+                    .is_some_and(|devices| !devices.is_empty()),
+            ),
+            ("intelRdt", linux.intel_rdt().is_some()),
+            ("memoryPolicy", linux.memory_policy().is_some()),
+        ] {
+            if unsupported {
+                return Err(Error::invalid(format!(
+                    "linux.{field}: is not supported by this version of coracle"
+                )));
+            }
+        }
+        let mounts = spec.mounts().as_deref().unwrap_or_default();
+        let mounts: Vec<Mount> = mounts
+            .iter()
+            .enumerate()
+            .map(|(index, mount)| Mount::new(index, mount, bundle))
+            .collect::<Result<_>>()?;
+        // With the host's /dev there is nothing to make, and it is not ours to change.
+        let own_dev = !mounts
+            .iter()
+            .any(|mount| mount.is_bind() && mount.is_at("/dev"));
+        let devices = own_dev
+            .then(|| devices::with_defaults(linux.devices().as_deref().unwrap_or_default()))
+            .transpose()?;
+        lsm::check_mount_label(linux.mount_label().as_deref())?;
+        let process = Process::new(process)?;
+        process.labels.check()?;
+        let filter = linux.seccomp().as_ref().map(filter).transpose()?;
+        Ok(Plan {
+            rootfs: rootfs::resolve(bundle, root.path())?,
+            readonly: root.readonly().unwrap_or(false),
+            propagation: propagation(linux.rootfs_propagation().as_deref())?,
+            time_offsets: time_offsets(&linux, &namespaces)?,
+            mappings: mappings(&linux, &namespaces)?,
+            mounts,
+            devices,
+            masked: linux.masked_paths().clone().unwrap_or_default(),
+            readonly_paths: linux.readonly_paths().clone().unwrap_or_default(),
+            sysctls: sysctls(&linux, &namespaces, spec.hostname().is_some())?,
+            hostname: uts_name("hostname", spec.hostname(), &namespaces)?,
+            domainname: uts_name("domainname", spec.domainname(), &namespaces)?,
+            personality: linux.personality().as_ref().map(personality),
+            process,
+            filter,
+            hooks: spec.hooks().clone().unwrap_or_default(),
+            cgroup_path: match linux.cgroups_path() {
+                Some(path) if !path.as_os_str().is_empty() => path.to_string_lossy().into_owned(),
+                _ => id.to_owned(),
+            },
+            resources: resources(linux.resources().as_ref()),
+            namespaces,
+        })
+    }
+
+    /// Whether hooks want to see the container's mounts below the bundle's own path, as createRuntime and createContainer do: the root is
+    /// then mounted there, and becomes the root only after them.
+    pub(crate) fn has_early_hooks(&self) -> bool {
+        #[allow(
+            deprecated,
+            reason = "prestart hooks are deprecated, and used by every Docker"
+        )]
+        [
+            self.hooks.prestart(),
+            self.hooks.create_runtime(),
+            self.hooks.create_container(),
+        ]
+        .into_iter()
+        .any(|hooks| hooks.as_ref().is_some_and(|hooks| !hooks.is_empty()))
+    }
+}
+
+/// The domain of personality(2).
+pub(crate) fn personality(configured: &oci_spec::runtime::LinuxPersonality) -> u64 {
+    match configured.domain() {
+        LinuxPersonalityDomain::PerLinux => 0,
+        LinuxPersonalityDomain::PerLinux32 => 8,
+    }
+}
+
+/// The filter of a `linux.seccomp` section.
+pub(crate) fn filter(section: &oci_spec::runtime::LinuxSeccomp) -> Result<seccomp::Program> {
+    let program = seccomp::compile(section).map_err(|error| Error::invalid(error.to_string()))?;
+    match program.notify {
+        true => Err(Error::invalid(
+            "linux.seccomp: seccomp notify unsupported: SCMP_ACT_NOTIFY is not supported by this version of coracle",
+        )),
+        false => Ok(program),
+    }
+}
+
+fn check_version(version: &str) -> Result<()> {
+    let numbers: Vec<_> = version
+        .split(['.', '-', '+'])
+        .map(str::parse::<u32>)
+        .collect();
+    match numbers[..] {
+        [Ok(1), Ok(_), Ok(_), ..] => Ok(()),
+        _ => Err(Error::invalid(format!(
+            "ociVersion: unsupported version {version:?} (this runtime implements 1.0 to 1.3)"
+        ))),
+    }
+}
+
+fn propagation(name: Option<&str>) -> Result<Option<Propagation>> {
+    match name {
+        None | Some("") => Ok(None),
+        Some(name) => match Propagation::parse(name) {
+            Some(propagation) => Ok(Some(propagation)),
+            None => Err(Error::invalid(format!(
+                "linux.rootfsPropagation: unknown propagation {name:?}"
+            ))),
+        },
+    }
+}
+
+fn mappings(linux: &oci_spec::runtime::Linux, namespaces: &Namespaces) -> Result<Option<Mappings>> {
+    let (uids, gids) = (
+        linux.uid_mappings().as_deref(),
+        linux.gid_mappings().as_deref(),
+    );
+    if namespaces.is_new(libc::CLONE_NEWUSER) {
+        return Mappings::new(uids, gids).map(Some);
+    }
+    let given = [uids, gids]
+        .into_iter()
+        .flatten()
+        .any(|mappings| !mappings.is_empty());
+    match given && !namespaces.is_private(libc::CLONE_NEWUSER) {
+        true => Err(Error::invalid(
+            "linux.uidMappings: user namespace mappings specified, but USER namespace isn't enabled in the config",
+        )),
+        false => Ok(None),
+    }
+}
+
+fn time_offsets(
+    linux: &oci_spec::runtime::Linux,
+    namespaces: &Namespaces,
+) -> Result<Option<String>> {
+    let Some(offsets) = linux
+        .time_offsets()
+        .as_ref()
+        .filter(|offsets| !offsets.is_empty())
+    else {
+        return Ok(None);
+    };
+    if !namespaces.is_new(CLONE_NEWTIME) {
+        return Err(Error::invalid(
+            "linux.timeOffsets: time namespace is not enabled, but offsets are specified",
+        ));
+    }
+    let mut lines = String::new();
+    for (clock, offset) in offsets {
+        if !matches!(clock.as_str(), "monotonic" | "boottime") {
+            return Err(Error::invalid(format!(
+                "linux.timeOffsets: unknown clock {clock:?}"
+            )));
+        }
+        lines += &format!(
+            "{clock} {} {}\n",
+            offset.secs().unwrap_or(0),
+            offset.nanosecs().unwrap_or(0)
+        );
+    }
+    Ok(Some(lines))
+}
+
+fn uts_name(field: &str, name: &Option<String>, namespaces: &Namespaces) -> Result<Option<String>> {
+    match name.as_deref() {
+        None | Some("") => Ok(None),
+        Some(_) if !namespaces.is_private(libc::CLONE_NEWUTS) => Err(Error::invalid(format!(
+            "{field}: unable to set {field} without a private UTS namespace"
+        ))),
+        Some(name) => Ok(Some(name.to_owned())),
+    }
+}
+
+/// Only sysctls that belong to a namespace of the container's own (runc's rule).
+fn sysctls(
+    linux: &oci_spec::runtime::Linux,
+    namespaces: &Namespaces,
+    has_hostname: bool,
+) -> Result<Vec<(String, String)>> {
+    const IPC: [&str; 8] = [
+        "msgmax",
+        "msgmnb",
+        "msgmni",
+        "sem",
+        "shmall",
+        "shmmax",
+        "shmmni",
+        "shm_rmid_forced",
+    ];
+    let check = |(name, value): (&String, &String)| {
+        // Both `net.ipv4.ip_forward` and `net/ipv4/conf/eth0.100/forwarding` are written (sysctl(8)).
+        let dots_first = name
+            .find(['.', '/'])
+            .is_some_and(|at| name.as_bytes()[at] == b'.');
+        let swap = |c: char| match c {
+            '.' => '/',
+            '/' => '.',
+            c => c,
+        };
+        let path = if dots_first {
+            name.chars().map(swap).collect()
+        } else {
+            name.clone()
+        };
+        let ipc = path
+            .strip_prefix("kernel/")
+            .is_some_and(|name| IPC.contains(&name))
+            || path.starts_with("fs/mqueue/");
+        let refused = |text: &str| Err(Error::invalid(format!("linux.sysctl.{name}: {text}")));
+        let needed = match path.as_str() {
+            _ if ipc => libc::CLONE_NEWIPC,
+            "kernel/domainname" => libc::CLONE_NEWUTS,
+            "kernel/hostname" if has_hostname => {
+                return refused("not allowed as it conflicts with the OCI \"hostname\" field");
+            }
+            "kernel/hostname" => libc::CLONE_NEWUTS,
+            path if path.starts_with("net/") => libc::CLONE_NEWNET,
+            path if path.starts_with("user/") => libc::CLONE_NEWUSER,
+            _ => return refused("is not in a separate kernel namespace"),
+        };
+        if !namespaces.is_private(needed) {
+            let kind = crate::namespaces::name(needed);
+            return refused(&format!(
+                "not allowed in the host's {kind} namespace: the container needs one of its own"
+            ));
+        }
+        Ok((format!("sys/{path}"), value.clone()))
+    };
+    linux.sysctl().iter().flatten().map(check).collect()
+}
+
+/// The configured limits; the device rules end with what every container may use (runc's list).
+fn resources(configured: Option<&LinuxResources>) -> LinuxResources {
+    let mut resources = configured.cloned().unwrap_or_default();
+    let mut rules = resources.devices().clone().unwrap_or_default();
+    rules.extend(default_device_rules());
+    resources.set_devices(Some(rules));
+    resources
+}
+
+fn default_device_rules() -> impl Iterator<Item = LinuxDeviceCgroup> {
+    use LinuxDeviceType::{B, C};
+    // Any node may be made (what it opens is another matter); the default devices, ptys and their multiplexer may be used.
+    let all = None;
+    [
+        (C, all, all, "m"),
+        (B, all, all, "m"),
+        (C, Some(1), Some(3), "rwm"),
+        (C, Some(1), Some(5), "rwm"),
+        (C, Some(1), Some(7), "rwm"),
+        (C, Some(1), Some(8), "rwm"),
+        (C, Some(1), Some(9), "rwm"),
+        (C, Some(5), Some(0), "rwm"),
+        (C, Some(5), Some(2), "rwm"),
+        (C, Some(136), all, "rwm"),
+    ]
+    .into_iter()
+    .filter_map(
+        |(kind, major, minor, access): (_, Option<i64>, Option<i64>, _)| {
+            let mut rule = LinuxDeviceCgroupBuilder::default()
+                .allow(true)
+                .typ(kind)
+                .access(access);
+            if let Some(major) = major {
+                rule = rule.major(major);
+            }
+            if let Some(minor) = minor {
+                rule = rule.minor(minor);
+            }
+            rule.build().ok()
+        },
+    )
+}
+
+/// The bundle directory, absolute.
+pub(crate) fn bundle(given: Option<&Path>) -> Result<PathBuf> {
+    let given = given.unwrap_or(Path::new("."));
+    given
+        .canonicalize()
+        .with_context(|| format!("bundle {}", given.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn plan(change: impl FnOnce(&mut Value)) -> Result<Plan> {
+        let mut config = json!({
+            "ociVersion": "1.3.0",
+            "root": { "path": "/" },
+            "process": { "cwd": "/", "user": { "uid": 0, "gid": 0 }, "args": ["sh"] },
+            "linux": { "namespaces": [{ "type": "mount" }, { "type": "uts" }, { "type": "network" }] },
+        });
+        change(&mut config);
+        Plan::new(
+            &crate::config::parse_spec(config.to_string().as_bytes()).unwrap(),
+            "id",
+            Path::new("/"),
+        )
+    }
+
+    fn error(change: impl FnOnce(&mut Value)) -> String {
+        plan(change).err().expect("refused").to_string()
+    }
+
+    #[test]
+    fn the_smallest_configuration() {
+        let plan = plan(|_| {}).unwrap();
+        assert_eq!(plan.cgroup_path, "id");
+        assert_eq!(plan.devices.unwrap().len(), 6);
+        assert_eq!(plan.resources.devices().as_ref().unwrap().len(), 10);
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        assert!(error(|c| c["ociVersion"] = json!("2.0.0")).starts_with("ociVersion: "));
+        assert!(error(|c| c["root"] = Value::Null).starts_with("root: "));
+        assert!(error(|c| c["root"]["path"] = json!("/no/such")).starts_with("root.path: "));
+        assert!(error(|c| c["process"] = Value::Null).starts_with("process: "));
+        assert!(error(|c| c["linux"]["namespaces"] = json!([])).starts_with("linux.namespaces: "));
+        assert!(
+            error(|c| c["linux"]["rootfsPropagation"] = json!("up"))
+                .starts_with("linux.rootfsPropagation: ")
+        );
+        assert!(
+            error(|c| c["linux"]["timeOffsets"] = json!({ "monotonic": { "secs": 1 } }))
+                .starts_with("linux.timeOffsets: ")
+        );
+        assert!(
+            error(|c| c["linux"]["netDevices"] = json!({ "eth0": {} }))
+                .starts_with("linux.netDevices: ")
+        );
+        let one = json!([{ "containerID": 0, "hostID": 0, "size": 1 }]);
+        assert!(error(|c| c["linux"]["uidMappings"] = one).starts_with("linux.uidMappings: "));
+    }
+
+    #[test]
+    fn sysctls_belong_to_a_namespace() {
+        let set = |name: &str| plan(|c| c["linux"]["sysctl"] = json!({ name: "1" }));
+        assert_eq!(
+            set("net.ipv4.ip_forward").unwrap().sysctls[0].0,
+            "sys/net/ipv4/ip_forward"
+        );
+        assert_eq!(
+            set("net/ipv4/conf/a.b/forwarding").unwrap().sysctls[0].0,
+            "sys/net/ipv4/conf/a.b/forwarding"
+        );
+        assert_eq!(
+            set("net.ipv4.conf.a/b.forwarding").unwrap().sysctls[0].0,
+            "sys/net/ipv4/conf/a.b/forwarding"
+        );
+        assert!(
+            set("kernel.shmmax").is_err(),
+            "the ipc namespace is the host's"
+        );
+        assert!(set("vm.swappiness").is_err());
+    }
+
+    #[test]
+    fn the_hosts_dev_is_left_alone() {
+        let bind = json!([{ "destination": "/dev", "type": "bind", "source": "/dev", "options": ["rbind"] }]);
+        assert!(plan(|c| c["mounts"] = bind).unwrap().devices.is_none());
+    }
+
+    #[test]
+    fn names_need_their_namespace() {
+        let without = |c: &mut Value| {
+            c["hostname"] = json!("h");
+            c["linux"]["namespaces"] = json!([{ "type": "mount" }]);
+        };
+        assert!(error(without).starts_with("hostname: "));
+    }
+}

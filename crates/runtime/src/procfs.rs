@@ -1,0 +1,61 @@
+//! The runtime's own /proc, opened before any namespace is entered and verified, so that nothing that a container mounts
+//! over its /proc can redirect what is read and written here (CVE-2019-16884, CVE-2025-52881).
+
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+
+use crate::{Context, Error, Result};
+
+/// An open procfs root.
+pub(crate) struct Procfs(OwnedFd);
+
+impl Procfs {
+    /// Opens /proc and checks that it is one.
+    pub(crate) fn open() -> Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let fd = open("/proc", flags, Mode::empty()).context("open /proc")?;
+        match fstatfs(&fd).context("check /proc")?.filesystem_type() {
+            PROC_SUPER_MAGIC => Ok(Procfs(fd)),
+            _ => Err(Error::failed(
+                "/proc is not a proc file system: mount it first",
+            )),
+        }
+    }
+
+    /// Opens a file below /proc: nothing that is mounted inside it is crossed, and no magic link followed.
+    pub(crate) fn open_file(&self, path: &str, flags: OFlag) -> nix::Result<OwnedFd> {
+        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(
+            ResolveFlag::RESOLVE_BENEATH
+                | ResolveFlag::RESOLVE_NO_XDEV
+                | ResolveFlag::RESOLVE_NO_MAGICLINKS,
+        );
+        openat2(&self.0, path, how)
+    }
+
+    /// Writes `value` in one write(2), as the files of /proc want it.
+    pub(crate) fn write(&self, path: &str, value: &[u8]) -> nix::Result<()> {
+        let file = self.open_file(path, OFlag::O_WRONLY)?;
+        match nix::unistd::write(file, value)? {
+            written if written == value.len() => Ok(()),
+            _ => Err(Errno::EIO),
+        }
+    }
+}
+
+/// Reads a small file of /proc whole (a short-lived look-up outside any container).
+pub(crate) fn read_small(path: &str) -> nix::Result<Vec<u8>> {
+    let file = nix::fcntl::openat(
+        AT_FDCWD,
+        path,
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
+    let mut buffer = vec![0; 4096];
+    let length = nix::unistd::read(file, &mut buffer)?;
+    buffer.truncate(length);
+    Ok(buffer)
+}

@@ -1,0 +1,93 @@
+//! The runtime's own binary must not be reachable for writing from a container, where `/proc/self/exe` of a process that is about to
+//! become the container, or an entrypoint or `#!` line of that name, leads to it (CVE-2019-5736).
+//!
+//! So commands that put a process into a container first execute themselves again from a read-only, detached copy of the mount that
+//! holds the binary: opening it for writing fails there, and nobody can change the mount, since it is in no mount namespace. Where that
+//! cannot be had (before Linux 5.12, or without the right to mount), from a sealed memfd.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::sendfile::sendfile;
+use nix::sys::stat::{Mode, fstat};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+
+use crate::mounts::options::RDONLY;
+use crate::sys::mount::{MountAttr, clone_tree, set_attributes};
+use crate::{Context, Result, sys};
+
+/// Returns at once when the running binary is out of reach already; else executes it again from where it is.
+pub(crate) fn ensure() -> Result<()> {
+    let protecting = "protect the runtime's binary";
+    let binary = open(
+        "/proc/self/exe",
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .context(protecting)?;
+    // Stateless, so nothing that a caller passes can talk us out of it.
+    if fstatvfs(&binary)
+        .context(protecting)?
+        .flags()
+        .contains(FsFlags::ST_RDONLY)
+        || is_sealed(&binary)
+    {
+        return Ok(());
+    }
+    let copy = match readonly_mount(&binary) {
+        Ok(mount) => mount,
+        Err(_) => sealed_copy(&binary).context(protecting)?,
+    };
+    let args: Vec<CString> = std::env::args_os()
+        .filter_map(|arg| CString::new(arg.into_vec()).ok())
+        .collect();
+    let pointers: Vec<_> = args
+        .iter()
+        .map(|arg| arg.as_ptr())
+        .chain([std::ptr::null()])
+        .collect();
+    Err(sys::process::exec_self(copy.as_fd(), &pointers)).context(protecting)
+}
+
+fn readonly_mount(binary: &OwnedFd) -> nix::Result<OwnedFd> {
+    let mount = clone_tree(binary, c"", false)?;
+    set_attributes(
+        mount.as_fd(),
+        false,
+        &MountAttr {
+            set: RDONLY,
+            ..MountAttr::default()
+        },
+    )?;
+    Ok(mount)
+}
+
+const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
+    .union(SealFlag::F_SEAL_SHRINK)
+    .union(SealFlag::F_SEAL_GROW)
+    .union(SealFlag::F_SEAL_WRITE);
+
+fn is_sealed(binary: &OwnedFd) -> bool {
+    fcntl(binary, FcntlArg::F_GET_SEALS)
+        .is_ok_and(|seals| SealFlag::from_bits_truncate(seals).contains(SEALS))
+}
+
+fn sealed_copy(binary: &OwnedFd) -> nix::Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    // MFD_EXEC says so where vm.memfd_noexec would have it otherwise; kernels before 6.3 do not know it.
+    let executable = MFdFlags::from_bits_retain(libc::MFD_EXEC);
+    let copy =
+        memfd_create("coracle", flags | executable).or_else(|_| memfd_create("coracle", flags))?;
+    let mut left = fstat(binary)?.st_size as usize;
+    while left > 0 {
+        match sendfile(&copy, binary, None, left)? {
+            0 => return Err(nix::errno::Errno::EIO),
+            sent => left -= sent,
+        }
+    }
+    fcntl(&copy, FcntlArg::F_ADD_SEALS(SEALS))?;
+    Ok(copy)
+}

@@ -1,0 +1,391 @@
+//! The container's root: resolved once to a descriptor, every later path is resolved from there and inside it
+//! (openat2(2) `RESOLVE_IN_ROOT`), so nothing that an image holds can lead outside.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use nix::unistd::{chdir, chroot, fchdir, pivot_root};
+
+use crate::sys::mount::{MountAttr, attach, clone_tree, set_attributes};
+use crate::{Context, Error, Result};
+
+const MOUNT_ATTR_RDONLY: u64 = 1;
+
+/// How mounts travel between the container and the host (`linux.rootfsPropagation`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Propagation {
+    /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE` or `MS_UNBINDABLE`.
+    pub kind: MsFlags,
+    /// For the mounts below as well.
+    pub recursive: bool,
+}
+
+impl Propagation {
+    /// `shared`, `rslave`, ….
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let (recursive, kind) = match name.strip_prefix('r') {
+            Some(kind) => (true, kind),
+            None => (false, name),
+        };
+        let kind = match kind {
+            "shared" => MsFlags::MS_SHARED,
+            "slave" => MsFlags::MS_SLAVE,
+            "private" => MsFlags::MS_PRIVATE,
+            "unbindable" => MsFlags::MS_UNBINDABLE,
+            _ => return None,
+        };
+        Some(Propagation { kind, recursive })
+    }
+
+    /// Applies to the mount that `mount` refers to.
+    pub(crate) fn apply(self, mount: BorrowedFd<'_>) -> nix::Result<()> {
+        let attributes = MountAttr {
+            propagation: self.kind.bits(),
+            ..MountAttr::default()
+        };
+        set_attributes(mount, self.recursive, &attributes)
+    }
+}
+
+/// The root directory of a container.
+pub(crate) struct Root(OwnedFd);
+
+impl Root {
+    /// In a new mount namespace: cuts it off from the host as `propagation` says, and makes a detached copy of the mount tree at
+    /// `rootfs`.
+    pub(crate) fn open(rootfs: &Path, propagation: Option<Propagation>) -> Result<Self> {
+        // A private or unbindable root starts private, a shared one stays as shared as the host's is. The default is runc's: mounts
+        // of the host arrive, none leave.
+        let initial = match propagation.map(|propagation| propagation.kind) {
+            Some(MsFlags::MS_SHARED) => None,
+            Some(MsFlags::MS_PRIVATE | MsFlags::MS_UNBINDABLE) => Some(MsFlags::MS_PRIVATE),
+            _ => Some(MsFlags::MS_SLAVE),
+        };
+        if let Some(initial) = initial {
+            mount(
+                None::<&str>,
+                "/",
+                None::<&str>,
+                initial | MsFlags::MS_REC,
+                None::<&str>,
+            )
+            .context("linux.rootfsPropagation: set the propagation of /")?;
+        }
+        let tree = openat(
+            AT_FDCWD,
+            rootfs,
+            OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .and_then(|directory| clone_tree(directory, c"", true))
+        .with_context(|| format!("root.path: open {}", rootfs.display()))?;
+        Ok(Root(tree))
+    }
+
+    /// The root of a process that is already inside (`exec`).
+    pub(crate) fn current() -> Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Ok(Root(
+            open("/", flags, Mode::empty()).context("open the container's root")?,
+        ))
+    }
+
+    /// Attaches the copy at `place`, whose mount is made private first so that the host does not see it.
+    pub(crate) fn attach(&self, place: &Path) -> Result<()> {
+        let attaching = || {
+            format!(
+                "root.path: mount the root file system at {}",
+                place.display()
+            )
+        };
+        let private = Propagation {
+            kind: MsFlags::MS_PRIVATE,
+            recursive: false,
+        };
+        for ancestor in place.ancestors() {
+            let directory = open(ancestor, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+                .with_context(attaching)?;
+            match private.apply(directory.as_fd()) {
+                Ok(()) => break,
+                // Not the root of a mount: the one that holds it lies further up.
+                Err(Errno::EINVAL) => continue,
+                Err(error) => return Err(error).with_context(attaching),
+            }
+        }
+        let place =
+            open(place, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).with_context(attaching)?;
+        attach(self.0.as_fd(), place.as_fd()).with_context(attaching)
+    }
+
+    /// Makes this the root of the mount namespace, and lets go of the old one.
+    pub(crate) fn pivot(&self) -> Result<()> {
+        fchdir(&self.0).context("enter the root file system")?;
+        // The old root ends up on top of the new one, and goes with the unmount (pivot_root(2), "pivot_root(".", ".")").
+        pivot_root(".", ".").context("pivot_root to the root file system")?;
+        mount(
+            None::<&str>,
+            ".",
+            None::<&str>,
+            MsFlags::MS_SLAVE | MsFlags::MS_REC,
+            None::<&str>,
+        )
+        .context("cut the old root off")?;
+        umount2(".", MntFlags::MNT_DETACH).context("unmount the old root")?;
+        chdir("/").context("enter the new root")
+    }
+
+    /// Where pivot_root(2) cannot work (the old root is a ramdisk): moves the root over `/` and changes into it.
+    pub(crate) fn move_and_chroot(&self) -> Result<()> {
+        fchdir(&self.0).context("enter the root file system")?;
+        mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+            .context("move the root file system to /")?;
+        chroot(".").context("chroot to the root file system")?;
+        chdir("/").context("enter the new root")
+    }
+
+    /// `root.readonly`.
+    pub(crate) fn set_readonly(&self) -> Result<()> {
+        let attributes = MountAttr {
+            set: MOUNT_ATTR_RDONLY,
+            ..MountAttr::default()
+        };
+        set_attributes(self.0.as_fd(), false, &attributes)
+            .context("root.readonly: make the root file system read-only")
+    }
+
+    /// The final `linux.rootfsPropagation`.
+    pub(crate) fn set_propagation(&self, propagation: Propagation) -> Result<()> {
+        propagation
+            .apply(self.0.as_fd())
+            .context("linux.rootfsPropagation: set the propagation of the container's root")
+    }
+
+    /// Opens a path inside the root.
+    pub(crate) fn open_path(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+        self.open_how(path, flags, ResolveFlag::empty())
+    }
+
+    /// Opens a path inside the root that must not go through any symbolic link.
+    pub(crate) fn open_ordinary(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+        self.open_how(path, flags, ResolveFlag::RESOLVE_NO_SYMLINKS)
+    }
+
+    fn open_how(&self, path: &Path, flags: OFlag, resolve: ResolveFlag) -> nix::Result<OwnedFd> {
+        let how = OpenHow::new()
+            .flags(flags | OFlag::O_CLOEXEC)
+            .resolve(resolve | ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        // EAGAIN: something was renamed on the way, and the kernel cannot tell whether `..` stayed inside.
+        let mut deadline = None;
+        loop {
+            match openat2(&self.0, path, how) {
+                Err(Errno::EAGAIN)
+                    if Instant::now()
+                        < *deadline
+                            .get_or_insert_with(|| Instant::now() + Duration::from_secs(1)) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// The directory at `path`, made with all its parents (mode 0755) where missing.
+    pub(crate) fn ensure_directory(&self, path: &Path) -> nix::Result<OwnedFd> {
+        match self.open_path(path, OFlag::O_PATH | OFlag::O_DIRECTORY) {
+            Err(Errno::ENOENT) => self.make_directories(path),
+            opened => opened,
+        }
+    }
+
+    /// The file at `path`, made empty where missing. Anything but a directory will do: it is going to be mounted upon.
+    pub(crate) fn ensure_file(&self, path: &Path) -> nix::Result<OwnedFd> {
+        match self.open_path(path, OFlag::O_PATH) {
+            Err(Errno::ENOENT) => {}
+            opened => {
+                let file = opened?;
+                return match SFlag::from_bits_truncate(fstat(&file)?.st_mode) & SFlag::S_IFMT {
+                    SFlag::S_IFDIR => Err(Errno::EISDIR),
+                    _ => Ok(file),
+                };
+            }
+        }
+        let (parent, name) = self.parent(path)?;
+        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match openat(&parent, name, flags, Mode::from_bits_truncate(0o644)) {
+            Ok(_) => openat(
+                &parent,
+                name,
+                OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+                Mode::empty(),
+            ),
+            // A symbolic link that leads nowhere: its target is what is wanted.
+            Err(Errno::EEXIST) => {
+                self.ensure_file(&path.with_file_name(readlinkat(&parent, name)?))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The directory that holds `path`, made where missing, and the last component.
+    pub(crate) fn parent<'a>(&self, path: &'a Path) -> nix::Result<(OwnedFd, &'a OsStr)> {
+        let name = path.file_name().ok_or(Errno::EINVAL)?;
+        Ok((
+            self.ensure_directory(path.parent().unwrap_or(Path::new("/")))?,
+            name,
+        ))
+    }
+
+    /// Component by component, following symbolic links whose target is missing.
+    fn make_directories(&self, path: &Path) -> nix::Result<OwnedFd> {
+        let mut links = 0;
+        let mut rest: Vec<_> = components(path);
+        rest.reverse();
+        let mut done = PathBuf::from("/");
+        let mut directory = self.open_path(&done, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        while let Some(name) = rest.pop() {
+            let next = done.join(&name);
+            directory = match self.open_path(&next, OFlag::O_PATH | OFlag::O_DIRECTORY) {
+                Err(Errno::ENOENT) => match mkdirat(
+                    &directory,
+                    name.as_os_str(),
+                    Mode::from_bits_truncate(0o755),
+                ) {
+                    Ok(()) => self.open_path(&next, OFlag::O_PATH | OFlag::O_DIRECTORY)?,
+                    Err(Errno::EEXIST) => {
+                        links += 1;
+                        if links > 40 {
+                            return Err(Errno::ELOOP);
+                        }
+                        let target = PathBuf::from(readlinkat(&directory, name.as_os_str())?);
+                        if target.is_absolute() {
+                            done = PathBuf::from("/");
+                            directory =
+                                self.open_path(&done, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+                        }
+                        rest.extend(components(&target).into_iter().rev());
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                },
+                opened => opened?,
+            };
+            done = next;
+        }
+        Ok(directory)
+    }
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The names along a path; `..` stays, since only the kernel knows what it means behind a symbolic link.
+fn components(path: &Path) -> Vec<std::ffi::OsString> {
+    let named = |component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    };
+    path.components().filter_map(named).collect()
+}
+
+/// The absolute, resolved path of the root file system (`root.path`, relative to the bundle).
+pub(crate) fn resolve(bundle: &Path, configured: &Path) -> Result<PathBuf> {
+    if configured.as_os_str().is_empty() {
+        return Err(Error::invalid("root.path: must not be empty"));
+    }
+    let path = bundle.join(configured);
+    let resolved = path
+        .canonicalize()
+        .with_context(|| format!("root.path: {}", path.display()))?;
+    match resolved.is_dir() {
+        true => Ok(resolved),
+        false => Err(Error::invalid(format!(
+            "root.path: {} is not a directory",
+            path.display()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A root in a temporary directory, removed afterwards.
+    struct Fixture(PathBuf);
+
+    impl Fixture {
+        fn new(name: &str) -> (Self, Root) {
+            let path =
+                std::env::temp_dir().join(format!("coracle-rootfs-{name}-{}", std::process::id()));
+            std::fs::create_dir(&path).unwrap();
+            let fd = open(&path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+            (Fixture(path), Root(fd))
+        }
+    }
+
+    impl Drop for Fixture {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn links_stay_inside() {
+        let (fixture, root) = Fixture::new("inside");
+        std::os::unix::fs::symlink("/../../outside", fixture.0.join("link")).unwrap();
+        std::os::unix::fs::symlink("run", fixture.0.join("var")).unwrap();
+        root.ensure_directory(Path::new("/link/a/b")).unwrap();
+        assert!(fixture.0.join("outside/a/b").is_dir());
+        root.ensure_file(Path::new("/var/lock/file")).unwrap();
+        assert!(fixture.0.join("run/lock/file").is_file());
+        root.ensure_directory(Path::new("/x/../../../y")).unwrap();
+        assert!(fixture.0.join("y").is_dir());
+    }
+
+    #[test]
+    fn circular_links() {
+        let (fixture, root) = Fixture::new("circle");
+        std::os::unix::fs::symlink("b", fixture.0.join("a")).unwrap();
+        std::os::unix::fs::symlink("a", fixture.0.join("b")).unwrap();
+        assert_eq!(
+            root.ensure_directory(Path::new("/a/c")).unwrap_err(),
+            Errno::ELOOP
+        );
+    }
+
+    #[test]
+    fn a_file_is_no_directory() {
+        let (_fixture, root) = Fixture::new("kinds");
+        root.ensure_file(Path::new("/f")).unwrap();
+        assert_eq!(
+            root.ensure_directory(Path::new("/f/g")).unwrap_err(),
+            Errno::ENOTDIR
+        );
+        root.ensure_directory(Path::new("/d")).unwrap();
+        assert_eq!(
+            root.ensure_file(Path::new("/d")).unwrap_err(),
+            Errno::EISDIR
+        );
+    }
+
+    #[test]
+    fn propagation_names() {
+        let parsed = Propagation::parse("rslave").unwrap();
+        assert_eq!(
+            parsed,
+            Propagation {
+                kind: MsFlags::MS_SLAVE,
+                recursive: true
+            }
+        );
+        assert!(!Propagation::parse("shared").unwrap().recursive);
+        assert!(Propagation::parse("public").is_none());
+    }
+}

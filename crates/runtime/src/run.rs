@@ -1,0 +1,49 @@
+//! `run`: create, start and, unless detached, wait and delete.
+
+use std::os::fd::AsFd;
+
+use crate::foreground::Foreground;
+use crate::launch::{Gate, launch};
+use crate::{CreateOptions, Result, Settings, start, sys};
+
+/// The options of [`run`].
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// The options that `run` shares with `create`.
+    pub create: CreateOptions,
+    /// Do not wait for the container.
+    pub detach: bool,
+    /// Do not delete the container when it has ended.
+    pub keep: bool,
+    /// Do not become the reaper of what the container leaves behind.
+    pub no_subreaper: bool,
+}
+
+/// Creates and starts a container. Returns its exit status (128 + signal when a signal ended it), 0 when detached.
+pub fn run(settings: &Settings, options: &RunOptions) -> Result<i32> {
+    if options.detach {
+        let launched = launch(settings, &options.create, Gate::Run { detached: true })?;
+        start::go(&launched.channel)?;
+        start::run_poststart(launched.container())?;
+        launched.release();
+        return Ok(0);
+    }
+    let reap = !options.no_subreaper;
+    if reap {
+        // Without a pid namespace of its own the container's orphans come to us.
+        let _ = sys::process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
+    }
+    // Before anything exists, so that no signal ends us half-way: it reaches the container as soon as there is one.
+    let foreground = Foreground::prepare()?;
+    let mut launched = launch(settings, &options.create, Gate::Run { detached: false })?;
+    start::go(&launched.channel)?;
+    start::run_poststart(launched.container())?;
+    let terminal = launched.terminal.take();
+    let status = foreground.supervise(launched.pid, launched.pidfd.as_fd(), terminal, reap)?;
+    if options.keep {
+        launched.release();
+    } else {
+        launched.delete()?;
+    }
+    Ok(status)
+}

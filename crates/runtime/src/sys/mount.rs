@@ -1,0 +1,162 @@
+//! The file-descriptor based mount calls (fsopen(2), open_tree(2), move_mount(2), mount_setattr(2)).
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::check;
+
+/// `struct mount_attr` of mount_setattr(2).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MountAttr {
+    /// `MOUNT_ATTR_*` to set.
+    pub set: u64,
+    /// `MOUNT_ATTR_*` to clear.
+    pub clear: u64,
+    /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE`, or 0 to leave it.
+    pub propagation: u64,
+    /// A user namespace for `MOUNT_ATTR_IDMAP`.
+    pub userns_fd: u64,
+}
+
+/// `FSCONFIG_*` commands of fsconfig(2).
+const FSCONFIG_SET_FLAG: libc::c_uint = 0;
+const FSCONFIG_SET_STRING: libc::c_uint = 1;
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+
+/// A file system being configured.
+pub(crate) struct FsContext(OwnedFd);
+
+impl FsContext {
+    /// fsopen(2).
+    pub(crate) fn open(fs_type: &CStr) -> nix::Result<Self> {
+        // SAFETY: the pointer is a valid C string for the duration of the call.
+        let fd = check(unsafe {
+            libc::syscall(
+                libc::SYS_fsopen,
+                fs_type.as_ptr(),
+                1, /* FSOPEN_CLOEXEC */
+            )
+        })?;
+        // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+        Ok(FsContext(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// fsconfig(2): `key=value`, or the flag `key`.
+    pub(crate) fn set(&self, key: &CStr, value: Option<&CStr>) -> nix::Result<()> {
+        let (command, value) = match value {
+            Some(value) => (FSCONFIG_SET_STRING, value.as_ptr()),
+            None => (FSCONFIG_SET_FLAG, std::ptr::null()),
+        };
+        // SAFETY: key and value are valid C strings (or null where the command takes none).
+        check(unsafe {
+            libc::syscall(
+                libc::SYS_fsconfig,
+                self.0.as_raw_fd(),
+                command,
+                key.as_ptr(),
+                value,
+                0,
+            )
+        })
+        .map(drop)
+    }
+
+    /// Creates the superblock and a detached mount of it with `MOUNT_ATTR_*` attributes.
+    pub(crate) fn mount(&self, attributes: u64) -> nix::Result<OwnedFd> {
+        let null = std::ptr::null::<libc::c_char>();
+        // SAFETY: CMD_CREATE takes neither key nor value.
+        check(unsafe {
+            libc::syscall(
+                libc::SYS_fsconfig,
+                self.0.as_raw_fd(),
+                FSCONFIG_CMD_CREATE,
+                null,
+                null,
+                0,
+            )
+        })?;
+        // SAFETY: only integers are passed.
+        let fd = check(unsafe {
+            libc::syscall(
+                libc::SYS_fsmount,
+                self.0.as_raw_fd(),
+                1, /* FSMOUNT_CLOEXEC */
+                attributes as libc::c_uint,
+            )
+        })?;
+        // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// What the kernel has to say about the failure: its last message, without the severity prefix.
+    pub(crate) fn message(&self) -> Option<String> {
+        let mut last = None;
+        let mut buffer = [0; 512];
+        while let Ok(length @ 1..) = nix::unistd::read(&self.0, &mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..length]);
+            last = Some(text.trim_end().get(2..).unwrap_or_default().to_owned());
+        }
+        last
+    }
+}
+
+/// open_tree(2) with `OPEN_TREE_CLONE`: a detached copy of the mount at `path`. An empty path means `dir` itself.
+pub(crate) fn clone_tree(dir: impl AsFd, path: &CStr, recursive: bool) -> nix::Result<OwnedFd> {
+    let mut flags = libc::OPEN_TREE_CLONE as i32 | libc::OPEN_TREE_CLOEXEC as i32;
+    if path.is_empty() {
+        flags |= libc::AT_EMPTY_PATH;
+    }
+    if recursive {
+        flags |= libc::AT_RECURSIVE;
+    }
+    // SAFETY: `path` is a valid C string.
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_open_tree,
+            dir.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            flags,
+        )
+    })?;
+    // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// move_mount(2): attaches the mount `tree` at `destination`. Both are descriptors, so no path is walked.
+pub(crate) fn attach(tree: BorrowedFd<'_>, destination: BorrowedFd<'_>) -> nix::Result<()> {
+    const FROM_AND_TO_EMPTY_PATH: libc::c_uint = 0x4 | 0x40;
+    // SAFETY: the paths are valid empty C strings.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            destination.as_raw_fd(),
+            c"".as_ptr(),
+            FROM_AND_TO_EMPTY_PATH,
+        )
+    })
+    .map(drop)
+}
+
+/// mount_setattr(2) on the mount that `mount` refers to (Linux 5.12).
+pub(crate) fn set_attributes(
+    mount: BorrowedFd<'_>,
+    recursive: bool,
+    attributes: &MountAttr,
+) -> nix::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a valid empty C string and `attributes` a live struct of the size given.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            attributes as *const MountAttr,
+            size_of::<MountAttr>(),
+        )
+    })
+    .map(drop)
+}

@@ -1,0 +1,286 @@
+//! Processes: clone3(2), pidfds, seccomp(2), closing of descriptors.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::unistd::Pid;
+
+use super::check;
+
+/// On which side of [`clone3`] we are.
+pub(crate) enum Cloned {
+    /// In the caller.
+    Parent {
+        /// The child, as the caller's pid namespace numbers it.
+        pid: Pid,
+        /// A pidfd of the child.
+        pidfd: OwnedFd,
+    },
+    /// In the new process.
+    Child,
+}
+
+/// `CLONE_INTO_CGROUP` of clone3(2); libc's constant overflows its type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// clone3(2) without shared memory: like fork(2), into new namespaces (`CLONE_NEW*`) and, on cgroup v2, straight into `cgroup`.
+///
+/// The calling process must be single-threaded.
+pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: clone_args is plain data for which all-zero is valid.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags | libc::CLONE_PIDFD as u64;
+    args.pidfd = &raw mut pidfd as u64;
+    // With CLONE_PARENT the exit signal is the one that the caller itself was made with.
+    args.exit_signal = if flags & libc::CLONE_PARENT as u64 == 0 {
+        libc::SIGCHLD as u64
+    } else {
+        0
+    };
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM the child gets its own copy of everything, stack included; the process is single-threaded, so
+    // no lock can be held by a thread that does not exist in the child.
+    let pid = check(unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const args,
+            size_of::<libc::clone_args>(),
+        )
+    })?;
+    if pid == 0 {
+        return Ok(Cloned::Child);
+    }
+    // SAFETY: the kernel stored a new descriptor there before the call returned.
+    Ok(Cloned::Parent {
+        pid: Pid::from_raw(pid),
+        pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+    })
+}
+
+/// Ends this process at once: no destructors, no flushing of buffers that belong to the parent.
+pub(crate) fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit(2) has no preconditions.
+    unsafe { libc::_exit(status) }
+}
+
+/// pidfd_open(2).
+pub(crate) fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: only integers are passed.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// pidfd_send_signal(2).
+pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> nix::Result<()> {
+    let info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo asks for what kill(2) would send.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            info,
+            0,
+        )
+    })
+    .map(drop)
+}
+
+/// setns(2) with several `CLONE_NEW*` at once when `fd` is a pidfd, or with one when it is a namespace.
+pub(crate) fn setns(fd: BorrowedFd<'_>, flags: i32) -> nix::Result<()> {
+    // SAFETY: only integers are passed.
+    check(unsafe { libc::setns(fd.as_raw_fd(), flags) }.into()).map(drop)
+}
+
+/// unshare(2) of namespaces; nix has no CLONE_NEWTIME.
+pub(crate) fn unshare(flags: i32) -> nix::Result<()> {
+    // SAFETY: only namespaces are unshared (never CLONE_FILES or memory), which does not touch this process's memory.
+    check(unsafe { libc::unshare(flags) }.into()).map(drop)
+}
+
+/// close_range(2): closes the descriptors `first..=last`.
+pub(crate) fn close_range(first: u32, last: u32) -> nix::Result<()> {
+    // SAFETY: the caller (the last steps before exec) owns the whole process: nothing uses these descriptors afterwards.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
+/// seccomp(2) `SECCOMP_SET_MODE_FILTER` with `SECCOMP_FILTER_FLAG_*`.
+pub(crate) fn install_filter(program: &[seccomp::Instruction], flags: u32) -> nix::Result<()> {
+    #[repr(C)]
+    struct SockFprog {
+        len: u16,
+        filter: *const seccomp::Instruction,
+    }
+    let program = SockFprog {
+        len: program.len() as u16,
+        filter: program.as_ptr(),
+    };
+    // SAFETY: `Instruction` has the layout of struct sock_filter, and the program outlives the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const program,
+        )
+    })
+    .map(drop)
+}
+
+/// execve(2) with ready-made null-terminated arrays: no allocation between the last step of set-up and the exec.
+pub(crate) fn execve(
+    path: &CStr,
+    args: &[*const libc::c_char],
+    env: &[*const libc::c_char],
+) -> nix::errno::Errno {
+    debug_assert!(
+        args.last().is_some_and(|p| p.is_null()) && env.last().is_some_and(|p| p.is_null())
+    );
+    // SAFETY: `path` is a C string and both arrays end with null; their strings are owned by the caller until the exec.
+    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    nix::errno::Errno::last()
+}
+
+/// execveat(2) of an open file (`AT_EMPTY_PATH`) with our own arguments and environment.
+pub(crate) fn exec_self(file: BorrowedFd<'_>, args: &[*const libc::c_char]) -> nix::errno::Errno {
+    unsafe extern "C" {
+        static environ: *const *const libc::c_char;
+    }
+    debug_assert!(args.last().is_some_and(|p| p.is_null()));
+    // SAFETY: the path is an empty C string, `args` ends with null, and `environ` is this single-threaded process's own.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            args.as_ptr(),
+            environ,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    nix::errno::Errno::last()
+}
+
+/// prctl(2) with one argument.
+pub(crate) fn prctl(option: i32, argument: u64) -> nix::Result<i32> {
+    // SAFETY: the options used in this crate take integers.
+    check(unsafe { libc::prctl(option, argument, 0, 0, 0) }.into())
+}
+
+/// personality(2).
+pub(crate) fn personality(domain: u64) -> nix::Result<()> {
+    // SAFETY: only an integer is passed.
+    check(unsafe { libc::personality(domain) }.into()).map(drop)
+}
+
+/// Every signal back to its default disposition (Rust ignores SIGPIPE, callers may ignore others) and none blocked.
+pub(crate) fn reset_signals() {
+    for signal in 1..=64 {
+        if matches!(signal, libc::SIGKILL | libc::SIGSTOP | 32..=34) {
+            continue;
+        }
+        // SAFETY: SIG_DFL is always a valid disposition; a signal that cannot be set gives an error that does not matter.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
+/// A new session keyring named `name` (keyctl(2) `KEYCTL_JOIN_SESSION_KEYRING`) that its owner may search.
+pub(crate) fn join_session_keyring(name: &CStr) -> nix::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: `name` is a C string.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) })
+        .map(drop)
+}
+
+/// Brings the loopback device of the current network namespace up (netdevice(7) `SIOCSIFFLAGS`).
+pub(crate) fn loopback_up() -> nix::Result<()> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // SAFETY: ifreq is plain data for which all-zero is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads a struct ifreq.
+    check(
+        unsafe {
+            libc::ioctl(
+                socket.as_raw_fd(),
+                libc::SIOCSIFFLAGS as _,
+                &raw const request,
+            )
+        }
+        .into(),
+    )
+    .map(drop)
+}
+
+/// flock(2). nix's wrapper takes the descriptor away; a state directory's is needed for more than its lock.
+pub(crate) fn flock(fd: BorrowedFd<'_>, operation: i32) -> nix::Result<()> {
+    // SAFETY: only integers are passed.
+    check(unsafe { libc::flock(fd.as_raw_fd(), operation) }.into()).map(drop)
+}
+
+/// Takes over a descriptor that arrived by `SCM_RIGHTS`.
+pub(crate) fn received(fd: RawFd) -> OwnedFd {
+    // SAFETY: the kernel put the descriptor into our table for this message, and only the caller has seen its number.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// prlimit(2): sets one resource limit of another process.
+pub(crate) fn set_limit(pid: Pid, resource: u32, soft: u64, hard: u64) -> nix::Result<()> {
+    let limit = libc::rlimit {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
+    // SAFETY: the new limit is a live struct, and no old one is asked for.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            pid.as_raw(),
+            resource,
+            &raw const limit,
+            std::ptr::null_mut::<libc::rlimit>(),
+        )
+    })
+    .map(drop)
+}
+
+/// ioprio_set(2) of the calling process.
+pub(crate) fn set_io_priority(class: u32, level: u32) -> nix::Result<()> {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    // SAFETY: only integers are passed.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_ioprio_set,
+            IOPRIO_WHO_PROCESS,
+            0,
+            class << 13 | level,
+        )
+    })
+    .map(drop)
+}
+
+/// Borrows a descriptor by its number: a standard stream, or one that the caller of this program handed over. Whether it is open is
+/// for the kernel to say.
+pub(crate) fn standard_stream(fd: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: nothing in this program owns these descriptors, so none of them is closed while it is borrowed.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// setdomainname(2).
+pub(crate) fn set_domain_name(name: &str) -> nix::Result<()> {
+    // SAFETY: pointer and length are those of the string.
+    check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }.into()).map(drop)
+}

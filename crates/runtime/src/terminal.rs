@@ -1,0 +1,144 @@
+//! The container's terminal: a pty of its own devpts, whose master goes to whoever asked for it.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg,
+    sendmsg, socket,
+};
+use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs};
+use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown};
+
+use crate::rootfs::Root;
+use crate::sys::{mount, pty};
+use crate::{Context, Error, Result, devices};
+
+/// A terminal that a process wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Terminal {
+    /// `process.consoleSize`: rows and columns.
+    pub size: Option<(u16, u16)>,
+}
+
+impl Terminal {
+    /// In the container: opens a pty, sends its master over `receiver`, and makes the slave our standard streams and controlling
+    /// terminal. With `console` it is mounted on /dev/console too.
+    pub(crate) fn open(
+        self,
+        root: &Root,
+        owner: u32,
+        receiver: BorrowedFd<'_>,
+        console: bool,
+    ) -> Result<()> {
+        let opening = "process.terminal: open a pseudoterminal";
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
+        // By way of the devpts itself, not of /dev/ptmx, and only if it is the real one (CVE-2025-52565).
+        let master = root
+            .open_ordinary(Path::new("/dev/pts/ptmx"), flags)
+            .context(opening)?;
+        let is_devpts = fstatfs(&master).context(opening)?.filesystem_type() == DEVPTS_SUPER_MAGIC;
+        if !is_devpts || !devices::is_character_device(&master, 5, 2).context(opening)? {
+            return Err(Error::failed(format!(
+                "{opening}: /dev/pts/ptmx is not the multiplexer of a devpts"
+            )));
+        }
+        let slave = pty::open_peer(master.as_fd()).context(opening)?;
+        fchown(&slave, Some(Uid::from_raw(owner)), None::<Gid>).context(opening)?;
+        if let Some((rows, columns)) = self.size {
+            pty::set_size(slave.as_fd(), rows, columns).context("process.consoleSize: set it")?;
+        }
+        if console {
+            let place = root
+                .ensure_file(Path::new("/dev/console"))
+                .context("create /dev/console")?;
+            mount::clone_tree(&slave, c"", false)
+                .and_then(|tree| mount::attach(tree.as_fd(), place.as_fd()))
+                .context("mount the terminal on /dev/console")?;
+        }
+        let name = format!("/dev/pts/{}", pty::number(master.as_fd()).context(opening)?);
+        send(receiver, name.as_bytes(), master.as_fd())
+            .context("send the terminal to the console socket")?;
+        pty::make_controlling(slave.as_fd())
+            .context("process.terminal: make it the controlling terminal")?;
+        dup2_stdin(&slave)
+            .and(dup2_stdout(&slave))
+            .and(dup2_stderr(&slave))
+            .context("process.terminal: use it")
+    }
+}
+
+/// Connects to `--console-socket`.
+pub(crate) fn connect_to(path: &Path) -> Result<OwnedFd> {
+    let connecting = || format!("connect to {}", path.display());
+    let socket = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .with_context(connecting)?;
+    let address = UnixAddr::new(path).with_context(connecting)?;
+    connect(socket.as_raw_fd(), &address).with_context(connecting)?;
+    Ok(socket)
+}
+
+/// Sends a descriptor with a payload (unix(7) `SCM_RIGHTS`).
+pub(crate) fn send(socket: BorrowedFd<'_>, payload: &[u8], fd: BorrowedFd<'_>) -> nix::Result<()> {
+    let fds = [fd.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    sendmsg::<()>(
+        socket.as_raw_fd(),
+        &[IoSlice::new(payload)],
+        &rights,
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )
+    .map(drop)
+}
+
+/// Sends a pidfd to `--pidfd-socket`.
+pub(crate) fn send_pidfd(path: &Path, pidfd: BorrowedFd<'_>) -> Result<()> {
+    let socket = connect_to(path)?;
+    send(socket.as_fd(), b"0", pidfd)
+        .with_context(|| format!("send the pidfd to {}", path.display()))
+}
+
+/// Receives a descriptor sent by [`send`].
+pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let receiving = "receive the terminal";
+    let mut payload = [0; 64];
+    let mut buffers = [std::io::IoSliceMut::new(&mut payload)];
+    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut buffers, Some(&mut space), flags)
+        .context(receiving)?;
+    let fd = message
+        .cmsgs()
+        .context(receiving)?
+        .find_map(|control| match control {
+            nix::sys::socket::ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+            _ => None,
+        });
+    fd.map(crate::sys::process::received)
+        .ok_or_else(|| Error::failed(format!("{receiving}: none came")))
+}
+
+/// What the flags and the configuration say about the terminal must fit together.
+pub(crate) fn check(terminal: bool, detached: bool, console_socket: bool) -> Result<()> {
+    match (terminal, detached, console_socket) {
+        (true, true, false) => Err(Error::invalid(
+            "cannot allocate tty if runc will detach without setting console socket"
+                .replace("runc", "coracle"),
+        )),
+        (false, _, true) => Err(Error::invalid(
+            "cannot use console socket if coracle will not detach or allocate tty",
+        )),
+        (true, false, true) => Err(Error::invalid(
+            "cannot use console socket if coracle will not detach or allocate tty",
+        )),
+        _ => Ok(()),
+    }
+}

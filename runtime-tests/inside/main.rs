@@ -1,0 +1,211 @@
+//! The test init: a static program that does, inside a container, what busybox cannot.
+//!
+//! `inside wait`            sleeps until a signal ends it
+//! `inside syscall NR [ARG…]`   makes one system call and prints its result, or the name of its errno
+//! `inside syscall32 NR`    the same through the 32-bit entry (x86_64 only)
+//! `inside hog MIB`         touches MIB mebibytes, says `touched`, waits
+//! `inside signals`         prints each signal of TERM, HUP, INT, USR1, USR2 and WINCH it gets; QUIT ends it with status 3
+//! `inside fds`             prints its open file descriptors, one line
+//! `inside write N`         writes N lines of numbers to stdout and exits with status 5
+//! `inside steal`           tries to open the programs of other processes for writing; says `written` when it could
+//! `inside watch`           tries to read the open files of other processes; says `host file` when it could
+
+use std::fs::{File, OpenOptions};
+use std::io::{Write, stdout};
+use std::os::fd::AsRawFd;
+use std::process::exit;
+
+unsafe extern "C" {
+    fn syscall(number: i64, ...) -> i64;
+    fn pause() -> i32;
+    fn signal(number: i32, handler: extern "C" fn(i32)) -> usize;
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    act(&words);
+}
+
+fn act(words: &[&str]) {
+    match words {
+        ["wait"] => wait(),
+        ["syscall", number, args @ ..] => make_syscall(int(number), args),
+        ["syscall32", number] => say(&answer(syscall32(int(number) as u32))),
+        ["hog", mebibytes] => hog(int(mebibytes) as usize),
+        ["signals"] => report_signals(),
+        ["fds"] => fds(),
+        ["write", lines] => write_lines(int(lines)),
+        ["steal"] => steal(),
+        ["watch"] => watch(),
+        _ => {
+            eprintln!("inside: no such command: {words:?}");
+            exit(2);
+        }
+    }
+}
+
+fn int(word: &str) -> i64 {
+    match word.strip_prefix("0x") {
+        Some(hex) => i64::from_str_radix(hex, 16).expect("a number"),
+        None => word.parse().expect("a number"),
+    }
+}
+
+/// One write, so that lines of several processes never mix.
+fn say(line: &str) {
+    stdout().write_all(format!("{line}\n").as_bytes()).expect("stdout takes a line");
+    stdout().flush().expect("stdout takes a line");
+}
+
+fn wait() -> ! {
+    loop {
+        // SAFETY: pause takes no arguments and touches no memory.
+        unsafe { pause() };
+    }
+}
+
+fn make_syscall(number: i64, args: &[&str]) {
+    let arg = |n: usize| args.get(n).map_or(0, |word| int(word));
+    // SAFETY: the tests only pass integers; no call they make writes through an argument.
+    let result = unsafe { syscall(number, arg(0), arg(1), arg(2), arg(3), arg(4), arg(5)) };
+    match result {
+        -1 => say(errno_name(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))),
+        result => say(&result.to_string()),
+    }
+}
+
+/// A system call without arguments by `int 0x80`: the result, or minus errno.
+#[cfg(target_arch = "x86_64")]
+fn syscall32(number: u32) -> i64 {
+    let result: i32;
+    // SAFETY: the calls made (getpid and numbers that do not exist) touch no memory; rbx is kept.
+    unsafe {
+        std::arch::asm!(
+            "push rbx", "xor ebx, ebx", "int 0x80", "pop rbx",
+            inlateout("eax") number => result, in("ecx") 0, in("edx") 0, in("esi") 0, in("edi") 0,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+        );
+    }
+    i64::from(result)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn syscall32(_: u32) -> i64 {
+    -38
+}
+
+fn answer(result: i64) -> String {
+    match result {
+        -4095..=-1 => errno_name(-result as i32).to_owned(),
+        result => result.to_string(),
+    }
+}
+
+fn errno_name(errno: i32) -> &'static str {
+    match errno {
+        1 => "EPERM",
+        2 => "ENOENT",
+        9 => "EBADF",
+        13 => "EACCES",
+        14 => "EFAULT",
+        22 => "EINVAL",
+        38 => "ENOSYS",
+        88 => "ENOTSOCK",
+        95 => "EOPNOTSUPP",
+        97 => "EAFNOSUPPORT",
+        other => Box::leak(format!("errno {other}").into_boxed_str()),
+    }
+}
+
+fn hog(mebibytes: usize) {
+    let mut held = Vec::new();
+    for _ in 0..mebibytes {
+        held.push(vec![1u8; 1 << 20]);
+    }
+    say("touched");
+    wait();
+}
+
+extern "C" fn on_signal(number: i32) {
+    let name = match number {
+        1 => "HUP",
+        2 => "INT",
+        3 => exit(3),
+        10 => "USR1",
+        12 => "USR2",
+        15 => "TERM",
+        28 => "WINCH",
+        _ => "?",
+    };
+    say(name);
+}
+
+fn report_signals() {
+    for number in [1, 2, 3, 10, 12, 15, 28] {
+        // SAFETY: the program is single-threaded and sits in pause when a handler runs.
+        unsafe { signal(number, on_signal) };
+    }
+    say("ready");
+    wait();
+}
+
+fn fds() {
+    let mut open: Vec<i32> = (0..1024).filter(|fd| std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok()).collect();
+    open.sort_unstable();
+    say(&open.iter().map(i32::to_string).collect::<Vec<_>>().join(" "));
+}
+
+fn write_lines(lines: i64) {
+    let mut out = std::io::BufWriter::new(stdout());
+    for n in 1..=lines {
+        writeln!(out, "{n}").expect("stdout takes a line");
+    }
+    out.flush().expect("stdout takes the rest");
+    drop(out);
+    exit(5);
+}
+
+/// Looks at every other process until the file `/stop` is there, and says `done`.
+fn look_at_others(mut look: impl FnMut(u32)) {
+    say("looking");
+    let own = std::process::id();
+    while !std::path::Path::new("/stop").exists() {
+        let others = std::fs::read_dir("/proc").expect("proc is mounted").flatten();
+        others.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| *pid != own).for_each(&mut look);
+    }
+    say("done");
+}
+
+/// A running program cannot be written to (ETXTBSY), so an attacker keeps a handle on it and reopens that one through
+/// /proc/self/fd when the program has gone. Nothing is written, even where it could be.
+fn steal() {
+    let mut handles: Vec<File> = Vec::new();
+    look_at_others(|pid| {
+        let exe = format!("/proc/{pid}/exe");
+        let foreign = std::fs::read_link(&exe).is_ok_and(|path| !path.starts_with("/bin"));
+        if foreign && handles.len() < 500 {
+            handles.extend(File::open(&exe));
+        }
+        for handle in &handles {
+            let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+            if OpenOptions::new().write(true).open(path).is_ok() {
+                say("written");
+            }
+        }
+    });
+}
+
+/// Says `host file` when another process's open files can be read and are not the container's.
+fn watch() {
+    look_at_others(|pid| {
+        for fd in 3..64 {
+            if let Ok(path) = std::fs::read_link(format!("/proc/{pid}/fd/{fd}")) {
+                let path = path.to_string_lossy();
+                if path.starts_with('/') && !["/stop", "/dev", "/etc", "/proc", "/bin"].iter().any(|own| path.starts_with(own)) && path != "/" {
+                    say(&format!("host file {path}"));
+                }
+            }
+        }
+    });
+}

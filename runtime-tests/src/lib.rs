@@ -1,0 +1,36 @@
+//! What the behaviour tests stand on: a container with a base configuration that each test changes in one place, runs
+//! with the runtime under test, looks at from inside, and that leaves nothing behind.
+//!
+//! The runtime is `$RUNTIME`, or the release build of Coracle. A test is believed once it has passed against
+//! `RUNTIME=/usr/bin/runc`.
+
+mod bundle;
+mod cgroup;
+mod command;
+mod container;
+mod engine;
+mod machine;
+mod runtime;
+mod terminal;
+
+pub use bundle::{base_config, fill_rootfs, install_inside};
+pub use cgroup::{Limit, cgroup_dirs_named, limit_of, pids_in_cgroups_named};
+pub use command::{Output, eventually, read_text, shell};
+pub use container::Container;
+pub use engine::{Engine, http_get};
+pub use machine::{
+    Hierarchy, View, has_capability, has_controller, has_program, hierarchy, kernel_has, need_root, skip,
+};
+pub use runtime::{is_coracle, is_crun, is_runc, runtime};
+pub use terminal::{ConsoleSocket, Terminal};
+
+/// Leaves the test with a printed reason when this machine cannot show the behaviour.
+#[macro_export]
+macro_rules! requires {
+    ($condition:expr, $($reason:tt)+) => {
+        if !$condition {
+            $crate::skip(&format!($($reason)+));
+            return;
+        }
+    };
+}

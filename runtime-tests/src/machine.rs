@@ -1,0 +1,127 @@
+//! What this machine is, and the views of its cgroups that a test can take.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use nix::unistd::geteuid;
+
+/// Prints why a test was skipped, past libtest's capture of output.
+pub fn skip(reason: &str) {
+    let name = std::thread::current().name().unwrap_or("test").to_owned();
+    let _ = writeln!(std::io::stderr(), "skipped: {name}: {reason}");
+}
+
+/// Every test needs root.
+pub fn need_root() {
+    assert!(geteuid().is_root(), "the behaviour tests make real containers and need root: run `sudo make test`");
+}
+
+/// A program is in the path.
+pub fn has_program(name: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
+}
+
+/// This process has the capability with this number.
+pub fn has_capability(number: u32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap_or("0");
+    u64::from_str_radix(line, 16).unwrap_or(0) >> number & 1 == 1
+}
+
+/// The kernel offers this file, which stands for a feature.
+pub fn kernel_has(path: &str) -> bool {
+    Path::new(path).exists()
+}
+
+/// How the cgroups of this machine are mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hierarchy {
+    /// Only v1 hierarchies.
+    V1,
+    /// v1 hierarchies, and v2 beside them.
+    Hybrid,
+    /// v2 alone.
+    V2,
+}
+
+/// How the cgroups of this machine are mounted.
+pub fn hierarchy() -> Hierarchy {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let has = |kind: &str| mounts.contains(&format!(" - {kind} "));
+    match (has("cgroup"), has("cgroup2")) {
+        (true, true) => Hierarchy::Hybrid,
+        (true, false) => Hierarchy::V1,
+        (false, _) => Hierarchy::V2,
+    }
+}
+
+/// A controller can limit containers on this machine: it has a v1 hierarchy, or v2 offers it.
+pub fn has_controller(name: &str) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let v1 = mounts.lines().filter_map(|line| line.split_once(" - cgroup ")).any(|(_, tail)| {
+        tail.split(' ').nth(1).is_some_and(|options| options.split(',').any(|option| option == name))
+    });
+    let v2 = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    v1 || v2.split_whitespace().any(|controller| controller == name)
+}
+
+/// A private mount namespace in which `/sys/fs/cgroup` shows the machine's cgroups in another way. It lives as long
+/// as the process that holds it.
+#[derive(Debug)]
+pub struct View {
+    holder: Child,
+}
+
+impl View {
+    /// The view, or `None` where this machine cannot give it: v1 hierarchies cannot be had from v2 alone.
+    pub fn of(wanted: Hierarchy) -> Option<Self> {
+        need_root();
+        let change = match (hierarchy(), wanted) {
+            (here, wanted) if here == wanted => "true",
+            (Hierarchy::Hybrid, Hierarchy::V1) => "umount -l /sys/fs/cgroup/unified",
+            (Hierarchy::V1 | Hierarchy::Hybrid, Hierarchy::V2) => {
+                "umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup"
+            }
+            _ => return None,
+        };
+        Some(Self::new(&[], change))
+    }
+
+    /// A new mount namespace (and what `flags` of unshare ask for) changed by a line of shell.
+    pub(crate) fn new(flags: &[&str], change: &str) -> Self {
+        let script = format!("set -e; {change}; echo ready; exec sleep infinity");
+        let mut holder = Command::new("unshare")
+            .args(["--mount", "--propagation", "private"])
+            .args(flags)
+            .args(["sh", "-c", &script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("util-linux is installed");
+        let mut line = String::new();
+        let stdout = holder.stdout.take().expect("stdout is a pipe");
+        BufReader::new(stdout).read_line(&mut line).expect("the namespace answers");
+        assert_eq!(line, "ready\n", "a private mount namespace could not be made: {change}");
+        Self { holder }
+    }
+
+    /// The command that runs `program` in this view.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount={}", self.namespace("mnt"))).arg("--").arg(program);
+        command
+    }
+
+    pub(crate) fn namespace(&self, kind: &str) -> String {
+        format!("/proc/{}/ns/{kind}", self.holder.id())
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}

@@ -1,0 +1,276 @@
+//! Mounts: every kind, their flags, their propagation, and destinations that stay inside the root.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use runtime_tests::{Container, is_coracle, requires, shell};
+use serde_json::{Value, json};
+
+fn volume(c: &Container) -> PathBuf {
+    let dir = c.dir().join("volume");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("file"), "of the host\n").unwrap();
+    dir
+}
+
+fn mount(c: &mut Container, destination: &str, kind: &str, source: &str, options: Value) {
+    c.push("/mounts", json!({ "destination": destination, "type": kind, "source": source, "options": options }));
+}
+
+/// What the container's mountinfo says about a mount point: options, super options, optional fields and type.
+fn line_of(info: &str, destination: &str) -> String {
+    let found = info.lines().filter(|line| line.split(' ').nth(4) == Some(destination)).next_back();
+    found.unwrap_or_else(|| panic!("{destination} is a mount point in {info}")).to_owned()
+}
+
+#[test]
+fn bind_mount_of_a_directory_and_of_a_file() {
+    let mut c = Container::new("cat /volume/file /one/file; echo of the container > /volume/new");
+    let dir = volume(&c);
+    let file = dir.join("file");
+    mount(&mut c, "/volume", "bind", &dir.to_string_lossy(), json!(["bind", "rw"]));
+    mount(&mut c, "/one/file", "bind", &file.to_string_lossy(), json!(["bind", "ro"]));
+    assert_eq!(c.run().ok(), "of the host\nof the host\n");
+    assert_eq!(fs::read_to_string(dir.join("new")).unwrap(), "of the container\n");
+    assert!(c.rootfs().join("volume").is_dir(), "a missing destination is made as what the source is");
+    assert!(c.rootfs().join("one/file").is_file());
+}
+
+#[test]
+fn a_read_only_bind_mount() {
+    let mut c = Container::new("cat /volume/file; touch /volume/x");
+    let dir = volume(&c);
+    mount(&mut c, "/volume", "bind", &dir.to_string_lossy(), json!(["bind", "ro"]));
+    let output = c.run();
+    assert!(output.stdout == "of the host\n" && output.stderr.contains("Read-only file system"), "{output:?}");
+}
+
+#[test]
+fn the_type_of_a_bind_mount_comes_from_its_options() {
+    let mut c = Container::new("cat /volume/file");
+    let dir = volume(&c);
+    mount(&mut c, "/volume", "none", &dir.to_string_lossy(), json!(["rbind"]));
+    c.push("/mounts", json!({ "destination": "/second", "source": dir, "options": ["bind"] }));
+    assert_eq!(c.run().ok(), "of the host\n");
+}
+
+#[test]
+fn a_relative_bind_source_lies_in_the_bundle() {
+    let mut c = Container::new("cat /volume/file");
+    let dir = c.bundle().join("beside");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("file"), "in the bundle\n").unwrap();
+    mount(&mut c, "/volume", "bind", "beside", json!(["bind"]));
+    assert_eq!(c.run().ok(), "in the bundle\n");
+}
+
+#[test]
+fn every_mount_flag_is_set() {
+    let flags = ["nosuid", "nodev", "noexec", "noatime", "nodiratime", "sync", "dirsync", "ro"];
+    let mut c = Container::new("cat /proc/self/mountinfo");
+    mount(&mut c, "/t", "tmpfs", "tmpfs", json!(["nosuid", "nodev", "noexec", "noatime", "ro", "size=1m", "mode=700"]));
+    mount(&mut c, "/s", "tmpfs", "tmpfs", json!(["sync", "dirsync", "nodiratime", "relatime", "suid", "dev", "exec", "rw"]));
+    let info = c.run().ok();
+    let (t, s) = (line_of(&info, "/t"), line_of(&info, "/s"));
+    for flag in ["nosuid", "nodev", "noexec", "noatime", "ro", "size=1024k", "mode=700"] {
+        assert!(t.contains(flag), "{flag}: {t}");
+    }
+    for flag in ["rw,nodiratime,relatime", "sync", "dirsync"] {
+        assert!(s.contains(flag), "{flag}: {s}");
+    }
+    assert_eq!(flags.len(), 8);
+}
+
+#[test]
+fn bind_mount_flags_are_set_too() {
+    let mut c = Container::new("cat /proc/self/mountinfo");
+    let dir = volume(&c);
+    mount(&mut c, "/v", "bind", &dir.to_string_lossy(), json!(["rbind", "nosuid", "nodev", "noexec", "ro"]));
+    let line = line_of(&c.run().ok(), "/v");
+    assert!(line.contains("ro,nosuid,nodev,noexec"), "{line}");
+}
+
+#[test]
+fn propagation_of_a_mount() {
+    for (option, mark) in [("private", ""), ("rprivate", ""), ("rslave", "master:"), ("rshared", "shared:"), ("unbindable", "unbindable")] {
+        let mut c = Container::new("cat /proc/self/mountinfo");
+        c.set("/linux/rootfsPropagation", json!("rslave"));
+        let dir = volume(&c);
+        let path = dir.display();
+        shell(&format!("mount --bind {path} {path} && mount --make-shared {path}"));
+        mount(&mut c, "/v", "bind", &dir.to_string_lossy(), json!(["rbind", option]));
+        let output = c.run();
+        shell(&format!("umount {path}"));
+        let line = line_of(&output.ok(), "/v");
+        let optional = line.split(" - ").next().unwrap().splitn(7, ' ').nth(6).unwrap_or("").to_owned();
+        assert!(if mark.is_empty() { optional.is_empty() } else { optional.contains(mark) }, "{option}: {line}");
+    }
+}
+
+#[test]
+fn propagation_of_the_root() {
+    // runc 1.1 leaves a shared root private.
+    let shared = if is_coracle() { "shared:" } else { "" };
+    for (option, mark) in [("", ""), ("private", ""), ("slave", ""), ("shared", shared)] {
+        let mut c = Container::new("cat /proc/self/mountinfo");
+        if !option.is_empty() {
+            c.set("/linux/rootfsPropagation", json!(option));
+        }
+        let line = line_of(&c.run().ok(), "/");
+        let optional = line.split(" - ").next().unwrap().splitn(7, ' ').nth(6).unwrap_or("").to_owned();
+        assert!(if mark.is_empty() { !optional.contains("shared:") } else { optional.contains(mark) }, "{option}: {line}");
+    }
+}
+
+#[test]
+fn mounts_of_the_container_never_reach_the_host() {
+    let mut c = Container::new("mount -t tmpfs inside /tmp && grep -c 'inside /tmp' /proc/mounts");
+    c.push("/process/capabilities/bounding", json!("CAP_SYS_ADMIN"));
+    c.push("/process/capabilities/effective", json!("CAP_SYS_ADMIN"));
+    c.push("/process/capabilities/permitted", json!("CAP_SYS_ADMIN"));
+    assert_eq!(c.run().ok(), "1\n");
+    c.assert_nothing_left();
+}
+
+#[test]
+fn rprivate_does_not_make_a_bind_recursive() {
+    let mut c = Container::new("ls /volume/sub");
+    let dir = volume(&c);
+    let sub = dir.join("sub");
+    fs::create_dir(&sub).unwrap();
+    shell(&format!("mount -t tmpfs below {0} && touch {0}/below", sub.display()));
+    mount(&mut c, "/volume", "bind", &dir.to_string_lossy(), json!(["bind", "rprivate"]));
+    let output = c.run();
+    let mut recursive = Container::new("ls /volume/sub");
+    mount(&mut recursive, "/volume", "bind", &dir.to_string_lossy(), json!(["rbind", "rprivate"]));
+    let second = recursive.run();
+    shell(&format!("umount {}", sub.display()));
+    assert_eq!(output.ok(), "");
+    assert_eq!(second.ok(), "below\n");
+}
+
+#[test]
+fn recursive_read_only() {
+    requires!(is_coracle(), "runc 1.1 knows no rro on this kernel");
+    let mut c = Container::new("touch /volume/sub/x");
+    let dir = volume(&c);
+    let sub = dir.join("sub");
+    fs::create_dir(&sub).unwrap();
+    shell(&format!("mount -t tmpfs below {}", sub.display()));
+    mount(&mut c, "/volume", "bind", &dir.to_string_lossy(), json!(["rbind", "rro"]));
+    let output = c.run();
+    shell(&format!("umount {}", sub.display()));
+    assert!(output.stderr.contains("Read-only file system"), "{output:?}");
+}
+
+#[test]
+fn tmpfs_with_the_content_of_the_image() {
+    let mut c = Container::new("cat /etc/mark; ls -ld /etc | cut -c1-10; touch /etc/new");
+    fs::write(c.rootfs().join("etc/mark"), "copied up\n").unwrap();
+    mount(&mut c, "/etc", "tmpfs", "tmpfs", json!(["tmpcopyup"]));
+    let output = c.run();
+    assert!(output.stdout.starts_with("copied up\n"), "{output:?}");
+    assert_eq!(output.code, 0);
+    assert!(!c.rootfs().join("etc/new").exists());
+}
+
+#[test]
+fn overlay() {
+    let mut c = Container::new("cat /o/file; echo changed > /o/file");
+    let dir = volume(&c);
+    for name in ["upper", "work"] {
+        fs::create_dir(c.dir().join(name)).unwrap();
+    }
+    let options = [format!("lowerdir={}", dir.display()), format!("upperdir={}/upper", c.dir().display()), format!("workdir={}/work", c.dir().display())];
+    mount(&mut c, "/o", "overlay", "overlay", json!(options));
+    assert_eq!(c.run().ok(), "of the host\n");
+    assert_eq!(fs::read_to_string(c.dir().join("upper/file")).unwrap(), "changed\n");
+}
+
+#[test]
+fn the_usual_file_systems_are_what_they_say() {
+    let c = Container::new("cat /proc/self/mountinfo");
+    let info = c.run().ok();
+    for (place, kind) in [("/proc", "proc"), ("/dev", "tmpfs"), ("/dev/pts", "devpts"), ("/dev/shm", "tmpfs"), ("/dev/mqueue", "mqueue"), ("/sys", "sysfs")] {
+        let line = line_of(&info, place);
+        assert!(line.contains(&format!(" - {kind} ")), "{line}");
+    }
+    assert!(line_of(&info, "/dev/pts").contains("gid=5,mode=620,ptmxmode=666"));
+    assert!(line_of(&info, "/dev/shm").contains("nosuid,nodev,noexec"));
+}
+
+#[test]
+fn cgroups_are_visible_and_read_only() {
+    let c = Container::new("for file in $(find /sys/fs/cgroup -name cgroup.procs); do mkdir ${file%/*}/x || echo refused; done; mkdir /sys/fs/cgroup/x");
+    let output = c.run();
+    assert!(output.stdout.starts_with("refused\n"), "{output:?}");
+    assert_eq!(output.stderr.matches("Read-only file system").count(), output.stderr.lines().count(), "{output:?}");
+    assert!(output.code != 0 || !is_coracle(), "runc 1.1 leaves the directory of v1 hierarchies writable: {output:?}");
+}
+
+#[test]
+fn the_cgroup_mount_shows_the_containers_own_cgroup_as_root() {
+    // cgroup v1 shows it at the top of each hierarchy, v2 when there is a cgroup namespace.
+    let mut c = Container::new("cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/pids/cgroup.procs 2>/dev/null; exit 0");
+    c.push("/linux/namespaces", json!({ "type": "cgroup" }));
+    let seen = c.run().ok();
+    assert!(seen.lines().next() == Some("1"), "its init is the first process there: {seen:?}");
+}
+
+#[test]
+fn symlinks_in_the_destination_stay_inside_the_root() {
+    let outside = tempfile_dir("outside");
+    let mut c = Container::new("cat /link/volume/file");
+    symlink(&outside, c.rootfs().join("link")).unwrap();
+    let dir = volume(&c);
+    mount(&mut c, "/link/volume", "bind", &dir.to_string_lossy(), json!(["bind"]));
+    assert_eq!(c.run().ok(), "of the host\n");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "nothing is made outside");
+    fs::remove_dir_all(&outside).unwrap();
+}
+
+#[test]
+fn dots_in_the_destination_stay_inside_the_root() {
+    let mut c = Container::new("cat /volume/file");
+    let dir = volume(&c);
+    mount(&mut c, "/../../../volume", "bind", &dir.to_string_lossy(), json!(["bind"]));
+    let output = c.run();
+    assert!(output.code == 1 || output.stdout == "of the host\n", "{output:?}");
+    assert!(!fs::exists("/volume").unwrap());
+}
+
+#[test]
+fn a_missing_bind_source_is_named() {
+    let mut c = Container::new("true");
+    mount(&mut c, "/volume", "bind", "/nonesuch-source", json!(["bind"]));
+    c.run().fails_with(1, "/nonesuch-source");
+    c.assert_nothing_left();
+}
+
+#[test]
+fn many_mounts_apply_in_order() {
+    let mut c = Container::new("cat /a/b/file; ls /a");
+    let dir = volume(&c);
+    mount(&mut c, "/a", "tmpfs", "tmpfs", json!([]));
+    mount(&mut c, "/a/b", "bind", &dir.to_string_lossy(), json!(["bind"]));
+    assert_eq!(c.run().ok(), "of the host\nb\n");
+}
+
+#[test]
+fn id_mapped_mounts() {
+    requires!(is_coracle(), "runc 1.1 has no idmapped mounts");
+    let mut c = Container::new("stat -c %u:%g /volume/file");
+    let dir = volume(&c);
+    c.push("/mounts", json!({
+        "destination": "/volume", "type": "bind", "source": dir, "options": ["bind", "idmap"],
+        "uidMappings": [{ "containerID": 0, "hostID": 5000, "size": 10 }], "gidMappings": [{ "containerID": 0, "hostID": 6000, "size": 10 }]
+    }));
+    assert_eq!(c.run().ok(), "5000:6000\n");
+}
+
+fn tempfile_dir(name: &str) -> PathBuf {
+    let dir = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+    fs::create_dir(&dir).unwrap();
+    dir
+}

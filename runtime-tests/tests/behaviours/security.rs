@@ -1,0 +1,209 @@
+//! What a container is attacked with, as far as this build reaches; the whole table has its own tests.
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use runtime_tests::{Container, eventually, is_coracle, requires, runtime, shell};
+use serde_json::json;
+
+/// The command line behind a shell that opens descriptors first, as a careless engine may.
+fn with_open_files(c: &Container, inner: &Command, opening: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("{opening}; exec \"$@\"")).arg("sh").current_dir(c.dir());
+    command.arg(inner.get_program()).args(inner.get_args());
+    command
+}
+
+const LEAK: &str = "exec 3</etc/passwd 4</ 7</tmp";
+
+#[test]
+fn no_file_of_the_host_stays_open() {
+    // CVE-2024-21626
+    let c = Container::inside(&["fds"]);
+    let command = with_open_files(&c, &c.bundle_command("run", &[]), LEAK);
+    assert_eq!(c.to_files(command).ok(), "0 1 2\n");
+}
+
+#[test]
+fn no_file_of_the_host_stays_open_in_exec() {
+    let c = Container::inside(&["wait"]);
+    c.run_detached();
+    let command = with_open_files(&c, &c.command(&["exec", &c.id, "/bin/inside", "fds"]), LEAK);
+    assert_eq!(c.finish(command).ok(), "0 1 2\n");
+}
+
+#[test]
+fn init_holds_nothing_open_between_create_and_start() {
+    let c = Container::idle();
+    let command = with_open_files(&c, &c.bundle_command("create", &[]), LEAK);
+    c.to_files(command).ok();
+    let fds = shell(&format!("ls -l /proc/{}/fd", c.pid()));
+    assert!(!fds.contains("/etc/passwd") || !is_coracle(), "{fds}");
+    c.start().ok();
+    eventually("only stdio", || (fs::read_dir(format!("/proc/{}/fd", c.pid())).unwrap().count() == 3).then_some(()));
+}
+
+#[test]
+fn preserved_files_reach_the_container() {
+    let c = Container::new("cat <&3; cat <&4; ls /proc/self/fd | grep -c '^[567]$'");
+    fs::write(c.dir().join("a"), "a\n").unwrap();
+    fs::write(c.dir().join("b"), "b\n").unwrap();
+    let command = with_open_files(&c, &c.bundle_command("run", &["--preserve-fds", "2"]), "exec 3<a 4<b 5<a");
+    assert_eq!(c.to_files(command).stdout, "a\nb\n1\n", "ls itself has one more open");
+}
+
+#[test]
+fn preserved_files_may_have_holes() {
+    requires!(is_coracle(), "runc 1.1 refuses holes");
+    let c = Container::inside(&["fds"]);
+    let command = with_open_files(&c, &c.bundle_command("run", &["--preserve-fds", "6"]), "exec 3</etc/passwd 8</etc/passwd");
+    assert_eq!(c.to_files(command).ok(), "0 1 2 3 8\n");
+}
+
+#[test]
+fn preserved_files_of_exec() {
+    let c = Container::inside(&["wait"]);
+    c.run_detached();
+    let inner = c.command(&["exec", "--preserve-fds", "1", &c.id, "/bin/inside", "fds"]);
+    let command = with_open_files(&c, &inner, "exec 3</etc/passwd 4</etc/passwd");
+    assert_eq!(c.finish(command).ok(), "0 1 2 3\n");
+}
+
+#[test]
+fn sockets_of_socket_activation_are_passed_on() {
+    let c = Container::new("echo $LISTEN_FDS $LISTEN_PID; ls -l /proc/self/fd/3 | grep -c passwd");
+    let opening = "exec 3</etc/passwd; export LISTEN_FDS=1 LISTEN_PID=$$";
+    let command = with_open_files(&c, &c.bundle_command("run", &[]), opening);
+    assert_eq!(c.to_files(command).ok(), "1 1\n1\n");
+}
+
+#[test]
+fn a_working_directory_by_a_leaked_file_is_refused() {
+    // CVE-2024-21626: /proc/self/fd/N would be a directory of the host.
+    requires!(is_coracle(), "runc 1.1.5 has this hole");
+    for n in 3..64 {
+        let mut c = Container::new("pwd; ls; cat etc/hostname ../etc/hostname ../../etc/hostname");
+        c.set("/process/cwd", json!(format!("/proc/self/fd/{n}")));
+        let command = with_open_files(&c, &c.bundle_command("run", &[]), "exec 3</ 4</ 5</ 6</ 7</ 8</ 9</");
+        let output = c.to_files(command);
+        assert!(output.code != 0 && output.stdout.is_empty(), "{n}: {output:?}");
+        c.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_working_directory_of_exec_by_a_leaked_file_is_refused() {
+    let c = Container::idle();
+    c.run_detached();
+    for n in 3..16 {
+        let output = c.exec_with(&["--cwd", &format!("/proc/self/fd/{n}")], &["cat", "../../etc/passwd"]);
+        assert!(output.code != 0 && output.stdout.is_empty(), "{n}: {output:?}");
+    }
+}
+
+#[test]
+fn the_runtimes_own_binary_cannot_be_written() {
+    // CVE-2019-5736: an entrypoint that is the runtime itself, and someone inside who waits for it.
+    let before = shell(&format!("sha256sum {}", runtime().display()));
+    let c = Container::inside(&["steal"]);
+    c.run_detached();
+    c.wait_to_say("looking\n");
+    symlink("/proc/self/exe", c.rootfs().join("entry")).unwrap();
+    fs::write(c.rootfs().join("script"), "#!/proc/self/exe\n").unwrap();
+    shell(&format!("chmod 755 {}/script", c.rootfs().display()));
+    for program in ["/proc/self/exe", "/entry", "/script"] {
+        for _ in 0..10 {
+            let _ = c.exec_with(&[], &[program, "--version"]);
+        }
+    }
+    c.exec("touch /stop").ok();
+    let said = c.wait_to_say("done\n");
+    assert!(!said.contains("written"), "{said}");
+    assert_eq!(shell(&format!("sha256sum {}", runtime().display())), before);
+}
+
+#[test]
+fn an_entrypoint_that_is_the_runtime_itself() {
+    let before = shell(&format!("sha256sum {}", runtime().display()));
+    for args in [["/proc/self/exe", "--version"], ["/script", "--version"]] {
+        let c = Container::with_args(&args);
+        fs::write(c.rootfs().join("script"), "#!/proc/self/exe\n").unwrap();
+        shell(&format!("chmod 755 {}/script", c.rootfs().display()));
+        let _ = c.run();
+        c.assert_nothing_left();
+    }
+    assert_eq!(shell(&format!("sha256sum {}", runtime().display())), before);
+}
+
+#[test]
+fn a_proc_that_is_a_symlink_is_refused() {
+    // CVE-2019-19921, CVE-2023-27561, CVE-2023-28642
+    for name in ["proc", "sys"] {
+        let c = Container::new("cat /proc/sys/kernel/hostname > /dev/null; echo ran");
+        let fake = c.rootfs().join("fake");
+        fs::create_dir_all(fake.join("self/attr")).unwrap();
+        fs::remove_dir(c.rootfs().join(name)).unwrap();
+        symlink("/fake", c.rootfs().join(name)).unwrap();
+        let output = c.run();
+        assert!(output.code == 1 && output.message().contains(&format!("/{name}")), "{output:?}");
+        assert!(output.message().contains("must be mounted on ordinary directory"), "{output:?}");
+        c.assert_nothing_left();
+    }
+}
+
+#[test]
+fn something_else_mounted_on_proc_is_refused() {
+    // CVE-2019-16884
+    for kind in ["tmpfs", "bind"] {
+        let mut c = Container::new("echo ran");
+        let source = c.dir().join("fake");
+        fs::create_dir_all(source.join("self/attr")).unwrap();
+        c.set("/mounts/0", json!({ "destination": "/proc", "type": kind, "source": source, "options": if kind == "bind" { vec!["bind"] } else { vec![] } }));
+        let output = c.run();
+        assert!(output.code == 1 && output.message().contains("/proc"), "{kind}: {output:?}");
+        c.assert_nothing_left();
+    }
+}
+
+#[test]
+fn exec_cannot_be_watched_by_the_container() {
+    // CVE-2016-9962: while it is still the runtime's, the joining process is not dumpable.
+    let mut c = Container::inside(&["watch"]);
+    for set in ["bounding", "effective", "permitted"] {
+        c.push(&format!("/process/capabilities/{set}"), json!("CAP_SYS_PTRACE"));
+    }
+    c.run_detached();
+    c.wait_to_say("looking\n");
+    for _ in 0..20 {
+        c.exec("true").ok();
+    }
+    c.exec("touch /stop").ok();
+    let said = c.wait_to_say("done\n");
+    assert!(!said.contains("host file"), "{said}");
+}
+
+#[test]
+fn ptrace_files_of_the_state_root_are_not_visible() {
+    let c = Container::new("cat /proc/1/environ | tr '\\0' '\\n'; cat /proc/1/cmdline");
+    let mut command = c.bundle_command("run", &[]);
+    command.env("SECRET", "of the host");
+    assert!(!c.to_files(command).stdout.contains("of the host"));
+}
+
+#[test]
+fn a_huge_passwd_file_does_no_harm() {
+    // GO-2026-5475, CVE-2026-47262: bounded, and regular files only.
+    let c = Container::new("echo $HOME");
+    let passwd = c.rootfs().join("etc/passwd");
+    fs::remove_file(&passwd).unwrap();
+    File::create(&passwd).unwrap().set_len(1 << 40).unwrap();
+    requires!(is_coracle(), "runc reads a terabyte of zeros");
+    assert_eq!(c.run().ok(), "/\n");
+    fs::remove_file(&passwd).unwrap();
+    shell(&format!("mkfifo {}", passwd.display()));
+    assert_eq!(c.run().ok(), "/\n");
+    fs::remove_file(&passwd).unwrap();
+    symlink("/proc/self/fd/0", &passwd).unwrap();
+    assert_eq!(c.run().ok(), "/\n");
+}
