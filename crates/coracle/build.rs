@@ -5,8 +5,13 @@ use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-env-changed=CORACLE_COMMIT");
-    let commit = std::env::var("CORACLE_COMMIT").ok().or_else(commit_of_this_tree);
-    println!("cargo:rustc-env=CORACLE_COMMIT={}", commit.as_deref().unwrap_or("unknown"));
+    let commit = std::env::var("CORACLE_COMMIT")
+        .ok()
+        .or_else(commit_of_this_tree);
+    println!(
+        "cargo:rustc-env=CORACLE_COMMIT={}",
+        commit.as_deref().unwrap_or("unknown")
+    );
 }
 
 /// `None` without git, in an unpacked source archive, and when that archive lies inside somebody else's repository.
@@ -24,7 +29,15 @@ fn commit_of_this_tree() -> Option<String> {
 }
 
 fn git(args: &[&str]) -> Option<String> {
-    let output = Command::new("git").current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output().ok()?;
+    let output = Command::new("git")
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(args)
+        .output()
+        .ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then(|| text.trim().to_owned()).filter(|text| !text.is_empty())
+    output
+        .status
+        .success()
+        .then(|| text.trim().to_owned())
+        .filter(|text| !text.is_empty())
 }

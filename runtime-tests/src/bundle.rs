@@ -14,8 +14,20 @@ const BUSYBOX: &str = "/bin/busybox";
 /// devices but the default ones. It names no cgroup, so the runtime uses its default place.
 pub fn base_config() -> Value {
     let capabilities = [
-        "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
-        "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FSETID",
+        "FOWNER",
+        "MKNOD",
+        "NET_RAW",
+        "SETGID",
+        "SETUID",
+        "SETFCAP",
+        "SETPCAP",
+        "NET_BIND_SERVICE",
+        "SYS_CHROOT",
+        "KILL",
+        "AUDIT_WRITE",
     ]
     .map(|name| format!("CAP_{name}"));
     json!({
@@ -59,7 +71,9 @@ pub fn base_config() -> Value {
 
 /// Fills a root filesystem with busybox, a link for each of its commands, and the usual empty directories.
 pub fn fill_rootfs(rootfs: &Path) {
-    for dir in ["bin", "dev", "etc", "proc", "root", "sys", "tmp", "usr", "var"] {
+    for dir in [
+        "bin", "dev", "etc", "proc", "root", "sys", "tmp", "usr", "var",
+    ] {
         fs::create_dir_all(rootfs.join(dir)).expect("the test directory is writable");
     }
     let busybox = rootfs.join("bin/busybox");
@@ -67,9 +81,17 @@ pub fn fill_rootfs(rootfs: &Path) {
     for command in commands() {
         symlink("busybox", rootfs.join("bin").join(command)).expect("a link");
     }
-    fs::write(rootfs.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n")
-        .and_then(|()| fs::write(rootfs.join("etc/group"), "root:x:0:\nuser:x:1000:\nwheel:x:10:user\n"))
-        .expect("files");
+    fs::write(
+        rootfs.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n",
+    )
+    .and_then(|()| {
+        fs::write(
+            rootfs.join("etc/group"),
+            "root:x:0:\nuser:x:1000:\nwheel:x:10:user\n",
+        )
+    })
+    .expect("files");
 }
 
 /// Puts the test init into a root filesystem as `/bin/inside`.
@@ -80,7 +102,14 @@ pub fn install_inside(rootfs: &Path) {
 fn commands() -> &'static [String] {
     static COMMANDS: OnceLock<Vec<String>> = OnceLock::new();
     COMMANDS.get_or_init(|| {
-        let list = Command::new(BUSYBOX).arg("--list").output().expect("Debian's busybox-static is installed");
-        String::from_utf8_lossy(&list.stdout).lines().filter(|name| *name != "busybox").map(str::to_owned).collect()
+        let list = Command::new(BUSYBOX)
+            .arg("--list")
+            .output()
+            .expect("Debian's busybox-static is installed");
+        String::from_utf8_lossy(&list.stdout)
+            .lines()
+            .filter(|name| *name != "busybox")
+            .map(str::to_owned)
+            .collect()
     })
 }

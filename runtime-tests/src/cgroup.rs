@@ -16,7 +16,8 @@ impl Limit {
     /// Hard limit of memory.
     pub const MEMORY: Self = Self::new("memory", "memory.limit_in_bytes", "memory.max");
     /// Soft limit of memory.
-    pub const MEMORY_RESERVATION: Self = Self::new("memory", "memory.soft_limit_in_bytes", "memory.low");
+    pub const MEMORY_RESERVATION: Self =
+        Self::new("memory", "memory.soft_limit_in_bytes", "memory.low");
     /// Number of processes.
     pub const PIDS: Self = Self::new("pids", "pids.max", "pids.max");
     /// CPU bandwidth: microseconds a period (v1), or quota and period (v2).
@@ -36,7 +37,10 @@ impl Limit {
 
     /// A limit by its files.
     pub const fn new(controller: &'static str, v1: &'static str, v2: &'static str) -> Self {
-        Self { v1: (controller, v1), v2 }
+        Self {
+            v1: (controller, v1),
+            v2,
+        }
     }
 }
 
@@ -54,14 +58,21 @@ fn v1_dir(pid: i64, controller: &str) -> Option<PathBuf> {
     let lines = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let path = lines.lines().find_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);
-        parts.next()?.split(',').any(|name| name == controller).then(|| parts.next())?
+        parts
+            .next()?
+            .split(',')
+            .any(|name| name == controller)
+            .then(|| parts.next())?
     })?;
     Some(mount.join(path.trim_start_matches('/')))
 }
 
 fn v2_dir(pid: i64) -> Option<PathBuf> {
     let lines = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let path = lines.lines().find_map(|line| line.strip_prefix("0::/"))?.to_owned();
+    let path = lines
+        .lines()
+        .find_map(|line| line.strip_prefix("0::/"))?
+        .to_owned();
     Some(mounts("cgroup2", None)?.join(path))
 }
 
@@ -71,7 +82,10 @@ fn mounts(kind: &str, option: Option<&str>) -> Option<PathBuf> {
         let (head, tail) = line.split_once(" - ")?;
         let mut tail = tail.split(' ');
         let found = tail.next()? == kind
-            && option.is_none_or(|option| tail.nth(1).is_some_and(|all| all.split(',').any(|one| one == option)));
+            && option.is_none_or(|option| {
+                tail.nth(1)
+                    .is_some_and(|all| all.split(',').any(|one| one == option))
+            });
         found.then(|| head.split(' ').nth(4).map(PathBuf::from))?
     })
 }
@@ -100,7 +114,13 @@ fn search(dir: &Path, name: &str, found: &mut Vec<PathBuf>) {
 pub fn pids_in_cgroups_named(name: &str) -> Vec<i32> {
     let mut pids: Vec<i32> = cgroup_dirs_named(name)
         .iter()
-        .flat_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>())
+        .flat_map(|dir| {
+            fs::read_to_string(dir.join("cgroup.procs"))
+                .unwrap_or_default()
+                .lines()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
         .filter_map(|line| line.parse().ok())
         .collect();
     pids.sort_unstable();

@@ -38,15 +38,24 @@ impl Output {
     /// The command failed with this status: what it wrote to stderr.
     #[track_caller]
     pub fn fails(self, code: i32) -> String {
-        assert_eq!(self.code, code, "the command should exit with {code}: {self:#?}");
+        assert_eq!(
+            self.code, code,
+            "the command should exit with {code}: {self:#?}"
+        );
         self.stderr
     }
 
     /// The command failed with this status and its message contains these words.
     #[track_caller]
     pub fn fails_with(self, code: i32, words: &str) {
-        assert_eq!(self.code, code, "the command should exit with {code}: {self:#?}");
-        assert!(self.message().contains(words), "the message should contain {words:?}: {self:#?}");
+        assert_eq!(
+            self.code, code,
+            "the command should exit with {code}: {self:#?}"
+        );
+        assert!(
+            self.message().contains(words),
+            "the message should contain {words:?}: {self:#?}"
+        );
     }
 
     /// What it wrote to stderr, without the backslashes that a log line puts before quotes.
@@ -57,7 +66,10 @@ impl Output {
     /// The command ended with this status: what it wrote to stdout.
     #[track_caller]
     pub fn exits(self, code: i32) -> String {
-        assert_eq!(self.code, code, "the command should exit with {code}: {self:#?}");
+        assert_eq!(
+            self.code, code,
+            "the command should exit with {code}: {self:#?}"
+        );
         self.stdout
     }
 }
@@ -65,17 +77,31 @@ impl Output {
 /// Runs a command with stdout and stderr in files of a new directory below `dir`: such a file has its end when the
 /// command ends, even when a container that the command made still holds it open.
 pub(crate) fn finish(command: Command, dir: &Path) -> Output {
-    let files = tempfile::Builder::new().prefix("out").tempdir_in(dir).expect("the test directory is writable");
-    finish_into(command, &files.path().join("stdout"), &files.path().join("stderr"))
+    let files = tempfile::Builder::new()
+        .prefix("out")
+        .tempdir_in(dir)
+        .expect("the test directory is writable");
+    finish_into(
+        command,
+        &files.path().join("stdout"),
+        &files.path().join("stderr"),
+    )
 }
 
 /// The same with files that stay, for what a container writes later.
 pub(crate) fn finish_into(mut command: Command, stdout: &Path, stderr: &Path) -> Output {
     let what = format!("{command:?}");
-    command.stdout(File::create(stdout).expect("a file")).stderr(File::create(stderr).expect("a file"));
+    command
+        .stdout(File::create(stdout).expect("a file"))
+        .stderr(File::create(stderr).expect("a file"));
     let child = command.spawn().unwrap_or_else(|e| panic!("{what}: {e}"));
     let status = wait(child, &what);
-    Output { command: what, code: code(status), stdout: read_text(stdout), stderr: read_text(stderr) }
+    Output {
+        command: what,
+        code: code(status),
+        stdout: read_text(stdout),
+        stderr: read_text(stderr),
+    }
 }
 
 /// Waits for a process, and kills it (by its id) when it takes longer than anything should.
@@ -97,13 +123,19 @@ pub(crate) fn wait(mut child: Child, what: &str) -> ExitStatus {
 
 /// The exit status as a shell shows it.
 pub(crate) fn code(status: ExitStatus) -> i32 {
-    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
 }
 
 /// Runs a line of shell on the host that must succeed, and gives its stdout.
 #[track_caller]
 pub fn shell(line: &str) -> String {
-    let output = Command::new("sh").args(["-c", line]).stdin(Stdio::null()).output().expect("sh starts");
+    let output = Command::new("sh")
+        .args(["-c", line])
+        .stdin(Stdio::null())
+        .output()
+        .expect("sh starts");
     assert!(output.status.success(), "{line}: {output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -121,7 +153,10 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(Instant::now() < deadline, "did not happen within {LIMIT:?}: {what}");
+        assert!(
+            Instant::now() < deadline,
+            "did not happen within {LIMIT:?}: {what}"
+        );
         thread::sleep(Duration::from_millis(5));
     }
 }

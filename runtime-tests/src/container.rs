@@ -41,14 +41,28 @@ impl Container {
     pub fn with_args(args: &[&str]) -> Self {
         need_root();
         static NEXT: AtomicU32 = AtomicU32::new(1);
-        let id = format!("ct-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let dir = tempfile::Builder::new().prefix(&format!("{id}-")).tempdir().expect("/tmp is writable");
+        let id = format!(
+            "ct-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("{id}-"))
+            .tempdir()
+            .expect("/tmp is writable");
         // Users other than root walk through here in the tests of user namespaces.
         crate::shell(&format!("chmod 755 {}", dir.path().display()));
         fill_rootfs(&dir.path().join("bundle/rootfs"));
         let mut config = base_config();
         config["process"]["args"] = json!(args);
-        Self { id, config, view: None, global: Vec::new(), root: dir.path().join("state"), dir }
+        Self {
+            id,
+            config,
+            view: None,
+            global: Vec::new(),
+            root: dir.path().join("state"),
+            dir,
+        }
     }
 
     /// A container that runs the test init with these words.
@@ -101,15 +115,23 @@ impl Container {
 
     /// Appends to a list of the configuration.
     pub fn push(&mut self, pointer: &str, value: Value) -> &mut Self {
-        let list = self.config.pointer_mut(pointer).and_then(Value::as_array_mut);
-        list.unwrap_or_else(|| panic!("{pointer} is a list")).push(value);
+        let list = self
+            .config
+            .pointer_mut(pointer)
+            .and_then(Value::as_array_mut);
+        list.unwrap_or_else(|| panic!("{pointer} is a list"))
+            .push(value);
         self
     }
 
     /// Removes an entry of the configuration.
     pub fn unset(&mut self, pointer: &str) -> &mut Self {
         let (object, name) = pointer.rsplit_once('/').expect("a pointer");
-        let object = self.config.pointer_mut(object).and_then(Value::as_object_mut).expect("an object");
+        let object = self
+            .config
+            .pointer_mut(object)
+            .and_then(Value::as_object_mut)
+            .expect("an object");
         object.remove(name);
         self
     }
@@ -146,7 +168,12 @@ impl Container {
             Some(view) => view.command(runtime()),
             None => Command::new(runtime()),
         };
-        command.arg("--root").arg(&self.root).args(&self.global).args(args).stdin(Stdio::null());
+        command
+            .arg("--root")
+            .arg(&self.root)
+            .args(&self.global)
+            .args(args)
+            .stdin(Stdio::null());
         command
     }
 
@@ -157,7 +184,9 @@ impl Container {
 
     /// Runs the runtime with these arguments and a text on stdin.
     pub fn runtime_with_input<S: AsRef<OsStr>>(&self, args: &[S], input: &str) -> Output {
-        let file = tempfile::Builder::new().tempfile_in(self.dir()).expect("a file");
+        let file = tempfile::Builder::new()
+            .tempfile_in(self.dir())
+            .expect("a file");
         fs::write(file.path(), input).expect("a file");
         let mut command = self.command(args);
         command.stdin(File::open(file.path()).expect("a file"));
@@ -208,7 +237,11 @@ impl Container {
 
     /// Runs a command whose stdout and stderr the container may keep: [`Self::said`] reads on.
     pub fn to_files(&self, command: Command) -> Output {
-        finish_into(command, &self.dir().join("stdout"), &self.dir().join("stderr"))
+        finish_into(
+            command,
+            &self.dir().join("stdout"),
+            &self.dir().join("stderr"),
+        )
     }
 
     /// What the container has written to stdout since create or run.
@@ -219,7 +252,9 @@ impl Container {
     /// Waits until the container has written these words.
     #[track_caller]
     pub fn wait_to_say(&self, words: &str) -> String {
-        eventually(&format!("{} says {words:?}", self.id), || Some(self.said()).filter(|said| said.contains(words)))
+        eventually(&format!("{} says {words:?}", self.id), || {
+            Some(self.said()).filter(|said| said.contains(words))
+        })
     }
 
     /// `start`.
@@ -251,7 +286,10 @@ impl Container {
     /// The status that `state` tells.
     #[track_caller]
     pub fn status(&self) -> String {
-        self.state()["status"].as_str().expect("a status").to_owned()
+        self.state()["status"]
+            .as_str()
+            .expect("a status")
+            .to_owned()
     }
 
     /// The init process's id that `state` tells.
@@ -263,7 +301,9 @@ impl Container {
     /// Waits for a status.
     #[track_caller]
     pub fn wait_for(&self, status: &str) {
-        eventually(&format!("{} is {status}", self.id), || (self.status() == status).then_some(()));
+        eventually(&format!("{} is {status}", self.id), || {
+            (self.status() == status).then_some(())
+        });
     }
 
     /// `kill` with a signal.
@@ -288,9 +328,18 @@ impl Container {
         if state.exists() {
             left.push(format!("state {}", state.display()));
         }
-        left.extend(cgroup_dirs_named(&self.id).iter().map(|dir| format!("cgroup {}", dir.display())));
+        left.extend(
+            cgroup_dirs_named(&self.id)
+                .iter()
+                .map(|dir| format!("cgroup {}", dir.display())),
+        );
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        left.extend(mounts.lines().filter(|line| line.contains(&self.id)).map(|line| format!("mount {line}")));
+        left.extend(
+            mounts
+                .lines()
+                .filter(|line| line.contains(&self.id))
+                .map(|line| format!("mount {line}")),
+        );
         left
     }
 
@@ -323,8 +372,15 @@ impl Drop for Container {
         let left = self.leftovers();
         self.sweep();
         if !thread::panicking() {
-            assert_eq!(output.code, 0, "delete --force succeeds, whatever the container's state: {output:#?}");
-            assert!(left.is_empty(), "{} left behind after delete --force: {left:#?}", self.id);
+            assert_eq!(
+                output.code, 0,
+                "delete --force succeeds, whatever the container's state: {output:#?}"
+            );
+            assert!(
+                left.is_empty(),
+                "{} left behind after delete --force: {left:#?}",
+                self.id
+            );
         }
     }
 }

@@ -39,12 +39,21 @@ impl Engine {
     /// own, and an image `localhost/busybox` made from Debian's busybox-static.
     pub fn new() -> Self {
         need_root();
-        let dir = tempfile::Builder::new().prefix("engine-").tempdir().expect("/tmp is writable");
-        let name = dir.path().file_name().expect("a name").to_string_lossy().into_owned();
+        let dir = tempfile::Builder::new()
+            .prefix("engine-")
+            .tempdir()
+            .expect("/tmp is writable");
+        let name = dir
+            .path()
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
         let etc = dir.path().join("etc");
         let drop_ins = etc.join("containers.conf.d");
         fs::create_dir_all(&drop_ins).expect("a directory");
-        let packaged = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/containers.conf.d/coracle.conf");
+        let packaged = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../packaging/containers.conf.d/coracle.conf");
         fs::copy(packaged, drop_ins.join("coracle.conf")).expect("the packaged drop-in");
         fs::write(drop_ins.join("test.conf"), CONTAINERS_CONF).expect("a file");
         fs::write(etc.join("policy.json"), POLICY).expect("a file");
@@ -53,8 +62,15 @@ impl Engine {
             "mount --bind {} /etc/containers; mount -t tmpfs run /run; mkdir -p /run/lock; ip link set lo up",
             etc.display()
         );
-        let namespaces = View::new(&["--net", "--pid", "--fork", "--kill-child", "--mount-proc"], &change);
-        let engine = Self { name, namespaces, dir };
+        let namespaces = View::new(
+            &["--net", "--pid", "--fork", "--kill-child", "--mount-proc"],
+            &change,
+        );
+        let engine = Self {
+            name,
+            namespaces,
+            dir,
+        };
         engine.make_image();
         engine
     }
@@ -62,9 +78,14 @@ impl Engine {
     fn make_image(&self) {
         let rootfs = self.dir().join("busybox");
         fill_rootfs(&rootfs);
-        fs::write(rootfs.join("Containerfile"), "FROM scratch\nCOPY . /\nCMD [\"sh\"]\n").expect("a file");
+        fs::write(
+            rootfs.join("Containerfile"),
+            "FROM scratch\nCOPY . /\nCMD [\"sh\"]\n",
+        )
+        .expect("a file");
         let rootfs = rootfs.to_string_lossy();
-        self.buildah(&["bud", "--quiet", "--tag", "localhost/busybox", &rootfs]).ok();
+        self.buildah(&["bud", "--quiet", "--tag", "localhost/busybox", &rootfs])
+            .ok();
     }
 
     /// The directory of this test, removed at its end.
@@ -75,11 +96,21 @@ impl Engine {
     /// A command line inside the engine's namespaces.
     pub fn command<S: AsRef<str>>(&self, program: &str, args: &[S]) -> Command {
         let mut command = Command::new("nsenter");
-        for (option, kind) in [("mount", "mnt"), ("net", "net"), ("pid", "pid_for_children")] {
+        for (option, kind) in [
+            ("mount", "mnt"),
+            ("net", "net"),
+            ("pid", "pid_for_children"),
+        ] {
             command.arg(format!("--{option}={}", self.namespaces.namespace(kind)));
         }
-        command.arg("--").arg(program).args(args.iter().map(AsRef::as_ref));
-        command.env_remove("CONTAINERS_CONF").env("HOME", self.dir()).stdin(Stdio::null());
+        command
+            .arg("--")
+            .arg(program)
+            .args(args.iter().map(AsRef::as_ref));
+        command
+            .env_remove("CONTAINERS_CONF")
+            .env("HOME", self.dir())
+            .stdin(Stdio::null());
         command
     }
 
@@ -90,13 +121,21 @@ impl Engine {
 
     fn storage(&self) -> [String; 4] {
         let path = |name: &str| self.dir().join(name).to_string_lossy().into_owned();
-        ["--root".into(), path("storage"), "--runroot".into(), path("run")]
+        [
+            "--root".into(),
+            path("storage"),
+            "--runroot".into(),
+            path("run"),
+        ]
     }
 
     /// The command line of podman with its storage and the runtime under test.
     pub fn podman_command(&self, args: &[&str]) -> Command {
         let mut all = self.storage().to_vec();
-        all.extend(["--tmpdir".into(), self.dir().join("tmp").to_string_lossy().into_owned()]);
+        all.extend([
+            "--tmpdir".into(),
+            self.dir().join("tmp").to_string_lossy().into_owned(),
+        ]);
         all.extend(["--runtime".into(), runtime().to_string_lossy().into_owned()]);
         all.push(args[0].to_owned());
         if matches!(args[0], "run" | "create") {
@@ -144,22 +183,38 @@ impl Drop for Engine {
     fn drop(&mut self) {
         let removed = self.podman(&["rm", "--all", "--force", "--time", "0"]);
         for pid in pids_in_cgroups_named(&self.name) {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid),
+                nix::sys::signal::Signal::SIGKILL,
+            );
         }
         for dir in cgroup_dirs_named(&self.name) {
             let _ = fs::remove_dir(dir);
         }
         if !std::thread::panicking() {
-            assert_eq!(removed.code, 0, "podman removes its containers: {removed:#?}");
+            assert_eq!(
+                removed.code, 0,
+                "podman removes its containers: {removed:#?}"
+            );
         }
     }
 }
 
-/// Waits until an HTTP server answers inside the engine's network, and gives the body.
+/// Waits until an HTTP server answers in the engine's network, or in that of a process there, and gives the body.
 #[track_caller]
-pub fn http_get(engine: &Engine, url: &str) -> String {
-    eventually(&format!("{url} answers"), || {
-        let answer = engine.run("busybox", &["wget", "-q", "-T", "5", "-O", "-", url]);
-        (answer.code == 0).then_some(answer.stdout)
+pub fn http_get(engine: &Engine, pid: Option<i64>, host: &str, port: u16) -> String {
+    let ask = format!(
+        "exec 3<>/dev/tcp/{host}/{port} && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3"
+    );
+    eventually(&format!("{host}:{port} answers"), || {
+        let answer = match pid {
+            Some(pid) => engine.run(
+                "nsenter",
+                &["--net", "--target", &pid.to_string(), "bash", "-c", &ask],
+            ),
+            None => engine.run("bash", &["-c", &ask]),
+        };
+        let (head, body) = answer.stdout.split_once("\r\n\r\n")?;
+        head.contains(" 200 ").then(|| body.to_owned())
     })
 }

@@ -15,18 +15,25 @@ pub fn skip(reason: &str) {
 
 /// Every test needs root.
 pub fn need_root() {
-    assert!(geteuid().is_root(), "the behaviour tests make real containers and need root: run `sudo make test`");
+    assert!(
+        geteuid().is_root(),
+        "the behaviour tests make real containers and need root: run `sudo make test`"
+    );
 }
 
 /// A program is in the path.
 pub fn has_program(name: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
 }
 
 /// This process has the capability with this number.
 pub fn has_capability(number: u32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap_or("0");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:\t"))
+        .unwrap_or("0");
     u64::from_str_radix(line, 16).unwrap_or(0) >> number & 1 == 1
 }
 
@@ -60,9 +67,14 @@ pub fn hierarchy() -> Hierarchy {
 /// A controller can limit containers on this machine: it has a v1 hierarchy, or v2 offers it.
 pub fn has_controller(name: &str) -> bool {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let v1 = mounts.lines().filter_map(|line| line.split_once(" - cgroup ")).any(|(_, tail)| {
-        tail.split(' ').nth(1).is_some_and(|options| options.split(',').any(|option| option == name))
-    });
+    let v1 = mounts
+        .lines()
+        .filter_map(|line| line.split_once(" - cgroup "))
+        .any(|(_, tail)| {
+            tail.split(' ')
+                .nth(1)
+                .is_some_and(|options| options.split(',').any(|option| option == name))
+        });
     let v2 = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
     v1 || v2.split_whitespace().any(|controller| controller == name)
 }
@@ -102,15 +114,23 @@ impl View {
             .expect("util-linux is installed");
         let mut line = String::new();
         let stdout = holder.stdout.take().expect("stdout is a pipe");
-        BufReader::new(stdout).read_line(&mut line).expect("the namespace answers");
-        assert_eq!(line, "ready\n", "a private mount namespace could not be made: {change}");
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .expect("the namespace answers");
+        assert_eq!(
+            line, "ready\n",
+            "a private mount namespace could not be made: {change}"
+        );
         Self { holder }
     }
 
     /// The command that runs `program` in this view.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--mount={}", self.namespace("mnt"))).arg("--").arg(program);
+        command
+            .arg(format!("--mount={}", self.namespace("mnt")))
+            .arg("--")
+            .arg(program);
         command
     }
 

@@ -13,26 +13,42 @@ pub fn runtime() -> &'static Path {
 
 fn find() -> PathBuf {
     if let Some(path) = env::var_os("RUNTIME") {
-        return std::fs::canonicalize(&path).unwrap_or_else(|e| panic!("RUNTIME={}: {e}", path.display()));
+        return std::fs::canonicalize(&path)
+            .unwrap_or_else(|e| panic!("RUNTIME={}: {e}", path.display()));
     }
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace");
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the crate lies in the workspace");
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
     let musl = format!("{}-unknown-linux-musl/release/coracle", env::consts::ARCH);
     let places = [musl.as_str(), "release/coracle", "debug/coracle"];
     places
         .iter()
         .map(|place| target.join(place))
         .find(|path| path.is_file())
-        .unwrap_or_else(|| panic!("no runtime at {}: run `make build`, or set RUNTIME", target.join(musl).display()))
+        .unwrap_or_else(|| {
+            panic!(
+                "no runtime at {}: run `make build`, or set RUNTIME",
+                target.join(musl).display()
+            )
+        })
 }
 
 /// The first word that the runtime says about itself.
 fn name() -> &'static str {
     static NAME: OnceLock<String> = OnceLock::new();
     NAME.get_or_init(|| {
-        let answer = Command::new(runtime()).arg("--version").output().expect("the runtime starts");
+        let answer = Command::new(runtime())
+            .arg("--version")
+            .output()
+            .expect("the runtime starts");
         let answer = String::from_utf8_lossy(&answer.stdout).into_owned();
-        answer.split_whitespace().next().unwrap_or_default().to_owned()
+        answer
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_owned()
     })
 }
 

@@ -29,7 +29,11 @@ impl Terminal {
         let pair = openpty(None, None).expect("a pty");
         let slave = File::from(pair.slave);
         let device = nix::unistd::ttyname(&slave).expect("the pty has a name");
-        let terminal = Self { slave: Some(slave), device, ..Self::of(File::from(pair.master)) };
+        let terminal = Self {
+            slave: Some(slave),
+            device,
+            ..Self::of(File::from(pair.master))
+        };
         terminal.resize(24, 80);
         terminal
     }
@@ -40,10 +44,17 @@ impl Terminal {
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = reader.read(&mut buffer) {
-                sink.lock().expect("no panic").extend_from_slice(&buffer[..count]);
+                sink.lock()
+                    .expect("no panic")
+                    .extend_from_slice(&buffer[..count]);
             }
         });
-        Self { master, slave: None, device: PathBuf::new(), seen }
+        Self {
+            master,
+            slave: None,
+            device: PathBuf::new(),
+            seen,
+        }
     }
 
     /// Starts a command as the session leader at this terminal.
@@ -51,8 +62,16 @@ impl Terminal {
         let slave = self.slave.as_ref().expect("the terminal is a test's own");
         let stdio = || Stdio::from(slave.try_clone().expect("a file"));
         let mut leader = Command::new("setsid");
-        leader.arg("--ctty").arg(command.get_program()).args(command.get_args());
-        leader.stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().expect("util-linux is installed")
+        leader
+            .arg("--ctty")
+            .arg(command.get_program())
+            .args(command.get_args());
+        leader
+            .stdin(stdio())
+            .stdout(stdio())
+            .stderr(stdio())
+            .spawn()
+            .expect("util-linux is installed")
     }
 
     /// Runs a command at this terminal to its end: its exit status.
@@ -63,7 +82,10 @@ impl Terminal {
 
     /// Changes the window's size, as a user does by pulling at its corner.
     pub fn resize(&self, rows: u16, columns: u16) {
-        crate::shell(&format!("stty -F {} rows {rows} cols {columns}", self.device.display()));
+        crate::shell(&format!(
+            "stty -F {} rows {rows} cols {columns}",
+            self.device.display()
+        ));
     }
 
     /// The settings that `stty` tells.
@@ -73,7 +95,9 @@ impl Terminal {
 
     /// Types.
     pub fn type_in(&mut self, keys: &str) {
-        self.master.write_all(keys.as_bytes()).expect("the terminal takes keys");
+        self.master
+            .write_all(keys.as_bytes())
+            .expect("the terminal takes keys");
     }
 
     /// What has appeared so far.
@@ -84,9 +108,10 @@ impl Terminal {
     /// Waits until these words have appeared.
     #[track_caller]
     pub fn wait_to_see(&self, words: &str) -> String {
-        eventually(&format!("the terminal shows {words:?}, not only {:?}", self.seen()), || {
-            Some(self.seen()).filter(|seen| seen.contains(words))
-        })
+        eventually(
+            &format!("the terminal shows {words:?}, not only {:?}", self.seen()),
+            || Some(self.seen()).filter(|seen| seen.contains(words)),
+        )
     }
 }
 
@@ -102,7 +127,10 @@ impl ConsoleSocket {
     /// A socket in a directory.
     pub fn listen(dir: &Path) -> Self {
         let path = dir.join("console.sock");
-        Self { listener: UnixListener::bind(&path).expect("a socket"), path }
+        Self {
+            listener: UnixListener::bind(&path).expect("a socket"),
+            path,
+        }
     }
 
     /// The terminal that was sent, and the text that came with it.
@@ -111,16 +139,29 @@ impl ConsoleSocket {
         let mut text = [0; 256];
         let mut space = nix::cmsg_space!([i32; 4]);
         let mut parts = [IoSliceMut::new(&mut text)];
-        let message = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)
-            .expect("a message");
+        let message = recvmsg::<()>(
+            stream.as_raw_fd(),
+            &mut parts,
+            Some(&mut space),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        )
+        .expect("a message");
         let length = message.bytes;
         let fds: Vec<i32> = message
             .cmsgs()
             .expect("control messages")
-            .filter_map(|part| if let ControlMessageOwned::ScmRights(fds) = part { Some(fds) } else { None })
+            .filter_map(|part| {
+                if let ControlMessageOwned::ScmRights(fds) = part {
+                    Some(fds)
+                } else {
+                    None
+                }
+            })
             .flatten()
             .collect();
-        let &[fd] = fds.as_slice() else { panic!("exactly one descriptor is sent, not {fds:?}") };
+        let &[fd] = fds.as_slice() else {
+            panic!("exactly one descriptor is sent, not {fds:?}")
+        };
         // SAFETY: the descriptor was just received, and nothing else owns it.
         let master = unsafe { OwnedFd::from_raw_fd(fd) };
         let text = String::from_utf8_lossy(&text[..length]).into_owned();

@@ -55,13 +55,27 @@ impl Flag {
     }
 
     /// A flag of another kind.
-    pub(crate) const fn of(kind: Kind, names: &'static [&'static str], usage: &'static str) -> Self {
-        Flag { names, kind, default: "", usage }
+    pub(crate) const fn of(
+        kind: Kind,
+        names: &'static [&'static str],
+        usage: &'static str,
+    ) -> Self {
+        Flag {
+            names,
+            kind,
+            default: "",
+            usage,
+        }
     }
 
     /// The same flag with a value for when it is not given.
     pub(crate) const fn or(self, default: &'static str) -> Self {
-        Flag { names: self.names, kind: self.kind, default, usage: self.usage }
+        Flag {
+            names: self.names,
+            kind: self.kind,
+            default,
+            usage: self.usage,
+        }
     }
 
     /// Checks a value. The error is Go's sentence.
@@ -69,7 +83,11 @@ impl Flag {
         let problem = match &self.kind {
             Kind::Text | Kind::List => None,
             Kind::Switch if boolean(value).is_some() => None,
-            Kind::Switch => return Err(format!("invalid boolean value {value:?} for -{name}: parse error")),
+            Kind::Switch => {
+                return Err(format!(
+                    "invalid boolean value {value:?} for -{name}: parse error"
+                ));
+            }
             Kind::Number(range) | Kind::Numbers(range) => match value.parse() {
                 Ok(number) if range.contains(&number) => None,
                 Ok(_) => Some("value out of range"),
@@ -78,7 +96,11 @@ impl Flag {
             Kind::Size => values::size(value).is_none().then_some("invalid size"),
             Kind::Duration => values::duration(value).is_none().then_some("parse error"),
         };
-        problem.map_or(Ok(()), |problem| Err(format!("invalid value {value:?} for flag -{name}: {problem}")))
+        problem.map_or(Ok(()), |problem| {
+            Err(format!(
+                "invalid value {value:?} for flag -{name}: {problem}"
+            ))
+        })
     }
 }
 
@@ -104,8 +126,17 @@ pub(crate) struct Flags {
 
 impl Flags {
     /// Parses arguments by a table. The error is Go's sentence, as scripts and engines know it.
-    pub(crate) fn parse(table: &'static [Flag], args: Vec<String>, order: Order) -> Result<Self, String> {
-        let mut flags = Flags { table, given: Vec::new(), help: false, args: Vec::new() };
+    pub(crate) fn parse(
+        table: &'static [Flag],
+        args: Vec<String>,
+        order: Order,
+    ) -> Result<Self, String> {
+        let mut flags = Flags {
+            table,
+            given: Vec::new(),
+            help: false,
+            args: Vec::new(),
+        };
         let mut rest = args.into_iter();
         while let Some(arg) = rest.next() {
             let Some(text) = arg.strip_prefix('-').filter(|text| !text.is_empty()) else {
@@ -144,7 +175,9 @@ impl Flags {
         let value = match value {
             Some(value) => value,
             None if flag.kind == Kind::Switch => "true".to_owned(),
-            None => rest.next().ok_or_else(|| format!("flag needs an argument: -{name}"))?,
+            None => rest
+                .next()
+                .ok_or_else(|| format!("flag needs an argument: -{name}"))?,
         };
         flag.check(name, &value)?;
         self.given.push((flag, value));
@@ -178,7 +211,9 @@ impl Flags {
 
     /// All numbers of a flag that can be given several times, in order.
     pub(crate) fn numbers<T: TryFrom<i64>>(&self, name: &str) -> Vec<T> {
-        self.all(name).filter_map(|value| T::try_from(value.parse().ok()?).ok()).collect()
+        self.all(name)
+            .filter_map(|value| T::try_from(value.parse().ok()?).ok())
+            .collect()
     }
 
     /// A number of bytes, -1 for no limit.
@@ -194,11 +229,17 @@ impl Flags {
     fn last(&self, name: &str) -> Option<&str> {
         let flag = self.table.iter().find(|flag| flag.names[0] == name);
         debug_assert!(flag.is_some(), "the table has no flag {name}");
-        self.all(name).last().or_else(|| flag.map(|flag| flag.default).filter(|default| !default.is_empty()))
+        self.all(name).last().or_else(|| {
+            flag.map(|flag| flag.default)
+                .filter(|default| !default.is_empty())
+        })
     }
 
     fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.given.iter().filter(move |(flag, _)| flag.names[0] == name).map(|(_, value)| value.as_str())
+        self.given
+            .iter()
+            .filter(move |(flag, _)| flag.names[0] == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -227,7 +268,11 @@ mod tests {
     ];
 
     fn parse(line: &str, order: Order) -> Result<Flags, String> {
-        Flags::parse(TABLE, line.split_whitespace().map(str::to_owned).collect(), order)
+        Flags::parse(
+            TABLE,
+            line.split_whitespace().map(str::to_owned).collect(),
+            order,
+        )
     }
 
     fn error(line: &str) -> String {
@@ -236,12 +281,35 @@ mod tests {
 
     #[test]
     fn one_dash_is_as_good_as_two_and_values_come_either_way() {
-        for line in ["-bundle /b", "--bundle /b", "-bundle=/b", "--bundle=/b", "-b /b", "-b=/b", "--b=/b"] {
-            assert_eq!(parse(line, Order::Mixed).unwrap().text("bundle"), Some("/b"), "{line}");
+        for line in [
+            "-bundle /b",
+            "--bundle /b",
+            "-bundle=/b",
+            "--bundle=/b",
+            "-b /b",
+            "-b=/b",
+            "--b=/b",
+        ] {
+            assert_eq!(
+                parse(line, Order::Mixed).unwrap().text("bundle"),
+                Some("/b"),
+                "{line}"
+            );
         }
-        assert_eq!(parse("--bundle --force", Order::Mixed).unwrap().text("bundle"), Some("--force"));
-        assert_eq!(parse("--bundle a=b", Order::Mixed).unwrap().text("bundle"), Some("a=b"));
-        assert_eq!(parse("--bundle=", Order::Mixed).unwrap().text("bundle"), None);
+        assert_eq!(
+            parse("--bundle --force", Order::Mixed)
+                .unwrap()
+                .text("bundle"),
+            Some("--force")
+        );
+        assert_eq!(
+            parse("--bundle a=b", Order::Mixed).unwrap().text("bundle"),
+            Some("a=b")
+        );
+        assert_eq!(
+            parse("--bundle=", Order::Mixed).unwrap().text("bundle"),
+            None
+        );
     }
 
     #[test]
@@ -263,7 +331,11 @@ mod tests {
 
     #[test]
     fn the_last_one_counts_and_lists_keep_all() {
-        let flags = parse("--format a --format b -e A=1 --env=B=2 -f --force=false -g 1 -g 2", Order::Mixed).unwrap();
+        let flags = parse(
+            "--format a --format b -e A=1 --env=B=2 -f --force=false -g 1 -g 2",
+            Order::Mixed,
+        )
+        .unwrap();
         assert_eq!(flags.text("format"), Some("b"));
         assert_eq!(flags.list("env"), ["A=1", "B=2"]);
         assert_eq!(flags.numbers::<u32>("gid"), [1, 2]);
@@ -283,8 +355,14 @@ mod tests {
 
     #[test]
     fn negative_numbers_are_values() {
-        assert_eq!(parse("--memory -1", Order::Mixed).unwrap().size("memory"), Some(-1));
-        assert_eq!(parse("--memory=64m", Order::Mixed).unwrap().size("memory"), Some(64 << 20));
+        assert_eq!(
+            parse("--memory -1", Order::Mixed).unwrap().size("memory"),
+            Some(-1)
+        );
+        assert_eq!(
+            parse("--memory=64m", Order::Mixed).unwrap().size("memory"),
+            Some(64 << 20)
+        );
     }
 
     #[test]
@@ -302,11 +380,29 @@ mod tests {
         assert_eq!(error("--bundle"), "flag needs an argument: -bundle");
         assert_eq!(error("---x"), "bad flag syntax: ---x");
         assert_eq!(error("--=x"), "bad flag syntax: --=x");
-        assert_eq!(error("-f=x"), "invalid boolean value \"x\" for -f: parse error");
-        assert_eq!(error("--fds x"), "invalid value \"x\" for flag -fds: parse error");
-        assert_eq!(error("--fds 101"), "invalid value \"101\" for flag -fds: value out of range");
-        assert_eq!(error("-g -1"), "invalid value \"-1\" for flag -g: value out of range");
-        assert_eq!(error("--memory 1x"), "invalid value \"1x\" for flag -memory: invalid size");
-        assert_eq!(error("--interval 5"), "invalid value \"5\" for flag -interval: parse error");
+        assert_eq!(
+            error("-f=x"),
+            "invalid boolean value \"x\" for -f: parse error"
+        );
+        assert_eq!(
+            error("--fds x"),
+            "invalid value \"x\" for flag -fds: parse error"
+        );
+        assert_eq!(
+            error("--fds 101"),
+            "invalid value \"101\" for flag -fds: value out of range"
+        );
+        assert_eq!(
+            error("-g -1"),
+            "invalid value \"-1\" for flag -g: value out of range"
+        );
+        assert_eq!(
+            error("--memory 1x"),
+            "invalid value \"1x\" for flag -memory: invalid size"
+        );
+        assert_eq!(
+            error("--interval 5"),
+            "invalid value \"5\" for flag -interval: parse error"
+        );
     }
 }

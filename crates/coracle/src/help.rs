@@ -1,7 +1,6 @@
 //! `--help` and `--version`, made from the table of commands, laid out as runc's.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 use crate::flags::{Flag, Kind};
 use crate::table::{COMMANDS, Command, GLOBAL};
@@ -21,25 +20,27 @@ bundle is the current directory when \"-b\" is not given.
 /// The version of the runtime specification that is implemented.
 const SPEC_VERSION: &str = "1.3.0";
 
-/// Writes help to standard output. A reader that went away (`coracle --help | head`) is no error.
-pub(crate) fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
-}
-
 /// `coracle --version`.
 pub(crate) fn version() -> String {
     format!("coracle version {}\n", version_lines())
 }
 
 fn version_lines() -> String {
-    format!("{}\ncommit: {}\nspec: {SPEC_VERSION}", env!("CARGO_PKG_VERSION"), env!("CORACLE_COMMIT"))
+    format!(
+        "{}\ncommit: {}\nspec: {SPEC_VERSION}",
+        env!("CARGO_PKG_VERSION"),
+        env!("CORACLE_COMMIT")
+    )
 }
 
 /// `coracle --help`.
 pub(crate) fn global() -> String {
     let commands = COMMANDS.iter().map(|command| {
         let names = std::iter::once(command.name).chain(command.aliases.iter().copied());
-        (names.collect::<Vec<_>>().join(", "), command.summary.to_owned())
+        (
+            names.collect::<Vec<_>>().join(", "),
+            command.summary.to_owned(),
+        )
     });
     format!(
         "NAME:\n   coracle - Open Container Initiative runtime\n\n{ABOUT}\
@@ -55,8 +56,10 @@ pub(crate) fn global() -> String {
 
 /// `coracle COMMAND --help`.
 pub(crate) fn command(command: &Command) -> String {
-    let mut text =
-        format!("NAME:\n   coracle {} - {}\n\nUSAGE:\n   coracle {}", command.name, command.summary, command.name);
+    let mut text = format!(
+        "NAME:\n   coracle {} - {}\n\nUSAGE:\n   coracle {}",
+        command.name, command.summary, command.name
+    );
     if !command.flags.is_empty() {
         text.push_str(" [command options]");
     }
@@ -68,14 +71,22 @@ pub(crate) fn command(command: &Command) -> String {
         }
     }
     if !command.flags.is_empty() {
-        let _ = write!(text, "\nOPTIONS:\n{}", columns(command.flags.iter().map(flag).collect()));
+        let _ = write!(
+            text,
+            "\nOPTIONS:\n{}",
+            columns(command.flags.iter().map(flag).collect())
+        );
     }
     text.replace(" \n", "\n")
 }
 
 /// A flag's two columns: `--bundle value, -b value` and what it is for.
 fn flag(flag: &Flag) -> (String, String) {
-    let value = if flag.kind == Kind::Switch { "" } else { " value" };
+    let value = if flag.kind == Kind::Switch {
+        ""
+    } else {
+        " value"
+    };
     let name = |name: &&str| format!("{}{name}{value}", if name.len() == 1 { "-" } else { "--" });
     let names = flag.names.iter().map(name).collect::<Vec<_>>().join(", ");
     let usage = match (flag.default, &flag.kind) {
@@ -88,7 +99,9 @@ fn flag(flag: &Flag) -> (String, String) {
 
 fn columns(rows: Vec<(String, String)>) -> String {
     let width = rows.iter().map(|(left, _)| left.len()).max().unwrap_or(0);
-    rows.iter().map(|(left, right)| format!("   {left:width$}  {right}\n")).collect()
+    rows.iter()
+        .map(|(left, right)| format!("   {left:width$}  {right}\n"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -100,7 +113,10 @@ mod tests {
         assert!(global().starts_with("NAME:\n   coracle - "));
         for each in COMMANDS {
             let help = command(each);
-            assert!(help.starts_with(&format!("NAME:\n   coracle {} - ", each.name)), "{help}");
+            assert!(
+                help.starts_with(&format!("NAME:\n   coracle {} - ", each.name)),
+                "{help}"
+            );
             assert!(help.lines().all(|line| !line.ends_with(' ')), "{help}");
         }
         assert!(version().starts_with("coracle version "));

@@ -16,6 +16,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use runtime::Context;
 
 use crate::Failure;
 use crate::flags::Flags;
@@ -55,7 +56,11 @@ pub(crate) fn start(globals: &Flags, answers: bool) -> Result<(), Failure> {
         Some("json") => Format::Json,
         Some(other) => return Err(Failure::new(format!("invalid log-format: {other}"))),
     };
-    let level = match globals.text("log-level").map(str::to_ascii_lowercase).as_deref() {
+    let level = match globals
+        .text("log-level")
+        .map(str::to_ascii_lowercase)
+        .as_deref()
+    {
         _ if globals.is_set("debug") => LevelFilter::Debug,
         None | Some("info") => LevelFilter::Info,
         Some("trace") => LevelFilter::Trace,
@@ -67,10 +72,16 @@ pub(crate) fn start(globals: &Flags, answers: bool) -> Result<(), Failure> {
     let open = |path| OpenOptions::new().create(true).append(true).open(path);
     let file = match globals.text("log").filter(|path| *path != "/dev/stderr") {
         None => None,
-        Some(path) => Some(open(path).map_err(|error| Failure::new(format!("open log file {path}: {error}")))?),
+        Some(path) => Some(open(path).with_context(|| format!("open log file {path}"))?),
     };
     let debug = level >= LevelFilter::Debug;
-    let output = OUTPUT.get_or_init(|| Output { file, format, debug, answers, held: Mutex::default() });
+    let output = OUTPUT.get_or_init(|| Output {
+        file,
+        format,
+        debug,
+        answers,
+        held: Mutex::default(),
+    });
     // The only way to fail is a second logger, and this is called once.
     let _ = log::set_logger(output);
     log::set_max_level(level);
@@ -91,11 +102,20 @@ pub(crate) fn failed(message: &str) {
         return;
     };
     output.release(|entry| to_stderr(&entry.text()));
-    let entry = Entry { level: Level::Error, message: message.to_owned(), time: SystemTime::now() };
+    let entry = Entry {
+        level: Level::Error,
+        message: message.to_owned(),
+        time: SystemTime::now(),
+    };
     output.to_file(&entry);
     // Without a file, stderr is the log of an engine that asked for JSON.
     to_stderr(
-        if output.file.is_none() && output.format == Format::Json { entry.json() } else { entry.message }.as_str(),
+        if output.file.is_none() && output.format == Format::Json {
+            entry.json()
+        } else {
+            entry.message
+        }
+        .as_str(),
     );
 }
 
@@ -108,7 +128,11 @@ impl Log for Output {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let entry = Entry { level: record.level(), message: record.args().to_string(), time: SystemTime::now() };
+        let entry = Entry {
+            level: record.level(),
+            message: record.args().to_string(),
+            time: SystemTime::now(),
+        };
         if self.file.is_none() {
             if self.debug || !self.answers {
                 to_stderr(&self.line(&entry));
@@ -157,13 +181,21 @@ impl Entry {
     /// As logrus writes text.
     fn text(&self) -> String {
         let level = level_name(self.level);
-        format!("time=\"{}\" level={level} msg={:?}", rfc3339(self.time), self.message)
+        format!(
+            "time=\"{}\" level={level} msg={:?}",
+            rfc3339(self.time),
+            self.message
+        )
     }
 
     /// As logrus writes JSON.
     fn json(&self) -> String {
         let message = serde_json::Value::from(self.message.as_str());
-        format!(r#"{{"level":"{}","msg":{message},"time":"{}"}}"#, level_name(self.level), rfc3339(self.time))
+        format!(
+            r#"{{"level":"{}","msg":{message},"time":"{}"}}"#,
+            level_name(self.level),
+            rfc3339(self.time)
+        )
     }
 }
 
@@ -179,11 +211,16 @@ fn level_name(level: Level) -> &'static str {
 
 /// RFC 3339 in UTC, to the second.
 fn rfc3339(time: SystemTime) -> String {
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let seconds = time
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
     let (year, month, day) = civil(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
     let mut text = String::with_capacity(20);
-    let _ = write!(text, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z");
+    let _ = write!(
+        text,
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"
+    );
     text
 }
 
@@ -198,7 +235,11 @@ fn civil(day: u64) -> (u64, u64, u64) {
     let month = (5 * day + 2) / 153;
     let day_of_month = day - (153 * month + 2) / 5 + 1;
     let year = era * 400 + year + u64::from(month >= 10);
-    (year, if month < 10 { month + 3 } else { month - 9 }, day_of_month)
+    (
+        year,
+        if month < 10 { month + 3 } else { month - 9 },
+        day_of_month,
+    )
 }
 
 #[cfg(test)]
@@ -208,7 +249,11 @@ mod tests {
     use super::*;
 
     fn entry(message: &str, seconds: u64) -> Entry {
-        Entry { level: Level::Warn, message: message.into(), time: UNIX_EPOCH + Duration::from_secs(seconds) }
+        Entry {
+            level: Level::Warn,
+            message: message.into(),
+            time: UNIX_EPOCH + Duration::from_secs(seconds),
+        }
     }
 
     #[test]
@@ -228,19 +273,39 @@ mod tests {
     #[test]
     fn lines_look_like_logruses() {
         let entry = entry("say \"no\"\nplease", 0);
-        assert_eq!(entry.text(), r#"time="1970-01-01T00:00:00Z" level=warning msg="say \"no\"\nplease""#);
-        assert_eq!(entry.json(), r#"{"level":"warning","msg":"say \"no\"\nplease","time":"1970-01-01T00:00:00Z"}"#);
+        assert_eq!(
+            entry.text(),
+            r#"time="1970-01-01T00:00:00Z" level=warning msg="say \"no\"\nplease""#
+        );
+        assert_eq!(
+            entry.json(),
+            r#"{"level":"warning","msg":"say \"no\"\nplease","time":"1970-01-01T00:00:00Z"}"#
+        );
     }
 
     fn output(format: Format, debug: bool) -> (Output, std::path::PathBuf) {
         let unique = format!("coracle-log-{}-{format:?}-{debug}", std::process::id());
         let path = std::env::temp_dir().join(unique);
         let file = Some(File::create(&path).unwrap());
-        (Output { file, format, debug, answers: false, held: Mutex::default() }, path)
+        (
+            Output {
+                file,
+                format,
+                debug,
+                answers: false,
+                held: Mutex::default(),
+            },
+            path,
+        )
     }
 
     fn warn(output: &Output) {
-        output.log(&Record::builder().level(Level::Warn).args(format_args!("careful")).build());
+        output.log(
+            &Record::builder()
+                .level(Level::Warn)
+                .args(format_args!("careful"))
+                .build(),
+        );
     }
 
     fn written(path: &std::path::Path) -> usize {

@@ -26,7 +26,10 @@ struct Failure {
 
 impl Failure {
     fn new(message: impl Into<String>) -> Self {
-        Failure { message: message.into(), status: 1 }
+        Failure {
+            message: message.into(),
+            status: 1,
+        }
     }
 }
 
@@ -56,58 +59,78 @@ fn main() {
 /// From the arguments to one command.
 fn run() -> Outcome {
     let args = arguments()?;
-    let globals = match Flags::parse(table::GLOBAL, args, Order::FlagsFirst) {
-        Ok(globals) => globals,
-        Err(message) => {
-            help::print(&format!("Incorrect Usage. {message}\n\n{}", help::global()));
-            return Err(Failure::new(message));
-        }
-    };
-    let Some((name, args)) = globals.args.split_first().filter(|_| !globals.is_set("help")) else {
-        help::print(&if globals.is_set("version") && !globals.is_set("help") {
-            help::version()
-        } else {
-            help::global()
-        });
-        return Ok(0);
-    };
-    if globals.is_set("version") {
-        help::print(&help::version());
-        return Ok(0);
+    let globals = Flags::parse(table::GLOBAL, args, Order::FlagsFirst)
+        .map_err(|message| incorrect_usage(&format!(". {message}"), &help::global(), message))?;
+    let wants_help = globals.is_set("help");
+    if globals.is_set("version") && !wants_help {
+        return show(&help::version());
     }
+    let Some((name, args)) = globals.args.split_first().filter(|_| !wants_help) else {
+        return show(&help::global());
+    };
     let command = table::command(name);
     logging::start(&globals, command.is_some_and(|command| command.answers))?;
     let command = command.ok_or_else(|| no_such_command(name))?;
     let Some(flags) = command_flags(command, args.to_vec())? else {
-        help::print(&help::command(command));
-        return Ok(0);
+        return show(&help::command(command));
     };
-    (command.run)(&commands::Invocation { globals: &globals, flags: &flags })
+    (command.run)(&commands::Invocation {
+        globals: &globals,
+        flags: &flags,
+    })
 }
 
 /// The flags and arguments of a command, or `None` when its help is asked for.
 fn command_flags(command: &'static Command, args: Vec<String>) -> Result<Option<Flags>, Failure> {
     let flags = Flags::parse(command.flags, args, command.order).map_err(|message| {
-        help::print(&format!("Incorrect Usage: {message}\n\n{}", help::command(command)));
-        Failure::new(message)
+        incorrect_usage(&format!(": {message}"), &help::command(command), message)
     })?;
     if flags.help {
         return Ok(None);
     }
     command.arity.check(flags.args.len()).map_err(|wanted| {
-        help::print(&format!("Incorrect Usage.\n\n{}", help::command(command)));
-        Failure::new(format!("coracle: \"{}\" requires {wanted}", command.name))
+        let message = format!("coracle: \"{}\" requires {wanted}", command.name);
+        incorrect_usage(".", &help::command(command), message)
     })?;
     Ok(Some(flags))
 }
 
+/// As with runc, what is wrong and the help go to standard output; the error itself goes where errors go.
+fn incorrect_usage(what: &str, help: &str, message: String) -> Failure {
+    let _ = print(&format!("Incorrect Usage{what}\n\n{help}"));
+    Failure::new(message)
+}
+
 fn no_such_command(name: &str) -> Failure {
-    Failure { message: format!("No help topic for '{name}'"), status: 3 }
+    Failure {
+        message: format!("No help topic for '{name}'"),
+        status: 3,
+    }
 }
 
 fn arguments() -> Result<Vec<String>, Failure> {
     let text = |arg: std::ffi::OsString| {
-        arg.into_string().map_err(|arg| Failure::new(format!("argument {arg:?} is not valid UTF-8")))
+        arg.into_string()
+            .map_err(|arg| Failure::new(format!("argument {arg:?} is not valid UTF-8")))
     };
     std::env::args_os().skip(1).map(text).collect()
+}
+
+/// Help that was asked for. A reader that went away (`coracle --help | head`) is no error.
+fn show(text: &str) -> Outcome {
+    let _ = print(text);
+    Ok(0)
+}
+
+/// Writes to standard output at once; the standard library would hold the end of a text without a newline back.
+fn print(text: &str) -> nix::Result<()> {
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        match nix::unistd::write(std::io::stdout(), rest) {
+            Ok(count) => rest = &rest[count..],
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }

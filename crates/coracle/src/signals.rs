@@ -18,7 +18,9 @@ pub(crate) fn parse(text: &str) -> Result<i32, String> {
             named(name.strip_prefix("SIG").unwrap_or(&name))
         }
     };
-    number.filter(|number| (0..=RTMAX).contains(number)).ok_or_else(|| format!("unknown signal {text:?}"))
+    number
+        .filter(|number| (0..=RTMAX).contains(number))
+        .ok_or_else(|| format!("unknown signal {text:?}"))
 }
 
 fn named(name: &str) -> Option<i32> {
@@ -28,10 +30,14 @@ fn named(name: &str) -> Option<i32> {
         None => text.is_empty().then_some(0),
     };
     if let Some(rest) = name.strip_prefix("RTMIN") {
-        return RTMIN.checked_add(offset(rest, '+')?).filter(|number| *number <= RTMAX);
+        return RTMIN
+            .checked_add(offset(rest, '+')?)
+            .filter(|number| *number <= RTMAX);
     }
     if let Some(rest) = name.strip_prefix("RTMAX") {
-        return RTMAX.checked_sub(offset(rest, '-')?).filter(|number| *number >= RTMIN);
+        return RTMAX
+            .checked_sub(offset(rest, '-')?)
+            .filter(|number| *number >= RTMIN);
     }
     let name = match name {
         "CLD" => "CHLD",
@@ -39,7 +45,9 @@ fn named(name: &str) -> Option<i32> {
         "POLL" => "IO",
         name => name,
     };
-    Signal::from_str(&format!("SIG{name}")).ok().map(|signal| signal as i32)
+    Signal::from_str(&format!("SIG{name}"))
+        .ok()
+        .map(|signal| signal as i32)
 }
 
 #[cfg(test)]
@@ -69,8 +77,24 @@ mod tests {
 
     #[test]
     fn others_are_refused_in_runcs_words() {
-        for text in ["", "FOO", "SIG", "SIGSIGKILL", "-9", "65", "RTMIN+31", "RTMIN-1", "RTMIN++1", "RTMAX+1", "9x"] {
-            assert_eq!(parse(text), Err(format!("unknown signal {text:?}")), "{text}");
+        for text in [
+            "",
+            "FOO",
+            "SIG",
+            "SIGSIGKILL",
+            "-9",
+            "65",
+            "RTMIN+31",
+            "RTMIN-1",
+            "RTMIN++1",
+            "RTMAX+1",
+            "9x",
+        ] {
+            assert_eq!(
+                parse(text),
+                Err(format!("unknown signal {text:?}")),
+                "{text}"
+            );
         }
     }
 }

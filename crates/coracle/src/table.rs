@@ -35,11 +35,15 @@ impl Arity {
     /// The error is the end of runc's sentence.
     pub(crate) fn check(self, count: usize) -> Result<(), String> {
         match self {
-            Arity::Exactly(wanted) if count != wanted => Err(format!("exactly {wanted} argument(s)")),
+            Arity::Exactly(wanted) if count != wanted => {
+                Err(format!("exactly {wanted} argument(s)"))
+            }
             Arity::AtLeast(least) | Arity::Between(least, _) if count < least => {
                 Err(format!("a minimum of {least} argument(s)"))
             }
-            Arity::Between(_, most) if count > most => Err(format!("a maximum of {most} argument(s)")),
+            Arity::Between(_, most) if count > most => {
+                Err(format!("a maximum of {most} argument(s)"))
+            }
             _ => Ok(()),
         }
     }
@@ -47,7 +51,9 @@ impl Arity {
 
 /// Finds a command by its name or alias.
 pub(crate) fn command(name: &str) -> Option<&'static Command> {
-    COMMANDS.iter().find(|command| command.name == name || command.aliases.contains(&name))
+    COMMANDS
+        .iter()
+        .find(|command| command.name == name || command.aliases.contains(&name))
 }
 
 /// Numbers from nothing up.
@@ -60,10 +66,20 @@ const FDS: RangeInclusive<i64> = 0..=i32::MAX as i64 - 3;
 
 /// The flags that stand before the command.
 pub(crate) const GLOBAL: &[Flag] = &[
-    Flag::switch(&["debug"], "log everything that is done, also on standard error"),
-    Flag::text(&["log"], "append the log to this file (default is standard error)"),
+    Flag::switch(
+        &["debug"],
+        "log everything that is done, also on standard error",
+    ),
+    Flag::text(
+        &["log"],
+        "append the log to this file (default is standard error)",
+    ),
     Flag::text(&["log-format"], "format of the log: text or json").or("text"),
-    Flag::text(&["log-level"], "what is logged: error, warning, info or debug").or("info"),
+    Flag::text(
+        &["log-level"],
+        "what is logged: error, warning, info or debug",
+    )
+    .or("info"),
     Flag::text(
         &["root"],
         "directory for the state of containers, best on a tmpfs (default: /run/coracle, or $XDG_RUNTIME_DIR/coracle when not root)",
@@ -72,23 +88,45 @@ pub(crate) const GLOBAL: &[Flag] = &[
         &["systemd-cgroup"],
         "let systemd make the cgroups; cgroupsPath then is \"slice:prefix:name\", as in \"system.slice:coracle:434234\"",
     ),
-    Flag::text(&["cgroup-manager"], "who makes the cgroups: cgroupfs, systemd or disabled (default: cgroupfs)"),
-    Flag::text(&["rootless"], "go on when cgroups may not be made: true, false or auto").or("auto"),
+    Flag::text(
+        &["cgroup-manager"],
+        "who makes the cgroups: cgroupfs, systemd or disabled (default: cgroupfs)",
+    ),
+    Flag::text(
+        &["rootless"],
+        "go on when cgroups may not be made: true, false or auto",
+    )
+    .or("auto"),
     Flag::switch(&["help", "h"], "show help"),
     Flag::switch(&["version", "v"], "print the version"),
 ];
 
 // Flags that several commands share.
-const BUNDLE: Flag = Flag::text(&["bundle", "b"], "directory of the bundle (default: the current directory)");
-const CONFIG: Flag = Flag::text(&["config", "f"], "configuration to use instead of the bundle's config.json");
-const CONSOLE_SOCKET: Flag =
-    Flag::text(&["console-socket"], "unix socket that receives a descriptor of the terminal's master end");
-const PIDFD_SOCKET: Flag = Flag::text(&["pidfd-socket"], "unix socket that receives a pidfd of the process");
+const BUNDLE: Flag = Flag::text(
+    &["bundle", "b"],
+    "directory of the bundle (default: the current directory)",
+);
+const CONFIG: Flag = Flag::text(
+    &["config", "f"],
+    "configuration to use instead of the bundle's config.json",
+);
+const CONSOLE_SOCKET: Flag = Flag::text(
+    &["console-socket"],
+    "unix socket that receives a descriptor of the terminal's master end",
+);
+const PIDFD_SOCKET: Flag = Flag::text(
+    &["pidfd-socket"],
+    "unix socket that receives a pidfd of the process",
+);
 const PID_FILE: Flag = Flag::text(&["pid-file"], "file to write the process id to");
-const NO_PIVOT: Flag =
-    Flag::switch(&["no-pivot"], "do not use pivot_root(2); needed when the root filesystem is on a ramdisk");
-const NO_NEW_KEYRING: Flag =
-    Flag::switch(&["no-new-keyring"], "keep the caller's session keyring instead of making one for the container");
+const NO_PIVOT: Flag = Flag::switch(
+    &["no-pivot"],
+    "do not use pivot_root(2); needed when the root filesystem is on a ramdisk",
+);
+const NO_NEW_KEYRING: Flag = Flag::switch(
+    &["no-new-keyring"],
+    "keep the caller's session keyring instead of making one for the container",
+);
 const PRESERVE_FDS: Flag = Flag::of(
     Kind::Number(FDS),
     &["preserve-fds"],
@@ -97,26 +135,47 @@ const PRESERVE_FDS: Flag = Flag::of(
 .or("0");
 const DETACH: Flag = Flag::switch(&["detach", "d"], "do not wait for the process");
 const FORMAT: Flag = Flag::text(&["format", "f"], "table or json").or("table");
-const REGEX: Flag =
-    Flag::switch(&["regex", "r"], "the id is a regular expression: every container with a matching id is meant");
+const REGEX: Flag = Flag::switch(
+    &["regex", "r"],
+    "the id is a regular expression: every container with a matching id is meant",
+);
 
 const ID: &str = "<container-id>";
 
 /// Every command, in the order of the help.
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
-        flags: &[BUNDLE, CONFIG, CONSOLE_SOCKET, PIDFD_SOCKET, PID_FILE, NO_PIVOT, NO_NEW_KEYRING, PRESERVE_FDS],
+        flags: &[
+            BUNDLE,
+            CONFIG,
+            CONSOLE_SOCKET,
+            PIDFD_SOCKET,
+            PID_FILE,
+            NO_PIVOT,
+            NO_NEW_KEYRING,
+            PRESERVE_FDS,
+        ],
         description: "\
 Makes a container from a bundle. Its process is ready and waits for \"coracle start\".
 What it runs is \"args\" in the bundle's config.json; see \"coracle spec --help\".",
         ..Command::of("create", "create a container", commands::create)
     },
     Command {
-        flags: &[Flag::switch(&["force", "f"], "kill the container first when it is still running"), REGEX],
+        flags: &[
+            Flag::switch(
+                &["force", "f"],
+                "kill the container first when it is still running",
+            ),
+            REGEX,
+        ],
         description: "\
 Releases everything that a stopped container still holds. A created container that
 was never started is killed. With --force a missing container is no error.",
-        ..Command::of("delete", "delete a container and what it holds", commands::delete)
+        ..Command::of(
+            "delete",
+            "delete a container and what it holds",
+            commands::delete,
+        )
     },
     Command {
         flags: &[
@@ -126,7 +185,11 @@ was never started is killed. With --force a missing container is no error.",
         description: "\
 Prints one JSON object per line: statistics at each interval, and a message
 whenever the kernel kills a process of the container for want of memory.",
-        ..Command::of("events", "show statistics and out-of-memory events of a container", commands::events)
+        ..Command::of(
+            "events",
+            "show statistics and out-of-memory events of a container",
+            commands::events,
+        )
     },
     Command {
         args: "<container-id> <command> [arguments...]  || --process process.json <container-id>",
@@ -136,44 +199,78 @@ whenever the kernel kills a process of the container for want of memory.",
             CONSOLE_SOCKET,
             PIDFD_SOCKET,
             Flag::text(&["cwd"], "working directory inside the container"),
-            Flag::list(&["env", "e"], "add NAME=value to the environment; can be repeated"),
+            Flag::list(
+                &["env", "e"],
+                "add NAME=value to the environment; can be repeated",
+            ),
             Flag::switch(&["tty", "t"], "give the process a terminal"),
             Flag::text(&["user", "u"], "run as uid[:gid]"),
-            Flag::of(Kind::Numbers(IDS), &["additional-gids", "g"], "add a group id; can be repeated"),
-            Flag::text(&["process", "p"], "take the whole process from a process.json"),
+            Flag::of(
+                Kind::Numbers(IDS),
+                &["additional-gids", "g"],
+                "add a group id; can be repeated",
+            ),
+            Flag::text(
+                &["process", "p"],
+                "take the whole process from a process.json",
+            ),
             DETACH,
             PID_FILE,
             Flag::text(&["process-label"], "SELinux label of the process"),
             Flag::text(&["apparmor"], "AppArmor profile of the process"),
-            Flag::switch(&["no-new-privs"], "keep the process from gaining privileges"),
+            Flag::switch(
+                &["no-new-privs"],
+                "keep the process from gaining privileges",
+            ),
             Flag::list(&["cap", "c"], "add a capability; can be repeated"),
             PRESERVE_FDS,
-            Flag::list(&["cgroup"], "run in a sub-cgroup of the container: [controller,..:]path; can be repeated"),
-            Flag::switch(&["ignore-paused"], "allow it in a paused container; the process runs when that is resumed"),
+            Flag::list(
+                &["cgroup"],
+                "run in a sub-cgroup of the container: [controller,..:]path; can be repeated",
+            ),
+            Flag::switch(
+                &["ignore-paused"],
+                "allow it in a paused container; the process runs when that is resumed",
+            ),
         ],
         description: "\
 Flags stand before the container's id: what follows it belongs to the command. A list
 of the processes in the container, when it has ps:
 
        # coracle exec <container-id> ps",
-        ..Command::of("exec", "run one more process in a container", commands::exec)
+        ..Command::of(
+            "exec",
+            "run one more process in a container",
+            commands::exec,
+        )
     },
     Command {
         args: "",
         arity: Arity::Exactly(0),
         answers: true,
         description: "Prints a JSON document as the runtime specification's features.md describes it.",
-        ..Command::of("features", "show what this runtime implements", commands::features)
+        ..Command::of(
+            "features",
+            "show what this runtime implements",
+            commands::features,
+        )
     },
     Command {
         args: "<container-id> [signal]",
         arity: Arity::Between(1, 2),
-        flags: &[Flag::switch(&["all", "a"], "send it to every process in the container"), REGEX],
+        flags: &[
+            Flag::switch(&["all", "a"], "send it to every process in the container"),
+            REGEX,
+        ],
         description: "\
 The signal is a number or a name with or without SIG (default: SIGTERM):
 
        # coracle kill ubuntu01 KILL",
-        ..Command::of("kill", "send a signal to a container's first process", commands::kill)
+        ..Command::of(
+            "kill",
+            "send a signal to a container's first process",
+            commands::kill,
+        )
     },
     Command {
         args: "",
@@ -185,7 +282,11 @@ The signal is a number or a name with or without SIG (default: SIGTERM):
     },
     Command {
         description: "Freezes all processes of a container until \"coracle resume\".",
-        ..Command::of("pause", "pause all processes in a container", commands::pause)
+        ..Command::of(
+            "pause",
+            "pause all processes in a container",
+            commands::pause,
+        )
     },
     Command {
         args: "<container-id> [ps options]",
@@ -200,7 +301,11 @@ which only the lines of this container's processes are shown.",
     },
     Command {
         description: "Thaws what \"coracle pause\" froze.",
-        ..Command::of("resume", "resume all processes in a paused container", commands::resume)
+        ..Command::of(
+            "resume",
+            "resume all processes in a paused container",
+            commands::resume,
+        )
     },
     Command {
         flags: &[
@@ -211,7 +316,10 @@ which only the lines of this container's processes are shown.",
             DETACH,
             Flag::switch(&["keep"], "do not delete the container when it has ended"),
             PID_FILE,
-            Flag::switch(&["no-subreaper"], "do not adopt and reap processes that the container leaves behind"),
+            Flag::switch(
+                &["no-subreaper"],
+                "do not adopt and reap processes that the container leaves behind",
+            ),
             NO_PIVOT,
             NO_NEW_KEYRING,
             PRESERVE_FDS,
@@ -224,7 +332,13 @@ What it runs is \"args\" in the bundle's config.json; see \"coracle spec --help\
     Command {
         args: "",
         arity: Arity::Exactly(0),
-        flags: &[BUNDLE, Flag::switch(&["rootless"], "write one for a container of a user who is not root")],
+        flags: &[
+            BUNDLE,
+            Flag::switch(
+                &["rootless"],
+                "write one for a container of a user who is not root",
+            ),
+        ],
         description: "\
 Writes a config.json to start from; it runs a shell in the directory \"rootfs\". From
 there to a running container:
@@ -251,49 +365,107 @@ there to a running container:
                 &["resources", "r"],
                 "file with the resources to change, '-' for standard input; the flags below are then not read",
             ),
-            Flag::of(Kind::Number(0..=1000), &["blkio-weight"], "block I/O weight, from 10 to 1000"),
+            Flag::of(
+                Kind::Number(0..=1000),
+                &["blkio-weight"],
+                "block I/O weight, from 10 to 1000",
+            ),
             Flag::of(
                 Kind::Number(COUNT),
                 &["cpu-period"],
                 "CPU period of the quota, in microseconds; 0 for the default",
             ),
-            Flag::of(Kind::Number(ANY), &["cpu-quota"], "CPU time in each period, in microseconds; -1 for no limit"),
+            Flag::of(
+                Kind::Number(ANY),
+                &["cpu-quota"],
+                "CPU time in each period, in microseconds; -1 for no limit",
+            ),
             Flag::of(
                 Kind::Number(COUNT),
                 &["cpu-burst"],
                 "CPU time that may be saved for later periods, in microseconds",
             ),
-            Flag::of(Kind::Number(COUNT), &["cpu-share"], "share of the CPU relative to other containers"),
-            Flag::of(Kind::Number(COUNT), &["cpu-rt-period"], "period of the real-time limit, in microseconds"),
-            Flag::of(Kind::Number(ANY), &["cpu-rt-runtime"], "real-time CPU time in each period, in microseconds"),
+            Flag::of(
+                Kind::Number(COUNT),
+                &["cpu-share"],
+                "share of the CPU relative to other containers",
+            ),
+            Flag::of(
+                Kind::Number(COUNT),
+                &["cpu-rt-period"],
+                "period of the real-time limit, in microseconds",
+            ),
+            Flag::of(
+                Kind::Number(ANY),
+                &["cpu-rt-runtime"],
+                "real-time CPU time in each period, in microseconds",
+            ),
             Flag::text(&["cpuset-cpus"], "CPUs to use, as 0-2,4"),
             Flag::text(&["cpuset-mems"], "memory nodes to use"),
-            Flag::of(Kind::Size, &["memory"], "memory limit in bytes, or with k, m, g; -1 for no limit"),
-            Flag::of(Kind::Number(0..=1), &["cpu-idle"], "1 runs the container only when nothing else wants the CPU"),
-            Flag::of(Kind::Size, &["memory-reservation"], "memory that is reclaimed last, in bytes"),
-            Flag::of(Kind::Size, &["memory-swap"], "memory and swap together, in bytes; -1 for no limit"),
-            Flag::of(Kind::Number(ANY), &["pids-limit"], "highest number of processes; -1 for no limit"),
-            Flag::text(&["l3-cache-schema"], "schema of Intel RDT/CAT for the level 3 cache"),
-            Flag::text(&["mem-bw-schema"], "schema of Intel RDT/MBA for the memory bandwidth"),
+            Flag::of(
+                Kind::Size,
+                &["memory"],
+                "memory limit in bytes, or with k, m, g; -1 for no limit",
+            ),
+            Flag::of(
+                Kind::Number(0..=1),
+                &["cpu-idle"],
+                "1 runs the container only when nothing else wants the CPU",
+            ),
+            Flag::of(
+                Kind::Size,
+                &["memory-reservation"],
+                "memory that is reclaimed last, in bytes",
+            ),
+            Flag::of(
+                Kind::Size,
+                &["memory-swap"],
+                "memory and swap together, in bytes; -1 for no limit",
+            ),
+            Flag::of(
+                Kind::Number(ANY),
+                &["pids-limit"],
+                "highest number of processes; -1 for no limit",
+            ),
+            Flag::text(
+                &["l3-cache-schema"],
+                "schema of Intel RDT/CAT for the level 3 cache",
+            ),
+            Flag::text(
+                &["mem-bw-schema"],
+                "schema of Intel RDT/MBA for the memory bandwidth",
+            ),
         ],
         description: "\
 Changes resource limits. What is not given stays as it is; devices are never touched.
 A file for --resources has the form of \"linux.resources\" in config.json:
 
        { \"memory\": { \"limit\": 67108864 }, \"cpu\": { \"quota\": 50000, \"period\": 100000 } }",
-        ..Command::of("update", "change the resource limits of a container", commands::update)
+        ..Command::of(
+            "update",
+            "change the resource limits of a container",
+            commands::update,
+        )
     },
     Command {
         aliases: &["h"],
         args: "[command]",
         arity: Arity::Between(0, 1),
-        ..Command::of("help", "show a list of commands, or help for one command", commands::help)
+        ..Command::of(
+            "help",
+            "show a list of commands, or help for one command",
+            commands::help,
+        )
     },
 ];
 
 impl Command {
     /// The common case: one container's id, and flags on either side of it.
-    const fn of(name: &'static str, summary: &'static str, run: fn(&Invocation<'_>) -> Outcome) -> Self {
+    const fn of(
+        name: &'static str,
+        summary: &'static str,
+        run: fn(&Invocation<'_>) -> Outcome,
+    ) -> Self {
         Command {
             name,
             aliases: &[],
@@ -318,11 +490,17 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let names = COMMANDS.iter().flat_map(|command| command.aliases.iter().chain([&command.name]));
+        let names = COMMANDS
+            .iter()
+            .flat_map(|command| command.aliases.iter().chain([&command.name]));
         assert_eq!(names.clone().count(), names.collect::<BTreeSet<_>>().len());
         for flags in COMMANDS.iter().map(|command| command.flags).chain([GLOBAL]) {
             let names = flags.iter().flat_map(|flag| flag.names);
-            assert_eq!(names.clone().count(), names.collect::<BTreeSet<_>>().len(), "{flags:?}");
+            assert_eq!(
+                names.clone().count(),
+                names.collect::<BTreeSet<_>>().len(),
+                "{flags:?}"
+            );
         }
     }
 
@@ -339,15 +517,29 @@ mod tests {
 
     #[test]
     fn commands_of_another_command_line_take_their_flags_first() {
-        let first = COMMANDS.iter().filter(|command| command.order == Order::FlagsFirst);
-        assert_eq!(first.map(|command| command.name).collect::<Vec<_>>(), ["exec", "ps"]);
+        let first = COMMANDS
+            .iter()
+            .filter(|command| command.order == Order::FlagsFirst);
+        assert_eq!(
+            first.map(|command| command.name).collect::<Vec<_>>(),
+            ["exec", "ps"]
+        );
     }
 
     #[test]
     fn wrong_counts_are_told_in_runcs_words() {
         assert_eq!(Arity::Exactly(1).check(1), Ok(()));
-        assert_eq!(Arity::Exactly(1).check(2), Err("exactly 1 argument(s)".into()));
-        assert_eq!(Arity::AtLeast(1).check(0), Err("a minimum of 1 argument(s)".into()));
-        assert_eq!(Arity::Between(1, 2).check(3), Err("a maximum of 2 argument(s)".into()));
+        assert_eq!(
+            Arity::Exactly(1).check(2),
+            Err("exactly 1 argument(s)".into())
+        );
+        assert_eq!(
+            Arity::AtLeast(1).check(0),
+            Err("a minimum of 1 argument(s)".into())
+        );
+        assert_eq!(
+            Arity::Between(1, 2).check(3),
+            Err("a maximum of 2 argument(s)".into())
+        );
     }
 }

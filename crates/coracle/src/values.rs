@@ -7,11 +7,17 @@ pub(crate) fn size(text: &str) -> Option<i64> {
     if text == "-1" {
         return Some(-1);
     }
-    let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let unit_at = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
     let unit = unit.strip_prefix(' ').unwrap_or(unit).to_ascii_lowercase();
     let unit = unit.strip_suffix('b').unwrap_or(&unit);
-    let unit = if unit.len() == 2 { unit.strip_suffix('i')? } else { unit };
+    let unit = if unit.len() == 2 {
+        unit.strip_suffix('i')?
+    } else {
+        unit
+    };
     let factor = match unit {
         "" => 1,
         "k" => 1_i64 << 10,
@@ -23,7 +29,11 @@ pub(crate) fn size(text: &str) -> Option<i64> {
     };
     if let Some((whole, fraction)) = number.split_once('.') {
         let part = parts_of(factor as u64, fraction)? as i64;
-        return whole.parse::<i64>().ok()?.checked_mul(factor)?.checked_add(part);
+        return whole
+            .parse::<i64>()
+            .ok()?
+            .checked_mul(factor)?
+            .checked_add(part);
     }
     number.parse::<i64>().ok()?.checked_mul(factor)
 }
@@ -38,7 +48,11 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     let mut nanoseconds = 0_u64;
     while !rest.is_empty() {
         let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?);
-        let (unit, after) = after.split_at(after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len()));
+        let (unit, after) = after.split_at(
+            after
+                .find(|c: char| c.is_ascii_digit() || c == '.')
+                .unwrap_or(after.len()),
+        );
         let factor = match unit {
             "ns" => 1,
             "us" | "µs" | "μs" => 1_000,
@@ -52,8 +66,14 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
             return None;
         }
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        let whole = if whole.is_empty() { 0 } else { whole.parse::<u64>().ok()? };
-        nanoseconds = nanoseconds.checked_add(whole.checked_mul(factor)?)?.checked_add(parts_of(factor, fraction)?)?;
+        let whole = if whole.is_empty() {
+            0
+        } else {
+            whole.parse::<u64>().ok()?
+        };
+        nanoseconds = nanoseconds
+            .checked_add(whole.checked_mul(factor)?)?
+            .checked_add(parts_of(factor, fraction)?)?;
         rest = after;
     }
     (!text.is_empty()).then(|| Duration::from_nanos(nanoseconds))
@@ -128,9 +148,15 @@ mod tests {
             ("3µs", 3_000),
             ("7ns", 7),
         ] {
-            assert_eq!(duration(text), Some(Duration::from_nanos(nanoseconds)), "{text}");
+            assert_eq!(
+                duration(text),
+                Some(Duration::from_nanos(nanoseconds)),
+                "{text}"
+            );
         }
-        for text in ["", "5", "s", "-5s", "5 s", "5x", "1m30", ".s", "9999999h", "1.é"] {
+        for text in [
+            "", "5", "s", "-5s", "5 s", "5x", "1m30", ".s", "9999999h", "1.é",
+        ] {
             assert_eq!(duration(text), None, "{text}");
         }
     }

@@ -110,6 +110,8 @@ impl Sets {
         ] {
             *set &= available;
         }
+        // The kernel's rule. runc's own `spec` breaks it, and nobody expects an error there.
+        self.ambient &= self.permitted & self.inheritable;
     }
 
     /// Drops everything that is not in the bounding set. Needs CAP_SETPCAP, so it comes before [`Sets::apply`].

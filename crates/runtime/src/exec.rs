@@ -19,7 +19,8 @@ use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
 use crate::rootfs::Root;
 use crate::state::{Container, Status};
-use crate::sys::process::{Cloned, clone3};
+use crate::spawn::spawn;
+use crate::sys::process::Cloned;
 use crate::{
     Context, Error, Kind, Result, Settings, capabilities, config, plan, protect, start, sys,
     terminal,
@@ -144,10 +145,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     };
     // Visible in the container from its first instant: it must never be traced or read from there (CVE-2016-9962).
     sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
-    let (pid, pidfd) = child.spawn(
-        cgroups.iter().find_map(|cgroup| cgroup.clone_into()),
-        &channel,
-    )?;
+    let (pid, pidfd) = child.spawn(cgroups.iter().find_map(|cgroup| cgroup.clone_into()))?;
     let Child {
         process,
         channel: childs_channel,
@@ -306,11 +304,7 @@ struct Child<'a> {
 
 impl Child<'_> {
     /// Makes the process. In the runtime this returns; in the child it never does.
-    fn spawn(
-        &mut self,
-        cgroup: Option<BorrowedFd<'_>>,
-        channel: &Channel,
-    ) -> Result<(Pid, OwnedFd)> {
+    fn spawn(&mut self, cgroup: Option<BorrowedFd<'_>>) -> Result<(Pid, OwnedFd)> {
         let private = |flag| {
             if self.namespaces.is_private(flag) {
                 flag
@@ -319,49 +313,17 @@ impl Child<'_> {
             }
         };
         let (user, pid) = (private(libc::CLONE_NEWUSER), private(libc::CLONE_NEWPID));
-        let creating = "create the process";
-        if user == 0 || geteuid().is_root() {
-            self.join(pid)?;
-            let rest = self.namespaces.all() & !pid;
-            return match clone3(0, cgroup).context(creating)? {
-                Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
-                Cloned::Child => self.run(rest),
-            };
-        }
+        let all = self.namespaces.all();
         // An ordinary user gets the right to enter the pid namespace only in the user namespace, which we must not enter ourselves.
-        match clone3(0, None).context(creating)? {
-            Cloned::Parent {
-                pid: intermediate, ..
-            } => {
-                let answer = channel.receive();
-                waitpid(intermediate, None).context(creating)?;
-                match answer? {
-                    Some(Message::Pid(pid)) => {
-                        let pid = Pid::from_raw(pid);
-                        Ok((pid, sys::process::pidfd_open(pid).context(creating)?))
-                    }
-                    Some(Message::Failed(text)) => Err(Error::failed(text)),
-                    _ => Err(Error::failed(
-                        "the process that joins the namespaces ended unexpectedly",
-                    )),
-                }
-            }
-            Cloned::Child => {
-                let cloned = self
-                    .join(user | pid)
-                    .and_then(|()| clone3(libc::CLONE_PARENT as u64, cgroup).context(creating));
-                match cloned {
-                    Ok(Cloned::Child) => {
-                        let rest = self.namespaces.all() & !user & !pid;
-                        self.run(rest)
-                    }
-                    Ok(Cloned::Parent { pid, .. }) => {
-                        self.channel.send(&Message::Pid(pid.as_raw()));
-                        sys::process::exit_now(0)
-                    }
-                    Err(error) => self.fail(&error),
-                }
-            }
+        let (cloned, rest) = if user != 0 && !geteuid().is_root() {
+            (spawn(0, cgroup, Some(&mut || self.join(user | pid)))?, all & !user & !pid)
+        } else {
+            self.join(pid)?;
+            (spawn(0, cgroup, None)?, all & !pid)
+        };
+        match cloned {
+            Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
+            Cloned::Child => self.run(rest),
         }
     }
 

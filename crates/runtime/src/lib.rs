@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod capabilities;
+mod child;
 mod config;
 mod delete;
 mod devices;
@@ -31,6 +32,7 @@ mod protect;
 mod protocol;
 mod rootfs;
 mod run;
+mod spawn;
 mod spec;
 mod start;
 mod state;

@@ -122,7 +122,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
             nix::sys::socket::ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
             _ => None,
         });
-    fd.map(crate::sys::process::received)
+    let master = fd.map(crate::sys::process::received)
         .ok_or_else(|| Error::failed(format!("{receiving}: none came")))
 }
 

@@ -24,6 +24,13 @@ pub(crate) enum Abi {
     Riscv64,
 }
 
+#[cfg(not(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64"
+)))]
+compile_error!("there is no table of system calls for this processor: see tables.sh");
+
 /// How much of an argument an ABI's programs can pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Width {

@@ -37,7 +37,7 @@ pub(crate) fn assemble(graph: &Graph, root: Id) -> Result<Vec<Instruction>, Erro
     let accumulators = accumulators(graph, root);
     let mut code = Backwards {
         code: Vec::with_capacity(512),
-        places: vec![None; graph.nodes().len()],
+        places: vec![NOWHERE; graph.nodes().len()],
         graph,
     };
     for (index, node) in graph.nodes().iter().enumerate() {
@@ -54,9 +54,9 @@ pub(crate) fn assemble(graph: &Graph, root: Id) -> Result<Vec<Instruction>, Erro
             ) => {
                 code.branch(test, then, otherwise);
                 if before != Accumulator::Holds(word) {
-                    code.push(LOAD_WORD, word.0);
+                    code.push(LOAD_WORD, word.offset());
                 }
-                code.places[index] = Some(code.code.len() - 1);
+                code.places[index] = code.code.len() as u32 - 1;
             }
         }
     }
@@ -118,11 +118,14 @@ fn destructive(test: Test) -> bool {
     }
 }
 
+/// The place of a node that has not been written yet.
+const NOWHERE: u32 = u32::MAX;
+
 /// A program whose last instruction comes first.
 struct Backwards<'a> {
     code: Vec<Instruction>,
-    /// The nearest place at which each node begins.
-    places: Vec<Option<usize>>,
+    /// The nearest place at which each node begins, or [`NOWHERE`].
+    places: Vec<u32>,
     graph: &'a Graph,
 }
 
@@ -161,19 +164,19 @@ impl Backwards<'_> {
 
     /// Makes the next instruction find `id` within `reach`; whether anything had to be written for it.
     fn bring_near(&mut self, id: Id, reach: usize) -> bool {
-        if self.places[id.index()].is_some() && self.distance(id) <= reach {
+        if self.places[id.index()] != NOWHERE && self.distance(id) <= reach {
             return false;
         }
         match self.graph.nodes()[id.index()] {
             Node::Return(value) => self.push(RETURN, value),
             Node::Branch { .. } => self.push(JUMP, self.distance(id) as u32),
         }
-        self.places[id.index()] = Some(self.code.len() - 1);
+        self.places[id.index()] = self.code.len() as u32 - 1;
         true
     }
 
     /// How many instructions the next one has to skip to get to `id`.
     fn distance(&self, id: Id) -> usize {
-        self.places[id.index()].map_or(usize::MAX, |place| self.code.len() - place - 1)
+        self.code.len() - 1 - self.places[id.index()] as usize
     }
 }

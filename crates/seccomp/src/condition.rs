@@ -5,6 +5,7 @@ use crate::abi::Width;
 use crate::decision::{Graph, Id, Test, Word};
 use oci_spec::runtime::{LinuxSeccompArg, LinuxSeccompOperator as Operator};
 use std::cmp::Reverse;
+use std::num::NonZeroU8;
 
 /// Names of the operators that [`Condition::from_profile`] knows.
 pub(crate) static OPERATORS: [&str; 7] = [
@@ -76,11 +77,11 @@ impl Condition {
     }
 
     /// The condition that socketcall(2) or ipc(2) is asked for the call with this code.
-    pub(crate) fn multiplexed_call(code: u32) -> Self {
+    pub(crate) fn multiplexed_call(code: NonZeroU8) -> Self {
         Self {
             argument: 0,
             comparison: Comparison::Equal,
-            value: code.into(),
+            value: code.get().into(),
             mask: u64::MAX,
         }
     }

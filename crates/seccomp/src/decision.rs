@@ -15,7 +15,7 @@ impl Id {
 
 /// Where a word stands in the kernel's `struct seccomp_data`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Word(pub(crate) u32);
+pub(crate) struct Word(u8);
 
 impl Word {
     pub(crate) const NUMBER: Self = Self(0);
@@ -23,12 +23,17 @@ impl Word {
 
     /// The lower half of a system call's argument.
     pub(crate) fn low(argument: u8) -> Self {
-        Self(16 + 8 * u32::from(argument))
+        Self(16 + 8 * argument)
     }
 
     /// The upper half of a system call's argument.
     pub(crate) fn high(argument: u8) -> Self {
-        Self(20 + 8 * u32::from(argument))
+        Self(20 + 8 * argument)
+    }
+
+    /// In bytes from the beginning of the structure.
+    pub(crate) fn offset(self) -> u32 {
+        u32::from(self.0)
     }
 }
 

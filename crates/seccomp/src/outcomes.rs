@@ -7,22 +7,27 @@ use crate::decision::{Graph, Id};
 use crate::rules::{Rule, Rules};
 use crate::search::Range;
 use crate::syscalls::{ARM_PRIVATE, X32_BIT};
+use std::mem;
+use std::num::NonZeroU8;
 
 /// The outcomes of several ABIs; calls with the same conditions share their nodes.
 pub(crate) struct Outcomes<'a> {
     rules: &'a Rules,
     graph: &'a mut Graph,
     chains: Vec<(Width, Vec<Clause>, Id)>,
+    /// The calls of the ABI at hand.
+    calls: Vec<Call>,
 }
 
 /// One rule for one number.
+#[derive(Clone, Copy)]
 struct Call {
     number: u32,
     /// Position among all the calls, which is the order of the profile.
-    order: usize,
-    rule: usize,
+    order: u32,
+    rule: u32,
     /// The first argument that makes a multiplexing call this call.
-    code: Option<u32>,
+    code: Option<NonZeroU8>,
 }
 
 /// Conditions that lead to an action when they all hold.
@@ -31,7 +36,7 @@ struct Clause {
     conditions: Vec<Condition>,
     action: u32,
     order: usize,
-    rule: usize,
+    rule: u32,
 }
 
 impl<'a> Outcomes<'a> {
@@ -40,12 +45,14 @@ impl<'a> Outcomes<'a> {
             rules,
             graph,
             chains: Vec::new(),
+            calls: Vec::with_capacity(rules.named.len()),
         }
     }
 
     /// Ranges over all the numbers that a call of this ABI can have.
     pub(crate) fn of(&mut self, abi: Abi) -> Result<Vec<Range>, Error> {
-        let (calls, highest) = self.calls(abi);
+        let highest = self.collect(abi);
+        let calls = mem::take(&mut self.calls);
         let default = self.graph.answer(self.rules.default);
         let newer = self.graph.answer(self.rules.newer);
         let (first, last) = match abi {
@@ -70,49 +77,49 @@ impl<'a> Outcomes<'a> {
         }
         ranges.fill(known_up_to, default);
         ranges.fill(last, newer);
+        self.calls = calls;
         Ok(ranges.ranges)
     }
 
-    /// The calls whose outcome may differ from the default, by number and then in the profile's order; and the highest
-    /// number that the profile names. arm's private calls have nothing to do with how new a kernel is.
-    fn calls(&self, abi: Abi) -> (Vec<Call>, Option<u32>) {
-        let mut calls = Vec::with_capacity(self.rules.named.len());
+    /// Sets `calls` to those whose outcome may differ from the default, by number and then in the profile's order, and
+    /// returns the highest number that the profile names. arm's private calls do not tell how new a kernel is.
+    fn collect(&mut self, abi: Abi) -> Option<u32> {
+        self.calls.clear();
         let mut highest = None;
         for &(call, rule) in &self.rules.named {
-            let multiplexed = if abi == Abi::X86 {
-                call.multiplexed()
-            } else {
-                None
-            };
-            let multiplexed = multiplexed.map(|(number, code)| (number, Some(code)));
+            let multiplexed = call
+                .multiplexed(abi)
+                .map(|(number, code)| (number, Some(code)));
             let direct = call.number(abi).map(|number| (number, None));
             for (number, code) in multiplexed.into_iter().chain(direct) {
                 if abi != Abi::Arm || number < ARM_PRIVATE {
                     highest = highest.max(Some(number));
                 }
-                if self.rules.rules[rule].action != self.rules.default {
-                    calls.push(Call {
+                if self.rules.rules[rule as usize].action != self.rules.default {
+                    let order = self.calls.len() as u32;
+                    self.calls.push(Call {
                         number,
-                        order: calls.len(),
+                        order,
                         rule,
                         code,
                     });
                 }
             }
         }
-        calls.sort_unstable_by_key(|call| (call.number, call.order));
-        (calls, highest)
+        self.calls
+            .sort_unstable_by_key(|call| (u64::from(call.number) << 32) | u64::from(call.order));
+        highest
     }
 
     /// What the rules for one number lead to.
     fn outcome(&mut self, abi: Abi, calls: &[Call]) -> Result<Id, Error> {
         let width = abi.width();
-        let mut clauses = Vec::new();
+        let mut clauses = Vec::with_capacity(if calls.len() > 1 { calls.len() } else { 0 });
         for call in calls {
             let Rule {
                 action,
                 ref alternatives,
-            } = self.rules.rules[call.rule];
+            } = self.rules.rules[call.rule as usize];
             for conditions in alternatives {
                 let conditions = visible(conditions, width, call.code);
                 if conditions.is_empty() {
@@ -149,15 +156,16 @@ impl<'a> Outcomes<'a> {
 
 /// The conditions as an ABI of that width sees them; the code of a multiplexed call takes the place of a condition on
 /// the first argument, since the call's own arguments are in memory, where a filter cannot look.
-fn visible(conditions: &[Condition], width: Width, code: Option<u32>) -> Vec<Condition> {
+fn visible(conditions: &[Condition], width: Width, code: Option<NonZeroU8>) -> Vec<Condition> {
     let own = conditions
         .iter()
         .filter(|condition| code.is_none() || condition.argument() != 0);
     let code = code.map(Condition::multiplexed_call);
-    code.into_iter()
-        .chain(own.copied())
-        .filter_map(|condition| condition.narrowed(width))
-        .collect()
+    let all = code.into_iter().chain(own.copied());
+    // `collect` would take room for four.
+    let mut visible = Vec::with_capacity(conditions.len() + usize::from(code.is_some()));
+    visible.extend(all.filter_map(|condition| condition.narrowed(width)));
+    visible
 }
 
 /// Sorts clauses so that the first one that holds decides, without those that never would.

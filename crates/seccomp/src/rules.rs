@@ -25,7 +25,7 @@ pub(crate) struct Rules {
     /// In the section's order and number.
     pub(crate) rules: Vec<Rule>,
     /// Every call that a rule names, with the position of the rule.
-    pub(crate) named: Vec<(Syscall, usize)>,
+    pub(crate) named: Vec<(Syscall, u32)>,
     /// Names that no ABI has.
     pub(crate) skipped: Vec<String>,
     /// Whether a rule asks for a listener.
@@ -44,6 +44,7 @@ impl Rules {
         let default = return_value(action, section.default_errno_ret(), || {
             ".defaultErrnoRet".into()
         })?;
+        let syscalls = section.syscalls().as_deref().unwrap_or_default();
         let mut all = Self {
             default,
             newer: if lets_pass(action) {
@@ -51,12 +52,12 @@ impl Rules {
             } else {
                 NO_SUCH_CALL
             },
-            rules: Vec::new(),
+            rules: Vec::with_capacity(syscalls.len()),
             named: Vec::with_capacity(512),
             skipped: Vec::new(),
             notify: false,
         };
-        for (index, syscall) in section.syscalls().iter().flatten().enumerate() {
+        for (index, syscall) in syscalls.iter().enumerate() {
             all.add(index, syscall)?;
         }
         Ok(all)
@@ -74,7 +75,7 @@ impl Rules {
                 ));
             }
             match Syscall::named(name) {
-                Some(call) => self.named.push((call, index)),
+                Some(call) => self.named.push((call, index as u32)),
                 None if name.is_empty() => {
                     return Err(Error::new(
                         field("names"),

@@ -5,13 +5,18 @@ use serde_json::{Value, json};
 
 /// CapInh, CapPrm, CapEff, CapBnd, CapAmb of a process in the container.
 fn sets(status: &str) -> Vec<u64> {
-    let lines = status.lines().filter_map(|line| line.strip_prefix("Cap")?.split_once(":\t"));
-    lines.map(|(_, value)| u64::from_str_radix(value, 16).unwrap()).collect()
+    let lines = status
+        .lines()
+        .filter_map(|line| line.strip_prefix("Cap")?.split_once(":\t"));
+    lines
+        .map(|(_, value)| u64::from_str_radix(value, 16).unwrap())
+        .collect()
 }
 
 fn seen(capabilities: Value, user: u32) -> Vec<u64> {
     let mut c = Container::with_args(&["cat", "/proc/self/status"]);
-    c.set("/process/capabilities", capabilities).set("/process/user", json!({ "uid": user, "gid": user }));
+    c.set("/process/capabilities", capabilities)
+        .set("/process/user", json!({ "uid": user, "gid": user }));
     sets(&c.run().ok())
 }
 
@@ -21,7 +26,10 @@ const NET_RAW: u64 = 1 << 13;
 
 #[test]
 fn root_has_exactly_the_configured_sets() {
-    let sets = seen(json!({ "bounding": ["CAP_KILL", "CAP_CHOWN"], "permitted": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_KILL", "CAP_CHOWN"] }), 0);
+    let sets = seen(
+        json!({ "bounding": ["CAP_KILL", "CAP_CHOWN"], "permitted": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_KILL", "CAP_CHOWN"] }),
+        0,
+    );
     let both = KILL | CHOWN;
     assert_eq!(sets, [0, both, both, both, 0]);
 }
@@ -34,13 +42,22 @@ fn no_capabilities_at_all() {
 #[test]
 fn another_user_has_none_without_ambient() {
     let set = ["CAP_KILL"];
-    assert_eq!(seen(json!({ "bounding": set, "permitted": set, "effective": set }), 1000), [0, 0, 0, KILL, 0]);
+    assert_eq!(
+        seen(
+            json!({ "bounding": set, "permitted": set, "effective": set }),
+            1000
+        ),
+        [0, 0, 0, KILL, 0]
+    );
 }
 
 #[test]
 fn ambient_capabilities_reach_another_user() {
     let set = ["CAP_KILL", "CAP_NET_RAW"];
-    let sets = seen(json!({ "bounding": set, "permitted": set, "effective": set, "inheritable": set, "ambient": set }), 1000);
+    let sets = seen(
+        json!({ "bounding": set, "permitted": set, "effective": set, "inheritable": set, "ambient": set }),
+        1000,
+    );
     assert_eq!(sets, [KILL | NET_RAW; 5]);
 }
 

@@ -5,8 +5,10 @@ use std::fs;
 use runtime_tests::{Container, is_coracle, read_text, requires, runtime};
 use serde_json::Value;
 
-const COMMANDS: [&str; 15] =
-    ["create", "start", "state", "kill", "delete", "run", "exec", "list", "ps", "spec", "features", "pause", "resume", "update", "events"];
+const COMMANDS: [&str; 15] = [
+    "create", "start", "state", "kill", "delete", "run", "exec", "list", "ps", "spec", "features",
+    "pause", "resume", "update", "events",
+];
 
 fn bare() -> Container {
     Container::idle()
@@ -19,8 +21,14 @@ fn version() {
         let text = c.runtime(&[flag]).ok();
         let lines: Vec<&str> = text.lines().collect();
         let name = runtime().file_name().unwrap().to_string_lossy();
-        assert!(lines[0].starts_with(&format!("{name} version ")) || !is_coracle(), "{text}");
-        assert!(lines[1].starts_with("commit: ") && lines[2].starts_with("spec: 1."), "{text}");
+        assert!(
+            lines[0].starts_with(&format!("{name} version ")) || !is_coracle(),
+            "{text}"
+        );
+        assert!(
+            lines[1].starts_with("commit: ") && lines[2].starts_with("spec: 1."),
+            "{text}"
+        );
     }
 }
 
@@ -31,7 +39,10 @@ fn help_of_the_program_and_of_each_command() {
         let text = c.runtime(&[flag]).ok();
         assert!(text.starts_with("NAME:\n   "), "{text}");
         for command in COMMANDS {
-            assert!(text.contains(&format!("   {command} ")), "{command} in {text}");
+            assert!(
+                text.contains(&format!("   {command} ")),
+                "{command} in {text}"
+            );
         }
     }
     for command in COMMANDS {
@@ -39,12 +50,19 @@ fn help_of_the_program_and_of_each_command() {
             let output = c.runtime(&args);
             assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{args:?}");
             assert!(output.stdout.starts_with("NAME:\n   "), "{output:?}");
-            assert!(output.stdout.contains(&format!(" {command} - ")), "{output:?}");
+            assert!(
+                output.stdout.contains(&format!(" {command} - ")),
+                "{output:?}"
+            );
             assert!(output.stdout.contains("USAGE:\n"), "{output:?}");
         }
     }
     if is_coracle() {
-        assert!(c.runtime(&["--help"]).ok().starts_with("NAME:\n   coracle - "));
+        assert!(
+            c.runtime(&["--help"])
+                .ok()
+                .starts_with("NAME:\n   coracle - ")
+        );
     }
 }
 
@@ -52,22 +70,85 @@ fn help_of_the_program_and_of_each_command() {
 fn help_names_every_flag() {
     let c = bare();
     let flags: [(&str, &[&str]); 9] = [
-        ("create", &["bundle", "console-socket", "pid-file", "no-pivot", "no-new-keyring", "preserve-fds"]),
-        ("run", &["bundle", "console-socket", "pid-file", "no-pivot", "no-new-keyring", "preserve-fds", "detach", "keep", "no-subreaper"]),
-        ("exec", &["console-socket", "cwd", "env", "tty", "user", "additional-gids", "process", "detach", "pid-file", "process-label",
-            "apparmor", "no-new-privs", "cap", "preserve-fds", "cgroup", "ignore-paused"]),
+        (
+            "create",
+            &[
+                "bundle",
+                "console-socket",
+                "pid-file",
+                "no-pivot",
+                "no-new-keyring",
+                "preserve-fds",
+            ],
+        ),
+        (
+            "run",
+            &[
+                "bundle",
+                "console-socket",
+                "pid-file",
+                "no-pivot",
+                "no-new-keyring",
+                "preserve-fds",
+                "detach",
+                "keep",
+                "no-subreaper",
+            ],
+        ),
+        (
+            "exec",
+            &[
+                "console-socket",
+                "cwd",
+                "env",
+                "tty",
+                "user",
+                "additional-gids",
+                "process",
+                "detach",
+                "pid-file",
+                "process-label",
+                "apparmor",
+                "no-new-privs",
+                "cap",
+                "preserve-fds",
+                "cgroup",
+                "ignore-paused",
+            ],
+        ),
         ("kill", &["all"]),
         ("delete", &["force"]),
         ("list", &["format", "quiet"]),
         ("events", &["interval", "stats"]),
         ("spec", &["bundle", "rootless"]),
-        ("update", &["resources", "blkio-weight", "cpu-period", "cpu-quota", "cpu-share", "cpu-rt-period", "cpu-rt-runtime",
-            "cpuset-cpus", "cpuset-mems", "memory", "memory-reservation", "memory-swap", "pids-limit", "l3-cache-schema", "mem-bw-schema"]),
+        (
+            "update",
+            &[
+                "resources",
+                "blkio-weight",
+                "cpu-period",
+                "cpu-quota",
+                "cpu-share",
+                "cpu-rt-period",
+                "cpu-rt-runtime",
+                "cpuset-cpus",
+                "cpuset-mems",
+                "memory",
+                "memory-reservation",
+                "memory-swap",
+                "pids-limit",
+                "l3-cache-schema",
+                "mem-bw-schema",
+            ],
+        ),
     ];
     for (command, flags) in flags {
         let text = c.runtime(&[command, "--help"]).ok();
         for flag in flags {
-            assert!(text.contains(&format!("--{flag}")), "{command} --{flag}: {text}");
+            assert!(
+                text.contains(&format!("--{flag}")),
+                "{command} --{flag}: {text}"
+            );
         }
     }
 }
@@ -75,25 +156,60 @@ fn help_names_every_flag() {
 #[test]
 fn unknown_commands_and_flags() {
     let c = bare();
-    c.runtime(&["frobnicate"]).fails_with(3, "No help topic for 'frobnicate'");
-    for args in [&["--frob"][..], &["state", "--frob", "x"], &["create", "-frob", "x"], &["run", "--keep=maybe", "x"], &["run", "--preserve-fds", "x", "y"], &["create", "--bundle"]] {
+    c.runtime(&["frobnicate"])
+        .fails_with(3, "No help topic for 'frobnicate'");
+    for args in [
+        &["--frob"][..],
+        &["state", "--frob", "x"],
+        &["create", "-frob", "x"],
+        &["run", "--keep=maybe", "x"],
+        &["run", "--preserve-fds", "x", "y"],
+        &["create", "--bundle"],
+    ] {
         let output = c.runtime(args);
         assert_eq!(output.code, 1, "{args:?}: {output:?}");
-        assert!(format!("{}{}", output.stdout, output.stderr).contains("USAGE:"), "with the usage: {args:?}: {output:?}");
+        assert!(
+            format!("{}{}", output.stdout, output.stderr).contains("USAGE:"),
+            "with the usage: {args:?}: {output:?}"
+        );
     }
     let output = c.runtime(&["state", "--frob", "x"]);
-    assert!(output.message().contains("flag provided but not defined: -frob"), "{output:?}");
+    assert!(
+        output
+            .message()
+            .contains("flag provided but not defined: -frob"),
+        "{output:?}"
+    );
     let output = c.runtime(&["create", "--bundle"]);
-    assert!(output.message().contains("flag needs an argument: -bundle"), "{output:?}");
+    assert!(
+        output.message().contains("flag needs an argument: -bundle"),
+        "{output:?}"
+    );
 }
 
 #[test]
 fn the_number_of_arguments_is_checked() {
     let c = bare();
-    for args in [&["state"][..], &["start"], &["create"], &["run"], &["kill"], &["delete"], &["pause"], &["resume"], &["state", "a", "b"], &["create", "a", "b"], &["list", "x"], &["spec", "x"]] {
+    for args in [
+        &["state"][..],
+        &["start"],
+        &["create"],
+        &["run"],
+        &["kill"],
+        &["delete"],
+        &["pause"],
+        &["resume"],
+        &["state", "a", "b"],
+        &["create", "a", "b"],
+        &["list", "x"],
+        &["spec", "x"],
+    ] {
         let output = c.runtime(args);
         assert_eq!(output.code, 1, "{args:?}: {output:?}");
-        assert!(output.message().contains("argument"), "{args:?}: {output:?}");
+        assert!(
+            output.message().contains("argument"),
+            "{args:?}: {output:?}"
+        );
     }
 }
 
@@ -104,11 +220,37 @@ fn flags_in_gos_syntax() {
     let bundle = c.bundle().to_string_lossy().into_owned();
     let pid_file = c.dir().join("pid").to_string_lossy().into_owned();
     let forms: [Vec<String>; 6] = [
-        vec!["-bundle".into(), bundle.clone(), "-detach".into(), c.id.clone()],
-        vec![format!("-bundle={bundle}"), "--detach=true".into(), c.id.clone()],
-        vec![format!("--bundle={bundle}"), "-d".into(), format!("-pid-file={pid_file}"), c.id.clone()],
-        vec!["-b".into(), bundle.clone(), "-d=1".into(), "-no-subreaper".into(), c.id.clone()],
-        vec![format!("-b={bundle}"), "-d=T".into(), "--keep=false".into(), "-no-pivot=0".into(), c.id.clone()],
+        vec![
+            "-bundle".into(),
+            bundle.clone(),
+            "-detach".into(),
+            c.id.clone(),
+        ],
+        vec![
+            format!("-bundle={bundle}"),
+            "--detach=true".into(),
+            c.id.clone(),
+        ],
+        vec![
+            format!("--bundle={bundle}"),
+            "-d".into(),
+            format!("-pid-file={pid_file}"),
+            c.id.clone(),
+        ],
+        vec![
+            "-b".into(),
+            bundle.clone(),
+            "-d=1".into(),
+            "-no-subreaper".into(),
+            c.id.clone(),
+        ],
+        vec![
+            format!("-b={bundle}"),
+            "-d=T".into(),
+            "--keep=false".into(),
+            "-no-pivot=0".into(),
+            c.id.clone(),
+        ],
         vec![c.id.clone(), "-d".into(), "--bundle".into(), bundle.clone()],
     ];
     for form in forms {
@@ -130,7 +272,10 @@ fn flags_in_gos_syntax() {
 fn the_log_file_of_a_failure_is_one_json_object() {
     let mut c = Container::with_args(&["/nonesuch"]);
     // A warning beside the error would break podman, which reads the file as one object.
-    c.push("/process/capabilities/bounding", serde_json::json!("CAP_FLYING"));
+    c.push(
+        "/process/capabilities/bounding",
+        serde_json::json!("CAP_FLYING"),
+    );
     let log = c.dir().join("log.json");
     let c = c.with_global_flags(&["--log", &log.to_string_lossy(), "--log-format", "json"]);
     let output = c.create();
@@ -139,12 +284,18 @@ fn the_log_file_of_a_failure_is_one_json_object() {
     if is_coracle() {
         let entry: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
         assert_eq!(entry["level"], "error");
-        assert!(entry["msg"].as_str().unwrap().contains("/nonesuch"), "{entry}");
+        assert!(
+            entry["msg"].as_str().unwrap().contains("/nonesuch"),
+            "{entry}"
+        );
         assert!(entry["time"].as_str().unwrap().contains('T'));
     }
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!(last["level"], "error");
-    assert!(output.stderr.contains("/nonesuch"), "and stderr says it in plain text: {output:?}");
+    assert!(
+        output.stderr.contains("/nonesuch"),
+        "and stderr says it in plain text: {output:?}"
+    );
     assert!(!output.stderr.trim_start().starts_with('{'), "{output:?}");
 }
 
@@ -154,9 +305,14 @@ fn the_log_file_is_appended_to() {
     let log = c.dir().join("log");
     fs::write(&log, "before\n").unwrap();
     let c = c.with_global_flags(&["--log", &log.to_string_lossy()]);
-    c.runtime(&["state", &c.id]).fails_with(1, "container does not exist");
+    c.runtime(&["state", &c.id])
+        .fails_with(1, "container does not exist");
     let text = read_text(&log);
-    assert!(text.starts_with("before\n") && text.contains("level=error msg=\"container does not exist\""), "{text}");
+    assert!(
+        text.starts_with("before\n")
+            && text.contains("level=error msg=\"container does not exist\""),
+        "{text}"
+    );
 }
 
 #[test]
@@ -164,8 +320,18 @@ fn success_is_silent() {
     let c = Container::idle();
     let log = c.dir().join("log.json");
     let c = c.with_global_flags(&["--log", &log.to_string_lossy(), "--log-format", "json"]);
-    for output in [c.create(), c.start(), c.runtime(&["pause", &c.id]), c.runtime(&["resume", &c.id]), c.kill("KILL")] {
-        assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (0, "", ""), "{output:?}");
+    for output in [
+        c.create(),
+        c.start(),
+        c.runtime(&["pause", &c.id]),
+        c.runtime(&["resume", &c.id]),
+        c.kill("KILL"),
+    ] {
+        assert_eq!(
+            (output.code, output.stdout.as_str(), output.stderr.as_str()),
+            (0, "", ""),
+            "{output:?}"
+        );
     }
     c.wait_for("stopped");
     assert_eq!(c.delete().ok(), "");
@@ -189,14 +355,21 @@ fn the_state_root_is_made_and_used() {
     c.run_detached();
     assert!(c.state_root().join(&c.id).is_dir());
     let elsewhere = Container::idle();
-    elsewhere.runtime(&["state", &c.id]).fails_with(1, "container does not exist");
+    elsewhere
+        .runtime(&["state", &c.id])
+        .fails_with(1, "container does not exist");
 }
 
 #[test]
 fn global_flags_of_crun_that_podman_sends() {
     requires!(is_coracle(), "runc has none of them");
     let c = Container::new("true");
-    for flags in [&["--cgroup-manager", "cgroupfs"][..], &["--cgroup-manager=cgroupfs"], &["--log-level", "error"], &["--rootless", "false"]] {
+    for flags in [
+        &["--cgroup-manager", "cgroupfs"][..],
+        &["--cgroup-manager=cgroupfs"],
+        &["--log-level", "error"],
+        &["--rootless", "false"],
+    ] {
         c.create().ok();
         c.delete().ok();
         let mut args = flags.to_vec();
@@ -211,7 +384,10 @@ fn engines_probes() {
     let c = bare();
     assert_eq!(c.runtime(&["checkpoint", "--help"]).code, 0);
     let output = c.runtime(&["restore", "--lsm-mount-context"]);
-    assert!(format!("{}{}", output.stdout, output.stderr).contains("flag needs an argument"), "{output:?}");
+    assert!(
+        format!("{}{}", output.stdout, output.stderr).contains("flag needs an argument"),
+        "{output:?}"
+    );
 }
 
 #[test]
@@ -238,7 +414,14 @@ fn another_configuration_file() {
     let other = c.dir().join("other.json");
     fs::rename(c.bundle().join("config.json"), &other).unwrap();
     let bundle = c.bundle().to_string_lossy().into_owned();
-    let output = c.runtime(&["create", "-b", &bundle, "--config", &other.to_string_lossy(), &c.id]);
+    let output = c.runtime(&[
+        "create",
+        "-b",
+        &bundle,
+        "--config",
+        &other.to_string_lossy(),
+        &c.id,
+    ]);
     output.ok();
     assert_eq!(c.status(), "created");
 }

@@ -7,21 +7,35 @@ use serde_json::{Value, json};
 
 #[test]
 fn statistics() {
-    requires!(has_controller("memory") && has_controller("pids") && has_controller("cpu"), "a controller is missing");
-    let mut c = Container::new("head -c 3000000 /dev/zero > /dev/shm/held; echo ready; sleep 1000000");
-    c.set("/linux/resources/memory", json!({ "limit": 67_108_864 })).set("/linux/resources/pids", json!({ "limit": 64 }));
+    requires!(
+        has_controller("memory") && has_controller("pids") && has_controller("cpu"),
+        "a controller is missing"
+    );
+    let mut c =
+        Container::new("head -c 3000000 /dev/zero > /dev/shm/held; echo ready; sleep 1000000");
+    c.set("/linux/resources/memory", json!({ "limit": 67_108_864 }))
+        .set("/linux/resources/pids", json!({ "limit": 64 }));
     c.run_detached();
     c.wait_to_say("ready\n");
     let text = c.runtime(&["events", "--stats", &c.id]).ok();
     assert_eq!(text.lines().count(), 1, "one object a line: {text}");
     let event: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((&event["type"], &event["id"]), (&json!("stats"), &json!(c.id)));
+    assert_eq!(
+        (&event["type"], &event["id"]),
+        (&json!("stats"), &json!(c.id))
+    );
     let data = &event["data"];
     assert_eq!(data["memory"]["usage"]["limit"], 67_108_864);
-    assert!(data["memory"]["usage"]["usage"].as_u64().unwrap() > 3_000_000, "{data}");
+    assert!(
+        data["memory"]["usage"]["usage"].as_u64().unwrap() > 3_000_000,
+        "{data}"
+    );
     assert!(data["memory"]["raw"].is_object());
     assert_eq!(data["pids"]["limit"], 64);
-    assert!((1..4).contains(&data["pids"]["current"].as_u64().unwrap()), "{data}");
+    assert!(
+        (1..4).contains(&data["pids"]["current"].as_u64().unwrap()),
+        "{data}"
+    );
     assert!(data["cpu"]["usage"]["total"].as_u64().unwrap() > 0);
     assert!(data["cpu"]["throttling"].is_object());
     for part in ["blkio", "cpuset", "hugetlb", "intel_rdt"] {
@@ -34,11 +48,20 @@ fn a_stream_until_the_container_ends() {
     let c = Container::idle();
     c.run_detached();
     let log = c.dir().join("events");
-    let mut child = c.command(&["events", "--interval", "10ms", &c.id]).stdout(File::create(&log).unwrap()).spawn().unwrap();
-    eventually("three events", || (read_text(&log).lines().count() >= 3).then_some(()));
+    let mut child = c
+        .command(&["events", "--interval", "10ms", &c.id])
+        .stdout(File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    eventually("three events", || {
+        (read_text(&log).lines().count() >= 3).then_some(())
+    });
     c.kill("KILL").ok();
     if is_coracle() {
-        assert!(child.wait().unwrap().success(), "the stream ends with its container");
+        assert!(
+            child.wait().unwrap().success(),
+            "the stream ends with its container"
+        );
     } else {
         c.delete_force().ok();
         let _ = child.kill();
@@ -56,19 +79,32 @@ fn go_durations() {
     let c = Container::idle();
     c.run_detached();
     for interval in ["5s", "1m30s", "250ms", "1h", "1.5s"] {
-        assert_eq!(c.runtime(&["events", "--interval", interval, "--stats", &c.id]).code, 0, "{interval}");
+        assert_eq!(
+            c.runtime(&["events", "--interval", interval, "--stats", &c.id])
+                .code,
+            0,
+            "{interval}"
+        );
     }
     for interval in ["5", "x", "0s", "-1s"] {
-        assert_eq!(c.runtime(&["events", "--interval", interval, &c.id]).code, 1, "{interval}");
+        assert_eq!(
+            c.runtime(&["events", "--interval", interval, &c.id]).code,
+            1,
+            "{interval}"
+        );
     }
 }
 
 #[test]
 fn events_of_a_container_that_does_not_run() {
     let c = Container::new("true");
-    c.runtime(&["events", "--stats", &c.id]).fails_with(1, "container does not exist");
+    c.runtime(&["events", "--stats", &c.id])
+        .fails_with(1, "container does not exist");
     c.run_with(&["--keep"]).ok();
     let output = c.runtime(&["events", "--stats", &c.id]);
     assert_eq!(output.code, 1);
-    assert!(output.message().contains(&c.id) || output.message().contains("not running"), "{output:?}");
+    assert!(
+        output.message().contains(&c.id) || output.message().contains("not running"),
+        "{output:?}"
+    );
 }

@@ -39,15 +39,28 @@ fn exec_connects_stdin_stdout_and_stderr() {
     let c = running();
     let script = "read line; echo out $line; echo err $line >&2";
     let output = c.runtime_with_input(&["exec", &c.id, "sh", "-c", script], "typed\n");
-    assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (0, "out typed\n", "err typed\n"));
+    assert_eq!(
+        (output.code, output.stdout.as_str(), output.stderr.as_str()),
+        (0, "out typed\n", "err typed\n")
+    );
 }
 
 #[test]
 fn exec_takes_env_cwd_and_user() {
     let c = running();
-    let seen = c.exec_with(&["-e", "A=1", "-e", "B=x=y", "--cwd", "/tmp"], &["sh", "-c", "echo $A $B $PWD $TERM"]);
-    assert_eq!(seen.ok(), "1 x=y /tmp xterm\n", "the container's own environment stays");
-    let seen = c.exec_with(&["--user", "1000:10", "-g", "20", "-g", "30"], &["sh", "-c", "id -u; id -g; id -G"]);
+    let seen = c.exec_with(
+        &["-e", "A=1", "-e", "B=x=y", "--cwd", "/tmp"],
+        &["sh", "-c", "echo $A $B $PWD $TERM"],
+    );
+    assert_eq!(
+        seen.ok(),
+        "1 x=y /tmp xterm\n",
+        "the container's own environment stays"
+    );
+    let seen = c.exec_with(
+        &["--user", "1000:10", "-g", "20", "-g", "30"],
+        &["sh", "-c", "id -u; id -g; id -G"],
+    );
     assert_eq!(seen.ok(), "1000\n10\n10 20 30\n");
 }
 
@@ -55,19 +68,45 @@ fn exec_takes_env_cwd_and_user() {
 fn exec_sets_home_of_the_user() {
     let c = running();
     assert_eq!(c.exec("echo $HOME").ok(), "/root\n");
-    assert_eq!(c.exec_with(&["--user", "1000"], &["sh", "-c", "echo $HOME"]).ok(), "/home/user\n");
-    assert_eq!(c.exec_with(&["-e", "HOME=/set"], &["sh", "-c", "echo $HOME"]).ok(), "/set\n");
+    assert_eq!(
+        c.exec_with(&["--user", "1000"], &["sh", "-c", "echo $HOME"])
+            .ok(),
+        "/home/user\n"
+    );
+    assert_eq!(
+        c.exec_with(&["-e", "HOME=/set"], &["sh", "-c", "echo $HOME"])
+            .ok(),
+        "/set\n"
+    );
 }
 
 #[test]
 fn exec_refuses_users_that_are_not_numbers() {
     let c = running();
     // CVE-2026-30892: a user that is parsed wrongly must never become another one.
-    let forms = ["1000x", "nobody", "1:x", ":", "0x10", " 1", "-1", "4294967296", "1:4294967296", "1:2:3"];
+    let forms = [
+        "1000x",
+        "nobody",
+        "1:x",
+        ":",
+        "0x10",
+        " 1",
+        "-1",
+        "4294967296",
+        "1:4294967296",
+        "1:2:3",
+    ];
     // runc 1.1 takes the last four, two of them as root.
-    for user in if is_coracle() { &forms[..] } else { &forms[..6] } {
+    for user in if is_coracle() {
+        &forms[..]
+    } else {
+        &forms[..6]
+    } {
         let output = c.exec_with(&["--user", user], &["id", "-u"]);
-        assert!(output.code != 0 && output.stdout.is_empty(), "{user:?} is refused: {output:?}");
+        assert!(
+            output.code != 0 && output.stdout.is_empty(),
+            "{user:?} is refused: {output:?}"
+        );
     }
 }
 
@@ -76,21 +115,38 @@ fn exec_adds_capabilities() {
     let c = running();
     let effective = |flags: &[&str]| {
         let status = c.exec_with(flags, &["cat", "/proc/self/status"]).ok();
-        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("CapEff:\t"))
+            .unwrap();
         u64::from_str_radix(line, 16).unwrap()
     };
     let sys_ptrace = 1 << 19;
     assert_eq!(effective(&[]) & sys_ptrace, 0);
-    assert_eq!(effective(&["--cap", "CAP_SYS_PTRACE"]) & sys_ptrace, sys_ptrace);
-    assert_eq!(effective(&["-c", "CAP_SYS_PTRACE"]), effective(&[]) | sys_ptrace);
+    assert_eq!(
+        effective(&["--cap", "CAP_SYS_PTRACE"]) & sys_ptrace,
+        sys_ptrace
+    );
+    assert_eq!(
+        effective(&["-c", "CAP_SYS_PTRACE"]),
+        effective(&[]) | sys_ptrace
+    );
 }
 
 #[test]
 fn exec_sets_no_new_privs() {
     let c = running();
-    let asked = c.exec_with(&["--no-new-privs"], &["grep", "NoNewPrivs", "/proc/self/status"]).ok();
+    let asked = c
+        .exec_with(
+            &["--no-new-privs"],
+            &["grep", "NoNewPrivs", "/proc/self/status"],
+        )
+        .ok();
     assert_eq!(asked, "NoNewPrivs:\t1\n");
-    assert_eq!(c.exec("grep NoNewPrivs /proc/self/status").ok(), "NoNewPrivs:\t0\n");
+    assert_eq!(
+        c.exec("grep NoNewPrivs /proc/self/status").ok(),
+        "NoNewPrivs:\t0\n"
+    );
 }
 
 #[test]
@@ -108,8 +164,14 @@ fn exec_takes_a_process_file() {
     for flag in ["--process", "-p"] {
         let seen = c.exec_with(&[flag, &file.to_string_lossy()], &[]).ok();
         // runc 1.1 forgets the umask, and sometimes Go raises the soft limit.
-        let (umask, limit) = if is_coracle() { ("0027", 100) } else { ("0022", if seen.contains("\n200\n") { 200 } else { 100 }) };
-        let expected = format!("5\n6\n6 7\n/tmp\nfrom file\n{umask}\n{limit}\nCapEff:\t0000000000000020\nNoNewPrivs:\t1\n");
+        let (umask, limit) = if is_coracle() {
+            ("0027", 100)
+        } else {
+            ("0022", if seen.contains("\n200\n") { 200 } else { 100 })
+        };
+        let expected = format!(
+            "5\n6\n6 7\n/tmp\nfrom file\n{umask}\n{limit}\nCapEff:\t0000000000000020\nNoNewPrivs:\t1\n"
+        );
         assert_eq!(seen, expected);
     }
 }
@@ -118,12 +180,18 @@ fn exec_takes_a_process_file() {
 fn exec_detached_returns_and_writes_the_pid_file() {
     let c = running();
     let pid_file = c.dir().join("exec.pid");
-    c.exec_with(&["--detach", "--pid-file", &pid_file.to_string_lossy()], &["sleep", "1000000"]).ok();
+    c.exec_with(
+        &["--detach", "--pid-file", &pid_file.to_string_lossy()],
+        &["sleep", "1000000"],
+    )
+    .ok();
     let pid = fs::read_to_string(&pid_file).unwrap();
     let command = eventually("the process runs", || {
-        fs::read_to_string(format!("/proc/{pid}/cmdline")).ok().filter(|line| line.starts_with("sleep"))
+        fs::read_to_string(format!("/proc/{pid}/cmdline"))
+            .ok()
+            .filter(|line| line.starts_with("sleep"))
     });
-    assert_eq!(command, "sleep\01000000\0");
+    assert_eq!(command, "sleep\x001000000\x00");
     c.delete_force().ok();
     c.assert_nothing_left();
 }
@@ -132,11 +200,28 @@ fn exec_detached_returns_and_writes_the_pid_file() {
 fn exec_with_a_terminal_for_an_engine() {
     let c = running();
     let socket = ConsoleSocket::listen(c.dir());
-    let args = ["sh", "-c", "tty; test -t 0 && test -t 1 && test -t 2 && echo all; read line; echo got $line"];
-    c.exec_with(&["-d", "-t", "--console-socket", &socket.path.to_string_lossy()], &args).ok();
+    let args = [
+        "sh",
+        "-c",
+        "tty; test -t 0 && test -t 1 && test -t 2 && echo all; read line; echo got $line",
+    ];
+    c.exec_with(
+        &[
+            "-d",
+            "-t",
+            "--console-socket",
+            &socket.path.to_string_lossy(),
+        ],
+        &args,
+    )
+    .ok();
     let (mut terminal, _) = socket.receive();
     terminal.wait_to_see("all\r\n");
-    assert!(terminal.seen().starts_with("/dev/pts/"), "{}", terminal.seen());
+    assert!(
+        terminal.seen().starts_with("/dev/pts/"),
+        "{}",
+        terminal.seen()
+    );
     terminal.type_in("key\n");
     terminal.wait_to_see("got key\r\n");
 }
@@ -144,22 +229,41 @@ fn exec_with_a_terminal_for_an_engine() {
 #[test]
 fn flags_after_the_id_belong_to_the_command() {
     let c = running();
-    assert_eq!(c.exec_with(&[], &["echo", "-e", "--user", "7"]).ok(), "--user 7\n");
+    assert_eq!(
+        c.exec_with(&[], &["echo", "-e", "--user", "7"]).ok(),
+        "--user 7\n"
+    );
 }
 
 #[test]
 fn a_missing_program_is_255_in_words_that_engines_know() {
     let c = running();
-    c.exec_with(&[], &["nonesuch"]).fails_with(255, "exec: \"nonesuch\": executable file not found in $PATH");
-    c.exec_with(&[], &["/nonesuch"]).fails_with(255, "exec: \"/nonesuch\": stat /nonesuch: no such file or directory");
-    c.exec_with(&[], &["/etc/passwd"]).fails_with(255, "permission denied");
+    c.exec_with(&[], &["nonesuch"]).fails_with(
+        255,
+        "exec: \"nonesuch\": executable file not found in $PATH",
+    );
+    c.exec_with(&[], &["/nonesuch"]).fails_with(
+        255,
+        "exec: \"/nonesuch\": stat /nonesuch: no such file or directory",
+    );
+    c.exec_with(&[], &["/etc/passwd"])
+        .fails_with(255, "permission denied");
     let output = c.exec_with(&[], &["/etc"]);
     assert_eq!(output.code, 255);
-    assert!(output.stderr.contains("exec: \"/etc\": is a directory") || !is_coracle(), "{output:?}");
-    assert!(output.stderr.contains("permission denied") || output.stderr.contains("is a directory"), "{output:?}");
+    assert!(
+        output.stderr.contains("exec: \"/etc\": is a directory") || !is_coracle(),
+        "{output:?}"
+    );
+    assert!(
+        output.stderr.contains("permission denied") || output.stderr.contains("is a directory"),
+        "{output:?}"
+    );
     let output = c.exec_with(&["--cwd", "/nonesuch"], &["true"]);
     assert_eq!(output.code, 255);
-    assert!(output.stderr.contains("/nonesuch") && output.stderr.contains("no such file or directory"), "{output:?}");
+    assert!(
+        output.stderr.contains("/nonesuch") && output.stderr.contains("no such file or directory"),
+        "{output:?}"
+    );
     assert_eq!(c.status(), "running");
 }
 
@@ -169,11 +273,15 @@ fn exec_in_the_wrong_state_is_refused() {
     c.exec("true").fails_with(255, "container does not exist");
     c.run_detached();
     c.runtime(&["pause", &c.id]).ok();
-    c.exec("true").fails_with(255, "cannot exec in a paused container (use --ignore-paused to override)");
+    c.exec("true").fails_with(
+        255,
+        "cannot exec in a paused container (use --ignore-paused to override)",
+    );
     c.runtime(&["resume", &c.id]).ok();
     c.kill("KILL").ok();
     c.wait_for("stopped");
-    c.exec("true").fails_with(255, "cannot exec in a stopped container");
+    c.exec("true")
+        .fails_with(255, "cannot exec in a stopped container");
 }
 
 #[test]
@@ -202,14 +310,27 @@ fn exec_without_a_command_is_refused() {
     let c = running();
     let output = c.exec_with(&[], &[]);
     assert_ne!(output.code, 0);
-    assert!(output.stderr.contains("exec args cannot be empty") || !is_coracle(), "{output:?}");
+    assert!(
+        output.stderr.contains("exec args cannot be empty") || !is_coracle(),
+        "{output:?}"
+    );
 }
 
 #[test]
 fn exec_dies_with_its_container() {
     let c = running();
-    let child = c.command(&["exec", &c.id, "sleep", "1000000"]).spawn().unwrap();
-    eventually("two processes", || (c.runtime(&["ps", "-f", "json", &c.id]).ok().matches(',').count() == 1).then_some(()));
+    let child = c
+        .command(&["exec", &c.id, "sleep", "1000000"])
+        .spawn()
+        .unwrap();
+    eventually("two processes", || {
+        (c.runtime(&["ps", "-f", "json", &c.id])
+            .ok()
+            .matches(',')
+            .count()
+            == 1)
+            .then_some(())
+    });
     c.kill("KILL").ok();
     let status = child.wait_with_output().unwrap().status;
     assert_eq!(status.code(), Some(137));
@@ -218,20 +339,37 @@ fn exec_dies_with_its_container() {
 #[test]
 fn exec_into_a_sub_cgroup() {
     let c = running();
-    c.exec_with(&["--cgroup", "../escape"], &["true"]).fails_with(255, "sub cgroup path");
+    c.exec_with(&["--cgroup", "../escape"], &["true"])
+        .fails_with(255, "sub cgroup path");
     if is_coracle() {
-        c.exec_with(&["--cgroup", "../escape"], &["true"]).fails_with(255, "bad sub cgroup path");
-        c.exec_with(&["--cgroup", "nonesuch:/x"], &["true"]).fails_with(255, "unknown controller ");
+        c.exec_with(&["--cgroup", "../escape"], &["true"])
+            .fails_with(255, "bad sub cgroup path");
+        c.exec_with(&["--cgroup", "nonesuch:/x"], &["true"])
+            .fails_with(255, "unknown controller ");
     }
-    c.exec_with(&["--cgroup", "nonesuch-sub"], &["true"]).fails(255);
-    assert_eq!(c.exec_with(&["--cgroup", "/"], &["echo", "in"]).ok(), "in\n");
+    c.exec_with(&["--cgroup", "nonesuch-sub"], &["true"])
+        .fails(255);
+    assert_eq!(
+        c.exec_with(&["--cgroup", "/"], &["echo", "in"]).ok(),
+        "in\n"
+    );
 }
 
 #[test]
 fn eight_execs_at_once() {
     let c = running();
     std::thread::scope(|scope| {
-        let all: Vec<_> = (0..8).map(|n| (n, scope.spawn({ let c = &c; move || c.exec(&format!("echo {n}; exit {n}")) }))).collect();
+        let all: Vec<_> = (0..8)
+            .map(|n| {
+                (
+                    n,
+                    scope.spawn({
+                        let c = &c;
+                        move || c.exec(&format!("echo {n}; exit {n}"))
+                    }),
+                )
+            })
+            .collect();
         for (n, one) in all {
             assert_eq!(one.join().unwrap().exits(n), format!("{n}\n"));
         }

@@ -16,23 +16,49 @@ fn hooks_run_in_order() {
     let mut c = Container::new("echo process >> /log; echo said");
     let log = c.rootfs().join("log");
     for name in ON_THE_HOST {
-        c.set(&format!("/hooks/{name}"), json!([hook(&format!("echo {name} 1 >> {}", log.display())), hook(&format!("echo {name} 2 >> {}", log.display()))]));
+        c.set(
+            &format!("/hooks/{name}"),
+            json!([
+                hook(&format!("echo {name} 1 >> {}", log.display())),
+                hook(&format!("echo {name} 2 >> {}", log.display()))
+            ]),
+        );
     }
     // createContainer runs in the container's namespaces before pivot_root, startContainer inside the container.
-    c.set("/hooks/createContainer", json!([hook(&format!("echo createContainer >> {}", log.display()))]));
-    c.set("/hooks/startContainer", json!([hook("echo startContainer >> /log")]));
+    c.set(
+        "/hooks/createContainer",
+        json!([hook(&format!("echo createContainer >> {}", log.display()))]),
+    );
+    c.set(
+        "/hooks/startContainer",
+        json!([hook("echo startContainer >> /log")]),
+    );
     c.create().ok();
     requires!(is_coracle(), "runc 1.1 runs poststart hooks at create");
-    let at_create = ["prestart 1", "prestart 2", "createRuntime 1", "createRuntime 2", "createContainer"];
+    let at_create = [
+        "prestart 1",
+        "prestart 2",
+        "createRuntime 1",
+        "createRuntime 2",
+        "createContainer",
+    ];
     assert_eq!(read_text(&log).lines().collect::<Vec<_>>(), at_create);
     c.start().ok();
     c.wait_for("stopped");
-    let mut at_start = read_text(&log).lines().skip(5).map(str::to_owned).collect::<Vec<_>>();
+    let mut at_start = read_text(&log)
+        .lines()
+        .skip(5)
+        .map(str::to_owned)
+        .collect::<Vec<_>>();
     at_start.retain(|line| !line.starts_with("poststart"));
     assert_eq!(at_start, ["startContainer", "process"]);
     assert!(read_text(&log).contains("poststart 1\n") && read_text(&log).contains("poststart 2\n"));
     c.delete().ok();
-    assert!(read_text(&log).ends_with("poststop 1\npoststop 2\n"), "{}", read_text(&log));
+    assert!(
+        read_text(&log).ends_with("poststop 1\npoststop 2\n"),
+        "{}",
+        read_text(&log)
+    );
 }
 
 #[test]
@@ -40,9 +66,18 @@ fn hooks_read_the_state_on_stdin() {
     let mut c = Container::idle();
     let log = c.rootfs().join("log");
     for name in ON_THE_HOST.into_iter().chain(["createContainer"]) {
-        c.set(&format!("/hooks/{name}"), json!([hook(&format!("(echo {name}; cat; echo) >> {}", log.display()))]));
+        c.set(
+            &format!("/hooks/{name}"),
+            json!([hook(&format!(
+                "(echo {name}; cat; echo) >> {}",
+                log.display()
+            ))]),
+        );
     }
-    c.set("/hooks/startContainer", json!([hook("(echo startContainer; cat; echo) >> /log")]));
+    c.set(
+        "/hooks/startContainer",
+        json!([hook("(echo startContainer; cat; echo) >> /log")]),
+    );
     c.set("/annotations", json!({ "key": "value" }));
     c.run_detached();
     let pid = c.pid();
@@ -51,7 +86,8 @@ fn hooks_read_the_state_on_stdin() {
     let mut lines = text.lines();
     let mut seen = Vec::new();
     while let (Some(name), Some(state)) = (lines.next(), lines.next()) {
-        let state: Value = serde_json::from_str(state).unwrap_or_else(|e| panic!("{name}: {e}: {state}"));
+        let state: Value =
+            serde_json::from_str(state).unwrap_or_else(|e| panic!("{name}: {e}: {state}"));
         let status = match name {
             "prestart" | "createRuntime" | "createContainer" => "creating",
             "startContainer" => "created",
@@ -62,35 +98,79 @@ fn hooks_read_the_state_on_stdin() {
             assert_eq!(state["status"], status, "{name}");
         }
         assert_eq!(state["id"], c.id.as_str(), "{name}");
-        assert_eq!(state["bundle"], c.bundle().to_string_lossy().as_ref(), "{name}");
+        assert_eq!(
+            state["bundle"],
+            c.bundle().to_string_lossy().as_ref(),
+            "{name}"
+        );
         assert_eq!(state["annotations"], json!({ "key": "value" }), "{name}");
         assert!(state["ociVersion"].is_string());
         match name {
             "prestart" | "createRuntime" | "poststart" => assert_eq!(state["pid"], pid, "{name}"),
-            "poststop" => assert!(state["pid"].is_null() || state["pid"] == 0, "{name}: {state}"),
+            "poststop" => assert!(
+                state["pid"].is_null() || state["pid"] == 0,
+                "{name}: {state}"
+            ),
             _ => {}
         }
         seen.push(name.to_owned());
     }
     seen.sort();
-    assert_eq!(seen, ["createContainer", "createRuntime", "poststart", "poststop", "prestart", "startContainer"]);
+    assert_eq!(
+        seen,
+        [
+            "createContainer",
+            "createRuntime",
+            "poststart",
+            "poststop",
+            "prestart",
+            "startContainer"
+        ]
+    );
 }
 
 #[test]
 fn hooks_run_where_they_should() {
     let mut c = Container::idle();
     let log = c.rootfs().join("log");
-    let look = |file: &str| hook(&format!("echo $(readlink /proc/self/ns/mnt) $(readlink /proc/self/ns/net) $HOOK $0 >> {file}"));
-    c.set("/hooks/createRuntime", json!([look(&log.to_string_lossy())]));
-    c.set("/hooks/createContainer", json!([look(&log.to_string_lossy())]));
+    let look = |file: &str| {
+        hook(&format!(
+            "echo $(readlink /proc/self/ns/mnt) $(readlink /proc/self/ns/net) $HOOK $0 >> {file}"
+        ))
+    };
+    c.set(
+        "/hooks/createRuntime",
+        json!([look(&log.to_string_lossy())]),
+    );
+    c.set(
+        "/hooks/createContainer",
+        json!([look(&log.to_string_lossy())]),
+    );
     c.set("/hooks/startContainer", json!([hook("echo $(readlink /proc/self/ns/mnt) $(readlink /proc/self/ns/net) $HOOK $(hostname) >> /log")]));
     c.run_detached();
-    let link = |of: &str, kind: &str| fs::read_link(format!("/proc/{of}/ns/{kind}")).unwrap().to_string_lossy().into_owned();
+    let link = |of: &str, kind: &str| {
+        fs::read_link(format!("/proc/{of}/ns/{kind}"))
+            .unwrap()
+            .to_string_lossy()
+            .into_owned()
+    };
     let pid = c.pid().to_string();
     let lines: Vec<String> = read_text(&log).lines().map(str::to_owned).collect();
-    assert_eq!(lines[0], format!("{} {} set sh", link("self", "mnt"), link("self", "net")), "createRuntime: the host's");
-    assert_eq!(lines[1], format!("{} {} set sh", link(&pid, "mnt"), link(&pid, "net")), "createContainer: the container's");
-    assert_eq!(lines[2], format!("{} {} set inside", link(&pid, "mnt"), link(&pid, "net")), "startContainer: inside");
+    assert_eq!(
+        lines[0],
+        format!("{} {} set sh", link("self", "mnt"), link("self", "net")),
+        "createRuntime: the host's"
+    );
+    assert_eq!(
+        lines[1],
+        format!("{} {} set sh", link(&pid, "mnt"), link(&pid, "net")),
+        "createContainer: the container's"
+    );
+    assert_eq!(
+        lines[2],
+        format!("{} {} set inside", link(&pid, "mnt"), link(&pid, "net")),
+        "startContainer: inside"
+    );
 }
 
 #[test]
@@ -98,26 +178,42 @@ fn a_hook_has_only_its_own_environment() {
     let mut c = Container::new("true");
     let log = c.dir().join("log");
     let mut command = {
-        c.set("/hooks/createRuntime", json!([{ "path": "/usr/bin/env", "args": ["env"], "env": ["ONLY=this"] },
-            hook(&format!("tr '\\0' '\\n' < /proc/$$/environ > {}", log.display()))]));
+        c.set(
+            "/hooks/createRuntime",
+            json!([{ "path": "/usr/bin/env", "args": ["env"], "env": ["ONLY=this"] },
+            hook(&format!("tr '\\0' '\\n' < /proc/$$/environ > {}", log.display()))]),
+        );
         c.bundle_command("run", &[])
     };
     command.env("SECRET", "of the host");
     c.to_files(command).ok();
     let seen = read_text(&log);
-    assert!(seen.contains("HOOK=set") && !seen.contains("SECRET"), "{seen}");
+    assert!(
+        seen.contains("HOOK=set") && !seen.contains("SECRET"),
+        "{seen}"
+    );
 }
 
 #[test]
 fn a_failing_hook_at_creation_leaves_nothing() {
     for name in ["prestart", "createRuntime", "createContainer"] {
         let mut c = Container::new("echo started");
-        c.set(&format!("/hooks/{name}"), json!([hook("true"), hook("echo the reason >&2; exit 3")]));
+        c.set(
+            &format!("/hooks/{name}"),
+            json!([hook("true"), hook("echo the reason >&2; exit 3")]),
+        );
         let output = c.create();
         assert_eq!(output.code, 1, "{name}: {output:?}");
-        let words = if is_coracle() { format!("error running {name} hook #1: ") } else { "running hook #1".to_owned() };
+        let words = if is_coracle() {
+            format!("error running {name} hook #1: ")
+        } else {
+            "running hook #1".to_owned()
+        };
         assert!(output.message().contains(&words), "{name}: {output:?}");
-        assert!(output.message().contains("the reason"), "what the hook wrote to stderr is told: {output:?}");
+        assert!(
+            output.message().contains("the reason"),
+            "what the hook wrote to stderr is told: {output:?}"
+        );
         c.assert_nothing_left();
     }
 }
@@ -153,7 +249,13 @@ fn a_failing_poststop_hook_is_told_and_the_others_run() {
     requires!(is_coracle(), "runc 1.1 stops at the first that fails");
     let mut c = Container::new("true");
     let log = c.dir().join("log");
-    c.set("/hooks/poststop", json!([hook("exit 3"), hook(&format!("echo second >> {}", log.display()))]));
+    c.set(
+        "/hooks/poststop",
+        json!([
+            hook("exit 3"),
+            hook(&format!("echo second >> {}", log.display()))
+        ]),
+    );
     c.run_with(&["--keep"]).ok();
     let output = c.delete();
     assert!(output.message().contains("poststop hook #0"), "{output:?}");
@@ -167,15 +269,25 @@ fn a_hanging_hook_is_ended_by_its_timeout() {
         let mut c = Container::new("echo started");
         let pid_file = c.rootfs().join("pids");
         // The hook leaves a child that keeps its pipes open: neither may hold up the runtime.
-        let mut slow = hook(&format!("sleep 1000001 & echo $! $$ > {}; wait", pid_file.display()));
+        let mut slow = hook(&format!(
+            "sleep 1000001 & echo $! $$ > {}; wait",
+            pid_file.display()
+        ));
         slow["timeout"] = json!(1);
         c.set(&format!("/hooks/{name}"), json!([slow]));
         if !is_coracle() {
-            c.set(&format!("/hooks/{name}/0/args"), json!(["sh", "-c", "exec sleep 1000001"]));
+            c.set(
+                &format!("/hooks/{name}/0/args"),
+                json!(["sh", "-c", "exec sleep 1000001"]),
+            );
         }
         let output = c.create();
         assert_eq!(output.code, 1, "{name}: {output:?}");
-        let words = if is_coracle() { format!("error running {name} hook #0: ") } else { "hook".to_owned() };
+        let words = if is_coracle() {
+            format!("error running {name} hook #0: ")
+        } else {
+            "hook".to_owned()
+        };
         assert!(output.message().contains(&words), "{name}: {output:?}");
         c.assert_nothing_left();
         for pid in read_text(&pid_file).split_whitespace() {
@@ -190,7 +302,10 @@ fn a_hanging_hook_is_ended_by_its_timeout() {
 #[test]
 fn a_hook_that_does_not_exist_is_named() {
     let mut c = Container::new("true");
-    c.set("/hooks/createRuntime", json!([{ "path": "/nonesuch-hook" }]));
+    c.set(
+        "/hooks/createRuntime",
+        json!([{ "path": "/nonesuch-hook" }]),
+    );
     c.run().fails_with(1, "/nonesuch-hook");
     c.assert_nothing_left();
 }
@@ -208,6 +323,11 @@ fn a_hook_path_must_be_absolute() {
 #[test]
 fn a_hook_that_reads_nothing_and_writes_much_does_not_block() {
     let mut c = Container::new("echo done");
-    c.set("/hooks/createRuntime", json!([hook("exec <&-; head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2")]));
+    c.set(
+        "/hooks/createRuntime",
+        json!([hook(
+            "exec <&-; head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2"
+        )]),
+    );
     assert_eq!(c.run().ok(), "done\n");
 }

@@ -17,7 +17,8 @@ fn create_waits_for_start() {
     c.wait_to_say("started\n");
     c.wait_for("stopped");
     c.delete().ok();
-    c.runtime(&["state", &c.id]).fails_with(1, "container does not exist");
+    c.runtime(&["state", &c.id])
+        .fails_with(1, "container does not exist");
     c.assert_nothing_left();
 }
 
@@ -38,7 +39,10 @@ fn the_whole_life_on_cgroup_v2() {
 
 fn whole_life_in(hierarchy: Hierarchy) {
     let view = View::of(hierarchy);
-    requires!(view.is_some(), "this machine's cgroups cannot be seen as {hierarchy:?}");
+    requires!(
+        view.is_some(),
+        "this machine's cgroups cannot be seen as {hierarchy:?}"
+    );
     let c = Container::idle().in_view(view.unwrap());
     c.create().ok();
     assert_eq!(c.status(), "created");
@@ -60,7 +64,8 @@ fn start_twice_is_refused() {
     let c = Container::idle();
     c.create().ok();
     c.start().ok();
-    c.start().fails_with(1, "cannot start an already running container");
+    c.start()
+        .fails_with(1, "cannot start an already running container");
     assert_eq!(c.status(), "running");
 }
 
@@ -70,7 +75,8 @@ fn start_of_a_stopped_container_is_refused() {
     c.create().ok();
     c.start().ok();
     c.wait_for("stopped");
-    c.start().fails_with(1, "cannot start a container that has stopped");
+    c.start()
+        .fails_with(1, "cannot start a container that has stopped");
 }
 
 #[test]
@@ -88,7 +94,10 @@ fn delete_of_a_created_container_kills_it() {
 fn delete_of_a_running_container_needs_force() {
     let c = Container::idle();
     c.run_detached();
-    let words = format!("cannot delete container {} that is not stopped: running", c.id);
+    let words = format!(
+        "cannot delete container {} that is not stopped: running",
+        c.id
+    );
     c.delete().fails_with(1, &words);
     assert_eq!(c.status(), "running");
     let pid = c.pid();
@@ -117,11 +126,17 @@ fn delete_force_of_nothing_is_success() {
 #[test]
 fn delete_ends_every_process_of_a_shared_pid_namespace() {
     let mut c = Container::new("sleep 1000000 & echo $!; exit 0");
-    c.set("/linux/namespaces", json!([{ "type": "mount" }, { "type": "uts" }]));
+    c.set(
+        "/linux/namespaces",
+        json!([{ "type": "mount" }, { "type": "uts" }]),
+    );
     c.run_detached();
     let orphan: i64 = c.wait_to_say("\n").trim().parse().unwrap();
     c.wait_for("stopped");
-    assert!(fs::exists(format!("/proc/{orphan}")).unwrap(), "without a pid namespace the child outlives init");
+    assert!(
+        fs::exists(format!("/proc/{orphan}")).unwrap(),
+        "without a pid namespace the child outlives init"
+    );
     c.delete_force().ok();
     eventually("the orphan is gone", || gone(orphan));
     c.assert_nothing_left();
@@ -140,7 +155,9 @@ fn run_passes_the_exit_status_and_leaves_nothing() {
 fn run_tells_a_signal_as_128_more() {
     let c = Container::idle();
     let child = c.bundle_command("run", &[]).spawn().unwrap();
-    eventually("the container runs", || (c.runtime(&["state", &c.id]).code == 0 && c.status() == "running").then_some(()));
+    eventually("the container runs", || {
+        (c.runtime(&["state", &c.id]).code == 0 && c.status() == "running").then_some(())
+    });
     c.kill("KILL").ok();
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(137));
     c.assert_nothing_left();
@@ -152,16 +169,24 @@ fn run_connects_stdin_stdout_and_stderr() {
     c.write_config();
     let bundle = c.bundle();
     let output = c.runtime_with_input(&["run", "-b", &bundle.to_string_lossy(), &c.id], "typed\n");
-    assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (0, "out typed\n", "err typed\n"));
+    assert_eq!(
+        (output.code, output.stdout.as_str(), output.stderr.as_str()),
+        (0, "out typed\n", "err typed\n")
+    );
 }
 
 #[test]
 fn run_detached_returns_while_the_container_runs() {
     let c = Container::idle();
     let pid_file = c.dir().join("pid");
-    c.run_with(&["-d", "--pid-file", &pid_file.to_string_lossy()]).ok();
+    c.run_with(&["-d", "--pid-file", &pid_file.to_string_lossy()])
+        .ok();
     assert_eq!(c.status(), "running");
-    assert_eq!(fs::read_to_string(&pid_file).unwrap(), c.pid().to_string(), "decimal, without a newline");
+    assert_eq!(
+        fs::read_to_string(&pid_file).unwrap(),
+        c.pid().to_string(),
+        "decimal, without a newline"
+    );
 }
 
 #[test]
@@ -179,7 +204,10 @@ fn pid_file_is_relative_to_where_the_command_was_typed() {
     let mut command = c.bundle_command("create", &["--pid-file", "init.pid"]);
     command.current_dir(c.dir());
     c.to_files(command).ok();
-    assert_eq!(fs::read_to_string(c.dir().join("init.pid")).unwrap(), c.pid().to_string());
+    assert_eq!(
+        fs::read_to_string(c.dir().join("init.pid")).unwrap(),
+        c.pid().to_string()
+    );
     assert!(!c.bundle().join("init.pid").exists());
 }
 
@@ -211,7 +239,8 @@ fn a_taken_id_is_refused_and_its_container_unharmed() {
     let c = Container::idle();
     c.run_detached();
     let pid = c.pid();
-    c.create().fails_with(1, "container with given ID already exists");
+    c.create()
+        .fails_with(1, "container with given ID already exists");
     assert_eq!((c.status().as_str(), c.pid()), ("running", pid));
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use runtime_tests::{Container, Limit, eventually, has_controller, is_coracle, limit_of, read_text, requires};
+use runtime_tests::{
+    Container, Limit, eventually, has_controller, is_coracle, limit_of, read_text, requires,
+};
 use serde_json::{Value, json};
 
 fn limited(resources: &Value) -> Container {
@@ -32,7 +34,10 @@ fn memory_and_swap() {
     requires!(has_controller("memory"), "no memory controller");
     let c = limited(&json!({ "memory": { "limit": 67_108_864, "swap": 134_217_728 } }));
     let output = c.run_with(&["--detach"]);
-    requires!(output.code == 0 || !output.stderr.contains("memsw"), "the kernel does not account swap");
+    requires!(
+        output.code == 0 || !output.stderr.contains("memsw"),
+        "the kernel does not account swap"
+    );
     output.ok();
     let seen = value(&c, swap);
     // v1 limits the sum, v2 the swap.
@@ -41,11 +46,21 @@ fn memory_and_swap() {
 
 #[test]
 fn swappiness_and_oom_disable_on_v1() {
-    requires!(std::path::Path::new("/sys/fs/cgroup/memory/memory.swappiness").exists(), "not cgroup v1");
-    let c = limited(&json!({ "memory": { "limit": 67_108_864, "swappiness": 17, "disableOOMKiller": true } }));
+    requires!(
+        std::path::Path::new("/sys/fs/cgroup/memory/memory.swappiness").exists(),
+        "not cgroup v1"
+    );
+    let c = limited(
+        &json!({ "memory": { "limit": 67_108_864, "swappiness": 17, "disableOOMKiller": true } }),
+    );
     c.run_detached();
-    assert_eq!(value(&c, Limit::new("memory", "memory.swappiness", "")), "17");
-    assert!(value(&c, Limit::new("memory", "memory.oom_control", "")).contains("oom_kill_disable 1"));
+    assert_eq!(
+        value(&c, Limit::new("memory", "memory.swappiness", "")),
+        "17"
+    );
+    assert!(
+        value(&c, Limit::new("memory", "memory.oom_control", "")).contains("oom_kill_disable 1")
+    );
 }
 
 #[test]
@@ -65,7 +80,10 @@ fn pids_limit() {
     for unlimited in [-1, 0] {
         let c = limited(&json!({ "pids": { "limit": unlimited } }));
         c.run_detached();
-        assert!(value(&c, Limit::PIDS) == "max" || unlimited == 0, "{unlimited}");
+        assert!(
+            value(&c, Limit::PIDS) == "max" || unlimited == 0,
+            "{unlimited}"
+        );
     }
 }
 
@@ -75,7 +93,10 @@ fn cpu_quota_and_period() {
     let c = limited(&json!({ "cpu": { "quota": 50_000, "period": 100_000 } }));
     c.run_detached();
     let seen = (value(&c, Limit::CPU_QUOTA), value(&c, Limit::CPU_PERIOD));
-    assert!(seen == ("50000".into(), "100000".into()) || seen.0 == "50000 100000", "{seen:?}");
+    assert!(
+        seen == ("50000".into(), "100000".into()) || seen.0 == "50000 100000",
+        "{seen:?}"
+    );
 }
 
 #[test]
@@ -105,26 +126,58 @@ fn cpuset() {
     requires!(has_controller("cpuset"), "no cpuset controller");
     let c = limited(&json!({ "cpu": { "cpus": "0", "mems": "0" } }));
     c.run_detached();
-    assert_eq!((value(&c, Limit::CPUS), value(&c, Limit::MEMS)), ("0".into(), "0".into()));
-    assert_eq!(c.exec("grep Cpus_allowed_list /proc/self/status").ok(), "Cpus_allowed_list:\t0\n");
+    assert_eq!(
+        (value(&c, Limit::CPUS), value(&c, Limit::MEMS)),
+        ("0".into(), "0".into())
+    );
+    assert_eq!(
+        c.exec("grep Cpus_allowed_list /proc/self/status").ok(),
+        "Cpus_allowed_list:\t0\n"
+    );
 }
 
 #[test]
 fn block_io() {
-    requires!(std::path::Path::new("/sys/fs/cgroup/blkio").exists(), "no blkio controller");
-    let device = read_text("/proc/partitions".as_ref()).lines().nth(2).map(|line| line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>());
+    requires!(
+        std::path::Path::new("/sys/fs/cgroup/blkio").exists(),
+        "no blkio controller"
+    );
+    let device = read_text("/proc/partitions".as_ref())
+        .lines()
+        .nth(2)
+        .map(|line| {
+            line.split_whitespace()
+                .take(2)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        });
     requires!(device.is_some(), "no block device");
-    let numbers: Vec<u32> = device.unwrap().iter().map(|word| word.parse().unwrap()).collect();
-    let c = limited(&json!({ "blockIO": { "throttleReadBpsDevice": [{ "major": numbers[0], "minor": numbers[1], "rate": 1_048_576 }] } }));
+    let numbers: Vec<u32> = device
+        .unwrap()
+        .iter()
+        .map(|word| word.parse().unwrap())
+        .collect();
+    let c = limited(
+        &json!({ "blockIO": { "throttleReadBpsDevice": [{ "major": numbers[0], "minor": numbers[1], "rate": 1_048_576 }] } }),
+    );
     let output = c.run_with(&["--detach"]);
     output.ok();
-    let seen = value(&c, Limit::new("blkio", "blkio.throttle.read_bps_device", "io.max"));
-    assert!(seen.contains(&format!("{}:{}", numbers[0], numbers[1])) && seen.contains("1048576"), "{seen}");
+    let seen = value(
+        &c,
+        Limit::new("blkio", "blkio.throttle.read_bps_device", "io.max"),
+    );
+    assert!(
+        seen.contains(&format!("{}:{}", numbers[0], numbers[1])) && seen.contains("1048576"),
+        "{seen}"
+    );
 }
 
 #[test]
 fn limits_are_visible_from_inside() {
-    requires!(has_controller("memory") && has_controller("pids"), "no memory or pids controller");
+    requires!(
+        has_controller("memory") && has_controller("pids"),
+        "no memory or pids controller"
+    );
     let mut c = limited(&json!({ "memory": { "limit": 67_108_864 }, "pids": { "limit": 64 } }));
     c.push("/linux/namespaces", json!({ "type": "cgroup" }));
     c.run_detached();
@@ -136,17 +189,30 @@ fn limits_are_visible_from_inside() {
 fn a_memory_hog_is_killed_at_its_limit_and_reported() {
     requires!(has_controller("memory"), "no memory controller");
     let mut c = Container::inside(&["hog", "256"]);
-    c.set("/linux/resources/memory", json!({ "limit": 33_554_432, "swap": 33_554_432 }));
+    c.set(
+        "/linux/resources/memory",
+        json!({ "limit": 33_554_432, "swap": 33_554_432 }),
+    );
     if c.create().code != 0 {
         c.set("/linux/resources/memory", json!({ "limit": 33_554_432 }));
         c.create().ok();
     }
     let log = c.dir().join("events");
-    let mut events = c.command(&["events", &c.id]).stdout(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+    let mut events = c
+        .command(&["events", &c.id])
+        .stdout(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
     // The first statistics mean that events is watching.
-    eventually("the first event", || read_text(&log).contains("\"stats\"").then_some(()));
+    eventually("the first event", || {
+        read_text(&log).contains("\"stats\"").then_some(())
+    });
     c.start().ok();
-    eventually("an oom event", || read_text(&log).contains(&format!("{{\"type\":\"oom\",\"id\":\"{}\"", c.id)).then_some(()));
+    eventually("an oom event", || {
+        read_text(&log)
+            .contains(&format!("{{\"type\":\"oom\",\"id\":\"{}\"", c.id))
+            .then_some(())
+    });
     c.wait_for("stopped");
     assert!(!c.said().contains("touched"));
     c.delete_force().ok();
@@ -174,11 +240,18 @@ fn a_fork_bomb_stops_at_its_limit() {
     c.run_detached();
     eventually("a fork is refused", || {
         let text = read_text(&error);
-        (text.contains("can't fork") || text.contains("Resource temporarily unavailable")).then_some(())
+        (text.contains("can't fork") || text.contains("Resource temporarily unavailable"))
+            .then_some(())
     });
     let events = limit_of(c.pid(), Limit::new("pids", "pids.events", "pids.events")).unwrap();
-    assert!(events.starts_with("max ") && !events.starts_with("max 0"), "{events}");
-    let processes: usize = limit_of(c.pid(), Limit::new("pids", "pids.current", "pids.current")).unwrap().parse().unwrap();
+    assert!(
+        events.starts_with("max ") && !events.starts_with("max 0"),
+        "{events}"
+    );
+    let processes: usize = limit_of(c.pid(), Limit::new("pids", "pids.current", "pids.current"))
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!(processes <= 40, "{processes}");
     c.delete_force().ok();
     c.assert_nothing_left();
@@ -188,17 +261,30 @@ fn a_fork_bomb_stops_at_its_limit() {
 fn a_cpu_hog_gets_its_share() {
     requires!(has_controller("cpu"), "no cpu controller");
     let mut c = Container::new("while :; do :; done");
-    c.set("/linux/resources/cpu", json!({ "quota": 20_000, "period": 100_000 }));
+    c.set(
+        "/linux/resources/cpu",
+        json!({ "quota": 20_000, "period": 100_000 }),
+    );
     c.run_detached();
     let stat = format!("/proc/{}/stat", c.pid());
     let used = || {
         let text = read_text(stat.as_ref());
-        let fields: Vec<u64> = text.rsplit_once(')').unwrap().1.split_whitespace().skip(11).take(2).map(|word| word.parse().unwrap()).collect();
+        let fields: Vec<u64> = text
+            .rsplit_once(')')
+            .unwrap()
+            .1
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|word| word.parse().unwrap())
+            .collect();
         Duration::from_millis((fields[0] + fields[1]) * 10)
     };
     let (began, before) = (Instant::now(), used());
     // On a busy machine the hog gets less than its share, never more: wait until it had half a second.
-    eventually("half a second of CPU time", || (used() - before >= Duration::from_millis(500)).then_some(()));
+    eventually("half a second of CPU time", || {
+        (used() - before >= Duration::from_millis(500)).then_some(())
+    });
     let share = (used() - before).as_secs_f64() / began.elapsed().as_secs_f64();
     assert!(share < 0.30, "a fifth of one CPU, not {share:.2}");
     let throttled = limit_of(c.pid(), Limit::new("cpu", "cpu.stat", "cpu.stat")).unwrap();
@@ -212,6 +298,9 @@ fn a_limit_smaller_than_anything_is_a_clear_error() {
     c.set("/linux/resources/memory", json!({ "limit": 4096 }));
     let output = c.run();
     assert!(output.code != 0 && !output.stderr.is_empty(), "{output:?}");
-    assert!(output.stderr.contains("memory") || !is_coracle(), "{output:?}");
+    assert!(
+        output.stderr.contains("memory") || !is_coracle(),
+        "{output:?}"
+    );
     c.assert_nothing_left();
 }

@@ -15,13 +15,21 @@ fn volume(c: &Container) -> PathBuf {
 }
 
 fn mount(c: &mut Container, destination: &str, kind: &str, source: &str, options: Value) {
-    c.push("/mounts", json!({ "destination": destination, "type": kind, "source": source, "options": options }));
+    c.push(
+        "/mounts",
+        json!({ "destination": destination, "type": kind, "source": source, "options": options }),
+    );
 }
 
 /// What the container's mountinfo says about a mount point: options, super options, optional fields and type.
 fn line_of(info: &str, destination: &str) -> String {
-    let found = info.lines().filter(|line| line.split(' ').nth(4) == Some(destination)).next_back();
-    found.unwrap_or_else(|| panic!("{destination} is a mount point in {info}")).to_owned()
+    let found = info
+        .lines()
+        .filter(|line| line.split(' ').nth(4) == Some(destination))
+        .next_back();
+    found
+        .unwrap_or_else(|| panic!("{destination} is a mount point in {info}"))
+        .to_owned()
 }
 
 #[test]
@@ -29,11 +37,29 @@ fn bind_mount_of_a_directory_and_of_a_file() {
     let mut c = Container::new("cat /volume/file /one/file; echo of the container > /volume/new");
     let dir = volume(&c);
     let file = dir.join("file");
-    mount(&mut c, "/volume", "bind", &dir.to_string_lossy(), json!(["bind", "rw"]));
-    mount(&mut c, "/one/file", "bind", &file.to_string_lossy(), json!(["bind", "ro"]));
+    mount(
+        &mut c,
+        "/volume",
+        "bind",
+        &dir.to_string_lossy(),
+        json!(["bind", "rw"]),
+    );
+    mount(
+        &mut c,
+        "/one/file",
+        "bind",
+        &file.to_string_lossy(),
+        json!(["bind", "ro"]),
+    );
     assert_eq!(c.run().ok(), "of the host\nof the host\n");
-    assert_eq!(fs::read_to_string(dir.join("new")).unwrap(), "of the container\n");
-    assert!(c.rootfs().join("volume").is_dir(), "a missing destination is made as what the source is");
+    assert_eq!(
+        fs::read_to_string(dir.join("new")).unwrap(),
+        "of the container\n"
+    );
+    assert!(
+        c.rootfs().join("volume").is_dir(),
+        "a missing destination is made as what the source is"
+    );
     assert!(c.rootfs().join("one/file").is_file());
 }
 
@@ -41,17 +67,35 @@ fn bind_mount_of_a_directory_and_of_a_file() {
 fn a_read_only_bind_mount() {
     let mut c = Container::new("cat /volume/file; touch /volume/x");
     let dir = volume(&c);
-    mount(&mut c, "/volume", "bind", &dir.to_string_lossy(), json!(["bind", "ro"]));
+    mount(
+        &mut c,
+        "/volume",
+        "bind",
+        &dir.to_string_lossy(),
+        json!(["bind", "ro"]),
+    );
     let output = c.run();
-    assert!(output.stdout == "of the host\n" && output.stderr.contains("Read-only file system"), "{output:?}");
+    assert!(
+        output.stdout == "of the host\n" && output.stderr.contains("Read-only file system"),
+        "{output:?}"
+    );
 }
 
 #[test]
 fn the_type_of_a_bind_mount_comes_from_its_options() {
     let mut c = Container::new("cat /volume/file");
     let dir = volume(&c);
-    mount(&mut c, "/volume", "none", &dir.to_string_lossy(), json!(["rbind"]));
-    c.push("/mounts", json!({ "destination": "/second", "source": dir, "options": ["bind"] }));
+    mount(
+        &mut c,
+        "/volume",
+        "none",
+        &dir.to_string_lossy(),
+        json!(["rbind"]),
+    );
+    c.push(
+        "/mounts",
+        json!({ "destination": "/second", "source": dir, "options": ["bind"] }),
+    );
     assert_eq!(c.run().ok(), "of the host\n");
 }
 
@@ -67,13 +111,53 @@ fn a_relative_bind_source_lies_in_the_bundle() {
 
 #[test]
 fn every_mount_flag_is_set() {
-    let flags = ["nosuid", "nodev", "noexec", "noatime", "nodiratime", "sync", "dirsync", "ro"];
+    let flags = [
+        "nosuid",
+        "nodev",
+        "noexec",
+        "noatime",
+        "nodiratime",
+        "sync",
+        "dirsync",
+        "ro",
+    ];
     let mut c = Container::new("cat /proc/self/mountinfo");
-    mount(&mut c, "/t", "tmpfs", "tmpfs", json!(["nosuid", "nodev", "noexec", "noatime", "ro", "size=1m", "mode=700"]));
-    mount(&mut c, "/s", "tmpfs", "tmpfs", json!(["sync", "dirsync", "nodiratime", "relatime", "suid", "dev", "exec", "rw"]));
+    mount(
+        &mut c,
+        "/t",
+        "tmpfs",
+        "tmpfs",
+        json!([
+            "nosuid", "nodev", "noexec", "noatime", "ro", "size=1m", "mode=700"
+        ]),
+    );
+    mount(
+        &mut c,
+        "/s",
+        "tmpfs",
+        "tmpfs",
+        json!([
+            "sync",
+            "dirsync",
+            "nodiratime",
+            "relatime",
+            "suid",
+            "dev",
+            "exec",
+            "rw"
+        ]),
+    );
     let info = c.run().ok();
     let (t, s) = (line_of(&info, "/t"), line_of(&info, "/s"));
-    for flag in ["nosuid", "nodev", "noexec", "noatime", "ro", "size=1024k", "mode=700"] {
+    for flag in [
+        "nosuid",
+        "nodev",
+        "noexec",
+        "noatime",
+        "ro",
+        "size=1024k",
+        "mode=700",
+    ] {
         assert!(t.contains(flag), "{flag}: {t}");
     }
     for flag in ["rw,nodiratime,relatime", "sync", "dirsync"] {
@@ -86,25 +170,59 @@ fn every_mount_flag_is_set() {
 fn bind_mount_flags_are_set_too() {
     let mut c = Container::new("cat /proc/self/mountinfo");
     let dir = volume(&c);
-    mount(&mut c, "/v", "bind", &dir.to_string_lossy(), json!(["rbind", "nosuid", "nodev", "noexec", "ro"]));
+    mount(
+        &mut c,
+        "/v",
+        "bind",
+        &dir.to_string_lossy(),
+        json!(["rbind", "nosuid", "nodev", "noexec", "ro"]),
+    );
     let line = line_of(&c.run().ok(), "/v");
     assert!(line.contains("ro,nosuid,nodev,noexec"), "{line}");
 }
 
 #[test]
 fn propagation_of_a_mount() {
-    for (option, mark) in [("private", ""), ("rprivate", ""), ("rslave", "master:"), ("rshared", "shared:"), ("unbindable", "unbindable")] {
+    for (option, mark) in [
+        ("private", ""),
+        ("rprivate", ""),
+        ("rslave", "master:"),
+        ("rshared", "shared:"),
+        ("unbindable", "unbindable"),
+    ] {
         let mut c = Container::new("cat /proc/self/mountinfo");
         c.set("/linux/rootfsPropagation", json!("rslave"));
         let dir = volume(&c);
         let path = dir.display();
-        shell(&format!("mount --bind {path} {path} && mount --make-shared {path}"));
-        mount(&mut c, "/v", "bind", &dir.to_string_lossy(), json!(["rbind", option]));
+        shell(&format!(
+            "mount --bind {path} {path} && mount --make-shared {path}"
+        ));
+        mount(
+            &mut c,
+            "/v",
+            "bind",
+            &dir.to_string_lossy(),
+            json!(["rbind", option]),
+        );
         let output = c.run();
         shell(&format!("umount {path}"));
         let line = line_of(&output.ok(), "/v");
-        let optional = line.split(" - ").next().unwrap().splitn(7, ' ').nth(6).unwrap_or("").to_owned();
-        assert!(if mark.is_empty() { optional.is_empty() } else { optional.contains(mark) }, "{option}: {line}");
+        let optional = line
+            .split(" - ")
+            .next()
+            .unwrap()
+            .splitn(7, ' ')
+            .nth(6)
+            .unwrap_or("")
+            .to_owned();
+        assert!(
+            if mark.is_empty() {
+                optional.is_empty()
+            } else {
+                optional.contains(mark)
+            },
+            "{option}: {line}"
+        );
     }
 }
 
@@ -118,8 +236,22 @@ fn propagation_of_the_root() {
             c.set("/linux/rootfsPropagation", json!(option));
         }
         let line = line_of(&c.run().ok(), "/");
-        let optional = line.split(" - ").next().unwrap().splitn(7, ' ').nth(6).unwrap_or("").to_owned();
-        assert!(if mark.is_empty() { !optional.contains("shared:") } else { optional.contains(mark) }, "{option}: {line}");
+        let optional = line
+            .split(" - ")
+            .next()
+            .unwrap()
+            .splitn(7, ' ')
+            .nth(6)
+            .unwrap_or("")
+            .to_owned();
+        assert!(
+            if mark.is_empty() {
+                !optional.contains("shared:")
+            } else {
+                optional.contains(mark)
+            },
+            "{option}: {line}"
+        );
     }
 }
 
@@ -139,11 +271,26 @@ fn rprivate_does_not_make_a_bind_recursive() {
     let dir = volume(&c);
     let sub = dir.join("sub");
     fs::create_dir(&sub).unwrap();
-    shell(&format!("mount -t tmpfs below {0} && touch {0}/below", sub.display()));
-    mount(&mut c, "/volume", "bind", &dir.to_string_lossy(), json!(["bind", "rprivate"]));
+    shell(&format!(
+        "mount -t tmpfs below {0} && touch {0}/below",
+        sub.display()
+    ));
+    mount(
+        &mut c,
+        "/volume",
+        "bind",
+        &dir.to_string_lossy(),
+        json!(["bind", "rprivate"]),
+    );
     let output = c.run();
     let mut recursive = Container::new("ls /volume/sub");
-    mount(&mut recursive, "/volume", "bind", &dir.to_string_lossy(), json!(["rbind", "rprivate"]));
+    mount(
+        &mut recursive,
+        "/volume",
+        "bind",
+        &dir.to_string_lossy(),
+        json!(["rbind", "rprivate"]),
+    );
     let second = recursive.run();
     shell(&format!("umount {}", sub.display()));
     assert_eq!(output.ok(), "");
@@ -158,10 +305,19 @@ fn recursive_read_only() {
     let sub = dir.join("sub");
     fs::create_dir(&sub).unwrap();
     shell(&format!("mount -t tmpfs below {}", sub.display()));
-    mount(&mut c, "/volume", "bind", &dir.to_string_lossy(), json!(["rbind", "rro"]));
+    mount(
+        &mut c,
+        "/volume",
+        "bind",
+        &dir.to_string_lossy(),
+        json!(["rbind", "rro"]),
+    );
     let output = c.run();
     shell(&format!("umount {}", sub.display()));
-    assert!(output.stderr.contains("Read-only file system"), "{output:?}");
+    assert!(
+        output.stderr.contains("Read-only file system"),
+        "{output:?}"
+    );
 }
 
 #[test]
@@ -182,17 +338,31 @@ fn overlay() {
     for name in ["upper", "work"] {
         fs::create_dir(c.dir().join(name)).unwrap();
     }
-    let options = [format!("lowerdir={}", dir.display()), format!("upperdir={}/upper", c.dir().display()), format!("workdir={}/work", c.dir().display())];
+    let options = [
+        format!("lowerdir={}", dir.display()),
+        format!("upperdir={}/upper", c.dir().display()),
+        format!("workdir={}/work", c.dir().display()),
+    ];
     mount(&mut c, "/o", "overlay", "overlay", json!(options));
     assert_eq!(c.run().ok(), "of the host\n");
-    assert_eq!(fs::read_to_string(c.dir().join("upper/file")).unwrap(), "changed\n");
+    assert_eq!(
+        fs::read_to_string(c.dir().join("upper/file")).unwrap(),
+        "changed\n"
+    );
 }
 
 #[test]
 fn the_usual_file_systems_are_what_they_say() {
     let c = Container::new("cat /proc/self/mountinfo");
     let info = c.run().ok();
-    for (place, kind) in [("/proc", "proc"), ("/dev", "tmpfs"), ("/dev/pts", "devpts"), ("/dev/shm", "tmpfs"), ("/dev/mqueue", "mqueue"), ("/sys", "sysfs")] {
+    for (place, kind) in [
+        ("/proc", "proc"),
+        ("/dev", "tmpfs"),
+        ("/dev/pts", "devpts"),
+        ("/dev/shm", "tmpfs"),
+        ("/dev/mqueue", "mqueue"),
+        ("/sys", "sysfs"),
+    ] {
         let line = line_of(&info, place);
         assert!(line.contains(&format!(" - {kind} ")), "{line}");
     }
@@ -202,20 +372,34 @@ fn the_usual_file_systems_are_what_they_say() {
 
 #[test]
 fn cgroups_are_visible_and_read_only() {
-    let c = Container::new("for file in $(find /sys/fs/cgroup -name cgroup.procs); do mkdir ${file%/*}/x || echo refused; done; mkdir /sys/fs/cgroup/x");
+    let c = Container::new(
+        "for file in $(find /sys/fs/cgroup -name cgroup.procs); do mkdir ${file%/*}/x || echo refused; done; mkdir /sys/fs/cgroup/x",
+    );
     let output = c.run();
     assert!(output.stdout.starts_with("refused\n"), "{output:?}");
-    assert_eq!(output.stderr.matches("Read-only file system").count(), output.stderr.lines().count(), "{output:?}");
-    assert!(output.code != 0 || !is_coracle(), "runc 1.1 leaves the directory of v1 hierarchies writable: {output:?}");
+    assert_eq!(
+        output.stderr.matches("Read-only file system").count(),
+        output.stderr.lines().count(),
+        "{output:?}"
+    );
+    assert!(
+        output.code != 0 || !is_coracle(),
+        "runc 1.1 leaves the directory of v1 hierarchies writable: {output:?}"
+    );
 }
 
 #[test]
 fn the_cgroup_mount_shows_the_containers_own_cgroup_as_root() {
     // cgroup v1 shows it at the top of each hierarchy, v2 when there is a cgroup namespace.
-    let mut c = Container::new("cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/pids/cgroup.procs 2>/dev/null; exit 0");
+    let mut c = Container::new(
+        "cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/pids/cgroup.procs 2>/dev/null; exit 0",
+    );
     c.push("/linux/namespaces", json!({ "type": "cgroup" }));
     let seen = c.run().ok();
-    assert!(seen.lines().next() == Some("1"), "its init is the first process there: {seen:?}");
+    assert!(
+        seen.lines().next() == Some("1"),
+        "its init is the first process there: {seen:?}"
+    );
 }
 
 #[test]
@@ -224,9 +408,19 @@ fn symlinks_in_the_destination_stay_inside_the_root() {
     let mut c = Container::new("cat /link/volume/file");
     symlink(&outside, c.rootfs().join("link")).unwrap();
     let dir = volume(&c);
-    mount(&mut c, "/link/volume", "bind", &dir.to_string_lossy(), json!(["bind"]));
+    mount(
+        &mut c,
+        "/link/volume",
+        "bind",
+        &dir.to_string_lossy(),
+        json!(["bind"]),
+    );
     assert_eq!(c.run().ok(), "of the host\n");
-    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "nothing is made outside");
+    assert_eq!(
+        fs::read_dir(&outside).unwrap().count(),
+        0,
+        "nothing is made outside"
+    );
     fs::remove_dir_all(&outside).unwrap();
 }
 
@@ -234,16 +428,31 @@ fn symlinks_in_the_destination_stay_inside_the_root() {
 fn dots_in_the_destination_stay_inside_the_root() {
     let mut c = Container::new("cat /volume/file");
     let dir = volume(&c);
-    mount(&mut c, "/../../../volume", "bind", &dir.to_string_lossy(), json!(["bind"]));
+    mount(
+        &mut c,
+        "/../../../volume",
+        "bind",
+        &dir.to_string_lossy(),
+        json!(["bind"]),
+    );
     let output = c.run();
-    assert!(output.code == 1 || output.stdout == "of the host\n", "{output:?}");
+    assert!(
+        output.code == 1 || output.stdout == "of the host\n",
+        "{output:?}"
+    );
     assert!(!fs::exists("/volume").unwrap());
 }
 
 #[test]
 fn a_missing_bind_source_is_named() {
     let mut c = Container::new("true");
-    mount(&mut c, "/volume", "bind", "/nonesuch-source", json!(["bind"]));
+    mount(
+        &mut c,
+        "/volume",
+        "bind",
+        "/nonesuch-source",
+        json!(["bind"]),
+    );
     c.run().fails_with(1, "/nonesuch-source");
     c.assert_nothing_left();
 }
@@ -253,7 +462,13 @@ fn many_mounts_apply_in_order() {
     let mut c = Container::new("cat /a/b/file; ls /a");
     let dir = volume(&c);
     mount(&mut c, "/a", "tmpfs", "tmpfs", json!([]));
-    mount(&mut c, "/a/b", "bind", &dir.to_string_lossy(), json!(["bind"]));
+    mount(
+        &mut c,
+        "/a/b",
+        "bind",
+        &dir.to_string_lossy(),
+        json!(["bind"]),
+    );
     assert_eq!(c.run().ok(), "of the host\nb\n");
 }
 

@@ -6,15 +6,27 @@ use runtime_tests::{Container, is_coracle, kernel_has, requires};
 use serde_json::json;
 
 const KINDS: [(&str, &str); 7] = [
-    ("pid", "pid"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("mount", "mnt"), ("cgroup", "cgroup"), ("time", "time"),
+    ("pid", "pid"),
+    ("network", "net"),
+    ("ipc", "ipc"),
+    ("uts", "uts"),
+    ("mount", "mnt"),
+    ("cgroup", "cgroup"),
+    ("time", "time"),
 ];
 
 fn own(kind: &str) -> String {
-    fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().to_string_lossy().into_owned()
+    fs::read_link(format!("/proc/self/ns/{kind}"))
+        .unwrap()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn seen(c: &Container, kind: &str) -> String {
-    fs::read_link(format!("/proc/{}/ns/{kind}", c.pid())).unwrap().to_string_lossy().into_owned()
+    fs::read_link(format!("/proc/{}/ns/{kind}", c.pid()))
+        .unwrap()
+        .to_string_lossy()
+        .into_owned()
 }
 
 #[test]
@@ -32,10 +44,15 @@ fn each_namespace_is_new_when_asked_for_and_shared_when_not() {
             if kind == "mount" && !wanted {
                 continue;
             }
-            c.set("/linux/namespaces", json!(namespaces)).unset("/hostname");
+            c.set("/linux/namespaces", json!(namespaces))
+                .unset("/hostname");
             share_network_mounts(&mut c);
             c.run_detached();
-            assert_eq!(seen(&c, file) != own(file), wanted, "{kind} wanted: {wanted}");
+            assert_eq!(
+                seen(&c, file) != own(file),
+                wanted,
+                "{kind} wanted: {wanted}"
+            );
         }
     }
 }
@@ -74,7 +91,13 @@ fn the_loopback_of_a_new_network_is_up() {
 fn each_namespace_can_be_joined_by_its_path() {
     let holder = Container::idle();
     holder.run_detached();
-    for (kind, file) in [("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("pid", "pid"), ("cgroup", "cgroup")] {
+    for (kind, file) in [
+        ("network", "net"),
+        ("ipc", "ipc"),
+        ("uts", "uts"),
+        ("pid", "pid"),
+        ("cgroup", "cgroup"),
+    ] {
         let mut c = Container::idle();
         let path = format!("/proc/{}/ns/{file}", holder.pid());
         let namespaces = c.config["linux"]["namespaces"].as_array_mut().unwrap();
@@ -95,14 +118,24 @@ fn each_namespace_can_be_joined_by_its_path() {
 fn all_namespaces_of_a_pod_are_joined_at_once() {
     let holder = Container::idle();
     holder.run_detached();
-    let mut c = Container::new("hostname; for kind in net ipc uts; do readlink /proc/self/ns/$kind; done; exit 3");
+    let mut c = Container::new(
+        "hostname; for kind in net ipc uts; do readlink /proc/self/ns/$kind; done; exit 3",
+    );
     let path = |file: &str| format!("/proc/{}/ns/{file}", holder.pid());
-    c.set("/linux/namespaces", json!([
-        { "type": "network", "path": path("net") }, { "type": "ipc", "path": path("ipc") },
-        { "type": "uts", "path": path("uts") }, { "type": "pid" }, { "type": "mount" }
-    ]));
+    c.set(
+        "/linux/namespaces",
+        json!([
+            { "type": "network", "path": path("net") }, { "type": "ipc", "path": path("ipc") },
+            { "type": "uts", "path": path("uts") }, { "type": "pid" }, { "type": "mount" }
+        ]),
+    );
     c.unset("/hostname");
-    let expected = format!("inside\n{}\n{}\n{}\n", seen(&holder, "net"), seen(&holder, "ipc"), seen(&holder, "uts"));
+    let expected = format!(
+        "inside\n{}\n{}\n{}\n",
+        seen(&holder, "net"),
+        seen(&holder, "ipc"),
+        seen(&holder, "uts")
+    );
     assert_eq!(c.run().exits(3), expected);
 }
 
@@ -120,7 +153,10 @@ fn a_namespace_path_of_another_kind_is_refused() {
 #[test]
 fn a_namespace_path_that_does_not_exist_is_named() {
     let mut c = Container::new("true");
-    c.set("/linux/namespaces", json!([{ "type": "mount" }, { "type": "network", "path": "/run/nonesuch-ns" }]));
+    c.set(
+        "/linux/namespaces",
+        json!([{ "type": "mount" }, { "type": "network", "path": "/run/nonesuch-ns" }]),
+    );
     c.unset("/hostname");
     c.run().fails_with(1, "/run/nonesuch-ns");
     c.assert_nothing_left();
@@ -128,7 +164,10 @@ fn a_namespace_path_that_does_not_exist_is_named() {
 
 #[test]
 fn time_offsets() {
-    requires!(kernel_has("/proc/self/timens_offsets"), "the kernel has no time namespaces");
+    requires!(
+        kernel_has("/proc/self/timens_offsets"),
+        "the kernel has no time namespaces"
+    );
     requires!(is_coracle(), "runc 1.1 has no time namespaces");
     let mut c = Container::new("cut -d. -f1 /proc/uptime");
     c.push("/linux/namespaces", json!({ "type": "time" }));
@@ -139,7 +178,9 @@ fn time_offsets() {
 
 #[test]
 fn sysctls_are_set_in_their_namespaces() {
-    let mut c = Container::new("cat /proc/sys/kernel/msgmax /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/fs/mqueue/msg_max");
+    let mut c = Container::new(
+        "cat /proc/sys/kernel/msgmax /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/fs/mqueue/msg_max",
+    );
     c.set("/linux/sysctl", json!({
         "kernel.msgmax": "12345", "net.ipv4.ip_unprivileged_port_start": "80", "fs.mqueue.msg_max": "44"
     }));
@@ -159,7 +200,10 @@ fn a_sysctl_of_the_whole_machine_is_refused() {
 #[test]
 fn a_sysctl_needs_its_own_namespace() {
     let mut c = Container::new("true");
-    c.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "network");
+    c.config["linux"]["namespaces"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|namespace| namespace["type"] != "network");
     c.set("/linux/sysctl", json!({ "net.ipv4.ip_forward": "1" }));
     c.run().fails_with(1, "net.ipv4.ip_forward");
     c.assert_nothing_left();
@@ -168,7 +212,10 @@ fn a_sysctl_needs_its_own_namespace() {
 #[test]
 fn exec_joins_a_shared_pid_namespace_as_well() {
     let mut c = Container::idle();
-    c.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");
+    c.config["linux"]["namespaces"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|namespace| namespace["type"] != "pid");
     c.run_detached();
     assert_eq!(c.exec("readlink /proc/self/ns/pid").ok().trim(), own("pid"));
 }

@@ -13,19 +13,23 @@ fn a_paused_container_does_nothing_until_resumed() {
     assert_eq!(c.said(), frozen);
     c.runtime(&["resume", &c.id]).ok();
     assert_eq!(c.status(), "running");
-    eventually("it goes on", || (c.said().len() > frozen.len()).then_some(()));
+    eventually("it goes on", || {
+        (c.said().len() > frozen.len()).then_some(())
+    });
 }
 
 #[test]
 fn pause_twice_and_resume_twice_are_refused() {
     let c = Container::idle();
     c.run_detached();
-    c.runtime(&["resume", &c.id]).fails_with(1, "container not paused");
+    c.runtime(&["resume", &c.id])
+        .fails_with(1, "container not paused");
     c.runtime(&["pause", &c.id]).ok();
     let again = c.runtime(&["pause", &c.id]);
     assert_eq!(again.code, 1, "{again:?}");
     c.runtime(&["resume", &c.id]).ok();
-    c.runtime(&["resume", &c.id]).fails_with(1, "container not paused");
+    c.runtime(&["resume", &c.id])
+        .fails_with(1, "container not paused");
 }
 
 #[test]
@@ -34,7 +38,10 @@ fn pause_of_a_stopped_container_is_refused() {
     c.run_with(&["--keep"]).ok();
     let output = c.runtime(&["pause", &c.id]);
     assert_eq!(output.code, 1);
-    assert!(output.message().contains("container not running"), "{output:?}");
+    assert!(
+        output.message().contains("container not running"),
+        "{output:?}"
+    );
 }
 
 #[test]

@@ -8,7 +8,10 @@ use serde_json::json;
 #[test]
 fn user_and_groups() {
     let mut c = Container::new("id -u; id -g; id -G");
-    c.set("/process/user", json!({ "uid": 1000, "gid": 1001, "additionalGids": [5, 10, 4000] }));
+    c.set(
+        "/process/user",
+        json!({ "uid": 1000, "gid": 1001, "additionalGids": [5, 10, 4000] }),
+    );
     assert_eq!(c.run().ok(), "1000\n1001\n1001 5 10 4000\n");
 }
 
@@ -44,7 +47,8 @@ fn a_missing_working_directory_is_made() {
 #[test]
 fn a_working_directory_that_only_the_user_may_enter() {
     let mut c = Container::new("pwd; id -u");
-    c.set("/process/cwd", json!("/private")).set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
+    c.set("/process/cwd", json!("/private"))
+        .set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
     let dir = c.rootfs().join("private");
     fs::create_dir(&dir).unwrap();
     std::os::unix::fs::chown(&dir, Some(1000), Some(1000)).unwrap();
@@ -63,10 +67,16 @@ fn a_working_directory_through_a_symlink_stays_inside() {
 #[test]
 fn environment_is_as_configured() {
     let mut c = Container::with_args(&["env"]);
-    c.set("/process/env", json!(["PATH=/bin", "A=1", "EMPTY=", "B=with space", "HOME=/h"]));
+    c.set(
+        "/process/env",
+        json!(["PATH=/bin", "A=1", "EMPTY=", "B=with space", "HOME=/h"]),
+    );
     let mut lines: Vec<String> = c.run().ok().lines().map(str::to_owned).collect();
     lines.sort();
-    assert_eq!(lines, ["A=1", "B=with space", "EMPTY=", "HOME=/h", "PATH=/bin"]);
+    assert_eq!(
+        lines,
+        ["A=1", "B=with space", "EMPTY=", "HOME=/h", "PATH=/bin"]
+    );
 }
 
 #[test]
@@ -116,8 +126,15 @@ fn resource_limits() {
     ]));
     let seen = c.run().ok();
     let limit = |name: &str| {
-        let line = seen.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name} in {seen}"));
-        line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>().join(" ")
+        let line = seen
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap_or_else(|| panic!("{name} in {seen}"));
+        line.split_whitespace()
+            .take(2)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     // Sometimes Go raises the soft limit of open files after runc 1.1 has set it.
     if is_coracle() {
@@ -135,7 +152,11 @@ fn oom_score_adj() {
     c.set("/process/oomScoreAdj", json!(321));
     assert_eq!(c.run().ok(), "321\n");
     c.unset("/process/oomScoreAdj");
-    assert_eq!(c.run().ok(), read_text("/proc/self/oom_score_adj".as_ref()), "without one the engine's own stays");
+    assert_eq!(
+        c.run().ok(),
+        read_text("/proc/self/oom_score_adj".as_ref()),
+        "without one the engine's own stays"
+    );
 }
 
 #[test]
@@ -160,8 +181,14 @@ fn the_session_keyring_is_the_containers_own() {
     let c = Container::inside(&["syscall", "250", "0", "-3", "0"]);
     let other = Container::inside(&["syscall", "250", "0", "-3", "0"]);
     assert_ne!(c.run().ok(), other.run().ok(), "each container has its own");
-    let shared = (c.run_with(&["--no-new-keyring"]).ok(), c.run_with(&["--no-new-keyring"]).ok());
-    assert_eq!(shared.0, shared.1, "with --no-new-keyring it is the caller's");
+    let shared = (
+        c.run_with(&["--no-new-keyring"]).ok(),
+        c.run_with(&["--no-new-keyring"]).ok(),
+    );
+    assert_eq!(
+        shared.0, shared.1,
+        "with --no-new-keyring it is the caller's"
+    );
 }
 
 #[test]
@@ -176,10 +203,19 @@ fn personality() {
 fn scheduler_and_io_priority() {
     requires!(is_coracle(), "runc 1.1 has neither");
     let mut c = Container::new("chrt -p 1; ionice -p 1; nice");
-    c.set("/process/scheduler", json!({ "policy": "SCHED_BATCH", "nice": 7 }));
-    c.set("/process/ioPriority", json!({ "class": "IOPRIO_CLASS_BE", "priority": 6 }));
+    c.set(
+        "/process/scheduler",
+        json!({ "policy": "SCHED_BATCH", "nice": 7 }),
+    );
+    c.set(
+        "/process/ioPriority",
+        json!({ "class": "IOPRIO_CLASS_BE", "priority": 6 }),
+    );
     let seen = c.run().ok();
-    assert!(seen.contains("SCHED_BATCH") && seen.contains("prio 6") && seen.ends_with("\n7\n"), "{seen}");
+    assert!(
+        seen.contains("SCHED_BATCH") && seen.contains("prio 6") && seen.ends_with("\n7\n"),
+        "{seen}"
+    );
 }
 
 #[test]
@@ -188,7 +224,10 @@ fn the_hosts_affinity_is_not_inherited() {
     let c = Container::new("grep Cpus_allowed_list /proc/self/status");
     let mut command = std::process::Command::new("taskset");
     let inner = c.bundle_command("run", &[]);
-    command.arg("1").arg(inner.get_program()).args(inner.get_args());
+    command
+        .arg("1")
+        .arg(inner.get_program())
+        .args(inner.get_args());
     let all = runtime_tests::shell("grep Cpus_allowed_list /proc/self/status");
     assert_eq!(c.to_files(command).ok(), all);
 }

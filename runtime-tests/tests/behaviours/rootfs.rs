@@ -18,7 +18,10 @@ fn the_root_is_the_bundles_and_nothing_of_the_host_is_seen() {
 fn a_writable_root_keeps_what_is_written() {
     let c = Container::new("echo kept > /kept");
     c.run().ok();
-    assert_eq!(fs::read_to_string(c.rootfs().join("kept")).unwrap(), "kept\n");
+    assert_eq!(
+        fs::read_to_string(c.rootfs().join("kept")).unwrap(),
+        "kept\n"
+    );
 }
 
 #[test]
@@ -26,7 +29,10 @@ fn a_read_only_root_refuses_writing() {
     let mut c = Container::new("touch /x");
     c.set("/root/readonly", json!(true));
     let output = c.run();
-    assert!(output.code != 0 && output.stderr.contains("Read-only file system"), "{output:?}");
+    assert!(
+        output.code != 0 && output.stderr.contains("Read-only file system"),
+        "{output:?}"
+    );
     assert!(!c.rootfs().join("x").exists());
 }
 
@@ -34,7 +40,10 @@ fn a_read_only_root_refuses_writing() {
 fn a_read_only_root_still_has_its_mounts_writable() {
     let mut c = Container::new("touch /dev/shm/x /tmp/x && echo both");
     c.set("/root/readonly", json!(true));
-    c.push("/mounts", json!({ "destination": "/tmp", "type": "tmpfs", "source": "tmpfs" }));
+    c.push(
+        "/mounts",
+        json!({ "destination": "/tmp", "type": "tmpfs", "source": "tmpfs" }),
+    );
     assert_eq!(c.run().ok(), "both\n");
 }
 
@@ -42,7 +51,10 @@ fn a_read_only_root_still_has_its_mounts_writable() {
 fn a_read_only_root_gets_missing_mount_points() {
     let mut c = Container::new("grep -c ' /new/place ' /proc/self/mountinfo");
     c.set("/root/readonly", json!(true));
-    c.push("/mounts", json!({ "destination": "/new/place", "type": "tmpfs", "source": "tmpfs" }));
+    c.push(
+        "/mounts",
+        json!({ "destination": "/new/place", "type": "tmpfs", "source": "tmpfs" }),
+    );
     assert_eq!(c.run().ok(), "1\n");
 }
 
@@ -50,9 +62,21 @@ fn a_read_only_root_gets_missing_mount_points() {
 fn the_old_root_is_gone() {
     let c = Container::new("cat /proc/self/mountinfo");
     let info = c.run().ok();
-    let places: Vec<&str> = info.lines().filter_map(|line| line.split(' ').nth(4)).collect();
-    assert_eq!(places.iter().filter(|place| **place == "/").count(), 1, "{info}");
-    let strange = places.iter().find(|place| !["/", "/proc", "/dev", "/sys"].iter().any(|known| *place == known || place.starts_with(&format!("{}/", known.trim_end_matches('/'))) && *known != "/"));
+    let places: Vec<&str> = info
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .collect();
+    assert_eq!(
+        places.iter().filter(|place| **place == "/").count(),
+        1,
+        "{info}"
+    );
+    let strange = places.iter().find(|place| {
+        !["/", "/proc", "/dev", "/sys"].iter().any(|known| {
+            *place == known
+                || place.starts_with(&format!("{}/", known.trim_end_matches('/'))) && *known != "/"
+        })
+    });
     assert_eq!(strange, None, "{info}");
 }
 

@@ -10,7 +10,11 @@ use serde_json::json;
 /// The command line behind a shell that opens descriptors first, as a careless engine may.
 fn with_open_files(c: &Container, inner: &Command, opening: &str) -> Command {
     let mut command = Command::new("sh");
-    command.arg("-c").arg(format!("{opening}; exec \"$@\"")).arg("sh").current_dir(c.dir());
+    command
+        .arg("-c")
+        .arg(format!("{opening}; exec \"$@\""))
+        .arg("sh")
+        .current_dir(c.dir());
     command.arg(inner.get_program()).args(inner.get_args());
     command
 }
@@ -41,7 +45,13 @@ fn init_holds_nothing_open_between_create_and_start() {
     let fds = shell(&format!("ls -l /proc/{}/fd", c.pid()));
     assert!(!fds.contains("/etc/passwd") || !is_coracle(), "{fds}");
     c.start().ok();
-    eventually("only stdio", || (fs::read_dir(format!("/proc/{}/fd", c.pid())).unwrap().count() == 3).then_some(()));
+    eventually("only stdio", || {
+        (fs::read_dir(format!("/proc/{}/fd", c.pid()))
+            .unwrap()
+            .count()
+            == 3)
+            .then_some(())
+    });
 }
 
 #[test]
@@ -49,15 +59,27 @@ fn preserved_files_reach_the_container() {
     let c = Container::new("cat <&3; cat <&4; ls /proc/self/fd | grep -c '^[567]$'");
     fs::write(c.dir().join("a"), "a\n").unwrap();
     fs::write(c.dir().join("b"), "b\n").unwrap();
-    let command = with_open_files(&c, &c.bundle_command("run", &["--preserve-fds", "2"]), "exec 3<a 4<b 5<a");
-    assert_eq!(c.to_files(command).stdout, "a\nb\n1\n", "ls itself has one more open");
+    let command = with_open_files(
+        &c,
+        &c.bundle_command("run", &["--preserve-fds", "2"]),
+        "exec 3<a 4<b 5<a",
+    );
+    assert_eq!(
+        c.to_files(command).stdout,
+        "a\nb\n1\n",
+        "ls itself has one more open"
+    );
 }
 
 #[test]
 fn preserved_files_may_have_holes() {
     requires!(is_coracle(), "runc 1.1 refuses holes");
     let c = Container::inside(&["fds"]);
-    let command = with_open_files(&c, &c.bundle_command("run", &["--preserve-fds", "6"]), "exec 3</etc/passwd 8</etc/passwd");
+    let command = with_open_files(
+        &c,
+        &c.bundle_command("run", &["--preserve-fds", "6"]),
+        "exec 3</etc/passwd 8</etc/passwd",
+    );
     assert_eq!(c.to_files(command).ok(), "0 1 2 3 8\n");
 }
 
@@ -85,9 +107,16 @@ fn a_working_directory_by_a_leaked_file_is_refused() {
     for n in 3..64 {
         let mut c = Container::new("pwd; ls; cat etc/hostname ../etc/hostname ../../etc/hostname");
         c.set("/process/cwd", json!(format!("/proc/self/fd/{n}")));
-        let command = with_open_files(&c, &c.bundle_command("run", &[]), "exec 3</ 4</ 5</ 6</ 7</ 8</ 9</");
+        let command = with_open_files(
+            &c,
+            &c.bundle_command("run", &[]),
+            "exec 3</ 4</ 5</ 6</ 7</ 8</ 9</",
+        );
         let output = c.to_files(command);
-        assert!(output.code != 0 && output.stdout.is_empty(), "{n}: {output:?}");
+        assert!(
+            output.code != 0 && output.stdout.is_empty(),
+            "{n}: {output:?}"
+        );
         c.assert_nothing_left();
     }
 }
@@ -97,8 +126,14 @@ fn a_working_directory_of_exec_by_a_leaked_file_is_refused() {
     let c = Container::idle();
     c.run_detached();
     for n in 3..16 {
-        let output = c.exec_with(&["--cwd", &format!("/proc/self/fd/{n}")], &["cat", "../../etc/passwd"]);
-        assert!(output.code != 0 && output.stdout.is_empty(), "{n}: {output:?}");
+        let output = c.exec_with(
+            &["--cwd", &format!("/proc/self/fd/{n}")],
+            &["cat", "../../etc/passwd"],
+        );
+        assert!(
+            output.code != 0 && output.stdout.is_empty(),
+            "{n}: {output:?}"
+        );
     }
 }
 
@@ -146,8 +181,16 @@ fn a_proc_that_is_a_symlink_is_refused() {
         fs::remove_dir(c.rootfs().join(name)).unwrap();
         symlink("/fake", c.rootfs().join(name)).unwrap();
         let output = c.run();
-        assert!(output.code == 1 && output.message().contains(&format!("/{name}")), "{output:?}");
-        assert!(output.message().contains("must be mounted on ordinary directory"), "{output:?}");
+        assert!(
+            output.code == 1 && output.message().contains(&format!("/{name}")),
+            "{output:?}"
+        );
+        assert!(
+            output
+                .message()
+                .contains("must be mounted on ordinary directory"),
+            "{output:?}"
+        );
         c.assert_nothing_left();
     }
 }
@@ -161,7 +204,10 @@ fn something_else_mounted_on_proc_is_refused() {
         fs::create_dir_all(source.join("self/attr")).unwrap();
         c.set("/mounts/0", json!({ "destination": "/proc", "type": kind, "source": source, "options": if kind == "bind" { vec!["bind"] } else { vec![] } }));
         let output = c.run();
-        assert!(output.code == 1 && output.message().contains("/proc"), "{kind}: {output:?}");
+        assert!(
+            output.code == 1 && output.message().contains("/proc"),
+            "{kind}: {output:?}"
+        );
         c.assert_nothing_left();
     }
 }
@@ -171,7 +217,10 @@ fn exec_cannot_be_watched_by_the_container() {
     // CVE-2016-9962: while it is still the runtime's, the joining process is not dumpable.
     let mut c = Container::inside(&["watch"]);
     for set in ["bounding", "effective", "permitted"] {
-        c.push(&format!("/process/capabilities/{set}"), json!("CAP_SYS_PTRACE"));
+        c.push(
+            &format!("/process/capabilities/{set}"),
+            json!("CAP_SYS_PTRACE"),
+        );
     }
     c.run_detached();
     c.wait_to_say("looking\n");

@@ -17,7 +17,13 @@ fn reporting() -> Container {
 #[test]
 fn kill_takes_a_name_a_signame_or_a_number_in_any_case() {
     let c = reporting();
-    for (word, name) in [("TERM", "TERM"), ("SIGHUP", "HUP"), ("10", "USR1"), ("sigusr2", "USR2"), ("int", "INT")] {
+    for (word, name) in [
+        ("TERM", "TERM"),
+        ("SIGHUP", "HUP"),
+        ("10", "USR1"),
+        ("sigusr2", "USR2"),
+        ("int", "INT"),
+    ] {
         c.kill(word).ok();
         c.wait_to_say(&format!("{name}\n"));
     }
@@ -37,7 +43,12 @@ fn kill_of_an_unknown_signal_is_refused() {
         let output = c.kill(word);
         assert_eq!(output.code, 1, "{word:?}: {output:?}");
         if is_coracle() {
-            assert!(output.message().contains(&format!("unknown signal \"{word}\"")), "{output:?}");
+            assert!(
+                output
+                    .message()
+                    .contains(&format!("unknown signal \"{word}\"")),
+                "{output:?}"
+            );
         }
     }
     assert_eq!(c.status(), "running");
@@ -49,7 +60,11 @@ fn kill_of_a_stopped_container_is_refused() {
     c.run_with(&["--keep"]).ok();
     let output = c.kill("TERM");
     assert_eq!(output.code, 1, "{output:?}");
-    let words = if is_coracle() { "container not running" } else { "" };
+    let words = if is_coracle() {
+        "container not running"
+    } else {
+        ""
+    };
     assert!(output.message().contains(words), "{output:?}");
 }
 
@@ -65,14 +80,22 @@ fn kill_of_a_created_container_works() {
 #[test]
 fn kill_all_reaches_every_process_of_a_shared_pid_namespace() {
     let mut c = Container::new("sleep 1000000 & echo $!; wait");
-    c.set("/linux/namespaces", json!([{ "type": "mount" }, { "type": "uts" }]));
+    c.set(
+        "/linux/namespaces",
+        json!([{ "type": "mount" }, { "type": "uts" }]),
+    );
     c.run_detached();
     let child: i64 = c.wait_to_say("\n").trim().parse().unwrap();
     for flag in ["--all", "-a"] {
         c.runtime(&["kill", flag, &c.id, "KILL"]);
     }
     c.wait_for("stopped");
-    eventually("the child is gone", || (shell(&format!("cat /proc/{child}/stat 2>/dev/null || echo gone")).contains("gone") || shell(&format!("cat /proc/{child}/status 2>/dev/null || true")).contains("State:\tZ")).then_some(()));
+    eventually("the child is gone", || {
+        (shell(&format!("cat /proc/{child}/stat 2>/dev/null || echo gone")).contains("gone")
+            || shell(&format!("cat /proc/{child}/status 2>/dev/null || true"))
+                .contains("State:\tZ"))
+        .then_some(())
+    });
 }
 
 #[test]
@@ -80,10 +103,19 @@ fn a_foreground_run_passes_signals_on() {
     let c = Container::inside(&["signals"]);
     let mut command = c.bundle_command("run", &[]);
     let out = c.dir().join("stdout");
-    let mut child = command.stdout(std::fs::File::create(&out).unwrap()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = command
+        .stdout(std::fs::File::create(&out).unwrap())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     c.wait_to_say("ready\n");
     let run = Pid::from_raw(child.id().cast_signed());
-    for (signal, name) in [(Signal::SIGTERM, "TERM"), (Signal::SIGHUP, "HUP"), (Signal::SIGUSR1, "USR1"), (Signal::SIGINT, "INT")] {
+    for (signal, name) in [
+        (Signal::SIGTERM, "TERM"),
+        (Signal::SIGHUP, "HUP"),
+        (Signal::SIGUSR1, "USR1"),
+        (Signal::SIGINT, "INT"),
+    ] {
         kill(run, signal).unwrap();
         c.wait_to_say(&format!("{name}\n"));
     }
@@ -97,8 +129,16 @@ fn a_foreground_exec_passes_signals_on() {
     let c = Container::inside(&["wait"]);
     c.run_detached();
     let out = c.dir().join("exec-out");
-    let mut child = c.command(&["exec", &c.id, "/bin/inside", "signals"]).stdout(std::fs::File::create(&out).unwrap()).spawn().unwrap();
-    let said = |words: &str| eventually(words, || runtime_tests::read_text(&out).contains(words).then_some(()));
+    let mut child = c
+        .command(&["exec", &c.id, "/bin/inside", "signals"])
+        .stdout(std::fs::File::create(&out).unwrap())
+        .spawn()
+        .unwrap();
+    let said = |words: &str| {
+        eventually(words, || {
+            runtime_tests::read_text(&out).contains(words).then_some(())
+        })
+    };
     said("ready\n");
     kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
     said("TERM\n");
@@ -114,7 +154,10 @@ fn the_container_starts_with_clean_signals() {
     command.args(["-c", "trap '' HUP USR1 PIPE; exec \"$@\"", "sh"]);
     let inner = c.bundle_command("run", &[]);
     command.arg(inner.get_program()).args(inner.get_args());
-    assert_eq!(c.to_files(command).ok(), "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+    assert_eq!(
+        c.to_files(command).ok(),
+        "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"
+    );
 }
 
 #[test]
@@ -122,5 +165,8 @@ fn an_exec_starts_with_clean_signals() {
     requires!(is_coracle(), "runc 1.1 passes on what its caller ignores");
     let c = Container::idle();
     c.run_detached();
-    assert_eq!(c.exec("grep -E '^Sig(Blk|Ign)' /proc/self/status").ok(), "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+    assert_eq!(
+        c.exec("grep -E '^Sig(Blk|Ign)' /proc/self/status").ok(),
+        "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"
+    );
 }

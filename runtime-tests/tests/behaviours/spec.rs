@@ -19,12 +19,18 @@ fn spec_writes_a_configuration_that_runs() {
     let mut config = spec(&c, &[]);
     assert_eq!(config["process"]["terminal"], true);
     assert_eq!(config["process"]["args"], json!(["sh"]));
-    assert_eq!(config["root"], json!({ "path": "rootfs", "readonly": true }));
+    assert_eq!(
+        config["root"],
+        json!({ "path": "rootfs", "readonly": true })
+    );
     config["process"]["terminal"] = json!(false);
     config["process"]["args"] = json!(["sh", "-c", "echo $$; touch /x"]);
     c.config = config;
     let output = c.run();
-    assert!(output.stdout == "1\n" && output.stderr.contains("Read-only file system"), "{output:?}");
+    assert!(
+        output.stdout == "1\n" && output.stderr.contains("Read-only file system"),
+        "{output:?}"
+    );
 }
 
 #[test]
@@ -34,7 +40,8 @@ fn spec_is_runcs() {
     let bundle = mine.dir().join("runc");
     fs::create_dir(&bundle).unwrap();
     shell(&format!("runc spec --bundle {}", bundle.display()));
-    let mut theirs: Value = serde_json::from_str(&fs::read_to_string(bundle.join("config.json")).unwrap()).unwrap();
+    let mut theirs: Value =
+        serde_json::from_str(&fs::read_to_string(bundle.join("config.json")).unwrap()).unwrap();
     for config in [&mut ours, &mut theirs] {
         config["ociVersion"] = json!("any");
         config["hostname"] = json!("any");
@@ -43,7 +50,10 @@ fn spec_is_runcs() {
         for name in ["maskedPaths", "readonlyPaths"] {
             linux.remove(name);
         }
-        config["process"]["capabilities"].as_object_mut().unwrap().remove("ambient");
+        config["process"]["capabilities"]
+            .as_object_mut()
+            .unwrap()
+            .remove("ambient");
     }
     assert_eq!(ours, theirs);
 }
@@ -52,13 +62,36 @@ fn spec_is_runcs() {
 fn spec_for_a_user_without_root() {
     let c = Container::new("true");
     let config = spec(&c, &["--rootless"]);
-    assert_eq!(config["linux"]["uidMappings"], json!([{ "containerID": 0, "hostID": 0, "size": 1 }]));
-    assert_eq!(config["linux"]["gidMappings"], json!([{ "containerID": 0, "hostID": 0, "size": 1 }]));
-    let kinds: Vec<&str> = config["linux"]["namespaces"].as_array().unwrap().iter().map(|ns| ns["type"].as_str().unwrap()).collect();
-    assert!(kinds.contains(&"user") && !kinds.contains(&"network"), "{kinds:?}");
+    assert_eq!(
+        config["linux"]["uidMappings"],
+        json!([{ "containerID": 0, "hostID": 0, "size": 1 }])
+    );
+    assert_eq!(
+        config["linux"]["gidMappings"],
+        json!([{ "containerID": 0, "hostID": 0, "size": 1 }])
+    );
+    let kinds: Vec<&str> = config["linux"]["namespaces"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|ns| ns["type"].as_str().unwrap())
+        .collect();
+    assert!(
+        kinds.contains(&"user") && !kinds.contains(&"network"),
+        "{kinds:?}"
+    );
     assert!(config["linux"].get("resources").is_none());
-    let sys = config["mounts"].as_array().unwrap().iter().find(|mount| mount["destination"] == "/sys").unwrap();
-    assert_eq!((&sys["type"], &sys["source"]), (&json!("none"), &json!("/sys")), "the host's, bound");
+    let sys = config["mounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|mount| mount["destination"] == "/sys")
+        .unwrap();
+    assert_eq!(
+        (&sys["type"], &sys["source"]),
+        (&json!("none"), &json!("/sys")),
+        "the host's, bound"
+    );
 }
 
 #[test]
@@ -66,7 +99,8 @@ fn spec_overwrites_nothing() {
     let c = Container::new("true");
     spec(&c, &[]);
     let bundle = c.bundle().to_string_lossy().into_owned();
-    c.runtime(&["spec", "-b", &bundle]).fails_with(1, "config.json");
+    c.runtime(&["spec", "-b", &bundle])
+        .fails_with(1, "config.json");
 }
 
 #[test]
@@ -76,14 +110,42 @@ fn features_are_json_and_complete() {
     assert_eq!((output.code, output.stderr.as_str()), (0, ""));
     let features: Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(features["ociVersionMin"], "1.0.0");
-    assert!(features["ociVersionMax"].as_str().unwrap().starts_with("1."));
+    assert!(
+        features["ociVersionMax"]
+            .as_str()
+            .unwrap()
+            .starts_with("1.")
+    );
     let list = |pointer: &str| -> Vec<String> {
-        let list = features.pointer(pointer).and_then(Value::as_array).unwrap_or_else(|| panic!("{pointer} in {features}"));
-        list.iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+        let list = features
+            .pointer(pointer)
+            .and_then(Value::as_array)
+            .unwrap_or_else(|| panic!("{pointer} in {features}"));
+        list.iter()
+            .map(|word| word.as_str().unwrap().to_owned())
+            .collect()
     };
-    assert_eq!(list("/hooks"), ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]);
+    assert_eq!(
+        list("/hooks"),
+        [
+            "prestart",
+            "createRuntime",
+            "createContainer",
+            "startContainer",
+            "poststart",
+            "poststop"
+        ]
+    );
     let options = list("/mountOptions");
-    for option in ["rbind", "ro", "rro", "nosuid", "tmpcopyup", "rslave", "nosymfollow"] {
+    for option in [
+        "rbind",
+        "ro",
+        "rro",
+        "nosuid",
+        "tmpcopyup",
+        "rslave",
+        "nosymfollow",
+    ] {
         assert!(options.iter().any(|known| known == option), "{option}");
     }
     let namespaces = list("/linux/namespaces");
@@ -94,10 +156,23 @@ fn features_are_json_and_complete() {
     assert_eq!(features["linux"]["seccomp"]["enabled"], true);
     assert!(list("/linux/seccomp/actions").contains(&"SCMP_ACT_ERRNO".to_owned()));
     assert!(list("/linux/seccomp/archs").contains(&"SCMP_ARCH_X86_64".to_owned()));
-    assert_eq!((&features["linux"]["cgroup"]["v1"], &features["linux"]["cgroup"]["v2"]), (&json!(true), &json!(true)));
+    assert_eq!(
+        (
+            &features["linux"]["cgroup"]["v1"],
+            &features["linux"]["cgroup"]["v2"]
+        ),
+        (&json!(true), &json!(true))
+    );
     if is_coracle() {
-        assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], true);
+        assert_eq!(
+            features["linux"]["mountExtensions"]["idmap"]["enabled"],
+            true
+        );
         assert!(namespaces.iter().any(|known| known == "time"));
-        assert!(features["linux"]["apparmor"].is_object() && features["linux"]["selinux"].is_object() && features["linux"]["intelRdt"].is_object());
+        assert!(
+            features["linux"]["apparmor"].is_object()
+                && features["linux"]["selinux"].is_object()
+                && features["linux"]["intelRdt"].is_object()
+        );
     }
 }

@@ -21,9 +21,14 @@ fn state_tells_all_that_the_specification_and_engines_ask() {
     assert_eq!(state["owner"], "");
     assert!(state["ociVersion"].as_str().unwrap().starts_with("1."));
     let created = state["created"].as_str().unwrap();
-    assert!(created.len() >= 20 && created.contains('T') && created.ends_with('Z'), "RFC 3339 in UTC: {created}");
+    assert!(
+        created.len() >= 20 && created.contains('T') && created.ends_with('Z'),
+        "RFC 3339 in UTC: {created}"
+    );
     let comm = format!("/proc/{}/comm", state["pid"]);
-    eventually("pid is the container's init", || (fs::read_to_string(&comm).unwrap() == "sleep\n").then_some(()));
+    eventually("pid is the container's init", || {
+        (fs::read_to_string(&comm).unwrap() == "sleep\n").then_some(())
+    });
 }
 
 #[test]
@@ -31,8 +36,14 @@ fn state_is_indented_by_two_and_alone_on_its_streams() {
     let c = Container::idle();
     c.create().ok();
     let output = c.runtime(&["state", &c.id]);
-    assert!(output.stdout.starts_with("{\n  \"ociVersion\": "), "{output:?}");
-    assert!(output.stdout.ends_with('}'), "no newline at the end: {output:?}");
+    assert!(
+        output.stdout.starts_with("{\n  \"ociVersion\": "),
+        "{output:?}"
+    );
+    assert!(
+        output.stdout.ends_with('}'),
+        "no newline at the end: {output:?}"
+    );
     assert_eq!(output.stderr, "");
 }
 
@@ -41,7 +52,10 @@ fn a_stopped_container_has_pid_0() {
     let c = Container::new("true");
     c.run_with(&["--keep"]).ok();
     let state = c.state();
-    assert_eq!((&state["status"], &state["pid"]), (&json!("stopped"), &json!(0)));
+    assert_eq!(
+        (&state["status"], &state["pid"]),
+        (&json!("stopped"), &json!(0))
+    );
 }
 
 #[test]
@@ -64,10 +78,21 @@ fn state_files_are_for_their_owner_only() {
     let forbidden = if is_coracle() { 0o077 } else { 0o066 };
     assert_eq!(mode(&dir) & forbidden, 0, "{:o}", mode(&dir));
     if is_coracle() {
-        assert_eq!(mode(c.state_root()) & 0o077, 0, "{:o}", mode(c.state_root()));
+        assert_eq!(
+            mode(c.state_root()) & 0o077,
+            0,
+            "{:o}",
+            mode(c.state_root())
+        );
         for entry in fs::read_dir(&dir).unwrap() {
             let path = entry.unwrap().path();
-            assert_eq!(mode(&path) & 0o077, 0, "{}: {:o}", path.display(), mode(&path));
+            assert_eq!(
+                mode(&path) & 0o077,
+                0,
+                "{}: {:o}",
+                path.display(),
+                mode(&path)
+            );
         }
     }
 }
@@ -86,7 +111,10 @@ fn a_damaged_state_is_an_error_and_delete_force_cleans_up() {
     if is_coracle() {
         c.delete_force().ok();
         c.assert_nothing_left();
-        assert!(!fs::exists(format!("/proc/{pid}/exe")).unwrap() || fs::read_link(format!("/proc/{pid}/exe")).is_err());
+        assert!(
+            !fs::exists(format!("/proc/{pid}/exe")).unwrap()
+                || fs::read_link(format!("/proc/{pid}/exe")).is_err()
+        );
     } else {
         // runc cannot clean up after this: mend what the test broke.
         fs::write(&file, text).unwrap();

@@ -10,33 +10,53 @@ fn with_terminal(mut c: Container) -> Container {
 
 #[test]
 fn a_foreground_container_sits_at_the_users_terminal() {
-    let c = with_terminal(Container::new("tty; ls -l /dev/console | cut -c1; test -t 0 && test -t 1 && test -t 2 && echo all; exit 9"));
+    let c = with_terminal(Container::new(
+        "tty; ls -l /dev/console | cut -c1; test -t 0 && test -t 1 && test -t 2 && echo all; exit 9",
+    ));
     let mut terminal = Terminal::open();
     assert_eq!(terminal.run(&c.bundle_command("run", &[])), 9);
     let seen = terminal.wait_to_see("all\r\n");
-    assert!(seen.starts_with("/dev/pts/") || seen.starts_with("/dev/console"), "{seen:?}");
-    assert!(seen.contains("\r\nc\r\n"), "/dev/console is a character device: {seen:?}");
+    assert!(
+        seen.starts_with("/dev/pts/") || seen.starts_with("/dev/console"),
+        "{seen:?}"
+    );
+    assert!(
+        seen.contains("\r\nc\r\n"),
+        "/dev/console is a character device: {seen:?}"
+    );
     c.assert_nothing_left();
 }
 
 #[test]
 fn keys_reach_the_container_raw_and_the_terminal_is_restored() {
-    let c = with_terminal(Container::new("stty -echo; echo ready; read line; echo got $line; exit 5"));
+    let c = with_terminal(Container::new(
+        "stty -echo; echo ready; read line; echo got $line; exit 5",
+    ));
     let mut terminal = Terminal::open();
     let before = terminal.settings();
     let mut child = terminal.start(&c.bundle_command("run", &[]));
     terminal.wait_to_see("ready\r\n");
-    assert!(terminal.settings().contains("-icanon"), "raw while it runs: {}", terminal.settings());
+    assert!(
+        terminal.settings().contains("-icanon"),
+        "raw while it runs: {}",
+        terminal.settings()
+    );
     terminal.type_in("typed\r");
     terminal.wait_to_see("got typed\r\n");
     assert_eq!(child.wait().unwrap().code(), Some(5));
     assert_eq!(terminal.settings(), before);
-    assert!(!terminal.seen().contains("\r\r\n"), "one carriage return a line: {:?}", terminal.seen());
+    assert!(
+        !terminal.seen().contains("\r\r\n"),
+        "one carriage return a line: {:?}",
+        terminal.seen()
+    );
 }
 
 #[test]
 fn control_c_is_a_key_for_the_container() {
-    let c = with_terminal(Container::new("trap 'echo caught; exit 6' INT; echo ready; while :; do sleep 1; done"));
+    let c = with_terminal(Container::new(
+        "trap 'echo caught; exit 6' INT; echo ready; while :; do sleep 1; done",
+    ));
     let mut terminal = Terminal::open();
     let mut child = terminal.start(&c.bundle_command("run", &[]));
     terminal.wait_to_see("ready\r\n");
@@ -53,10 +73,14 @@ fn the_window_size_follows_the_users() {
     let mut child = terminal.start(&c.bundle_command("run", &[]));
     terminal.wait_to_see("ready\r\n");
     // The first size is set while the container starts; the container may see it as a change or not.
-    eventually("the first size", || (c.exec("stty -F /dev/console size").stdout == "31 97\n").then_some(()));
+    eventually("the first size", || {
+        (c.exec("stty -F /dev/console size").stdout == "31 97\n").then_some(())
+    });
     terminal.resize(40, 120);
     terminal.wait_to_see("WINCH");
-    eventually("the new size", || (c.exec("stty -F /dev/console size").stdout == "40 120\n").then_some(()));
+    eventually("the new size", || {
+        (c.exec("stty -F /dev/console size").stdout == "40 120\n").then_some(())
+    });
     c.kill("KILL").ok();
     assert_eq!(child.wait().unwrap().code(), Some(137));
 }
@@ -66,7 +90,8 @@ fn console_size_of_the_configuration() {
     let mut c = with_terminal(Container::new("stty size"));
     c.set("/process/consoleSize", json!({ "height": 33, "width": 77 }));
     let socket = ConsoleSocket::listen(c.dir());
-    c.create_with(&["--console-socket", &socket.path.to_string_lossy()]).ok();
+    c.create_with(&["--console-socket", &socket.path.to_string_lossy()])
+        .ok();
     let (terminal, _) = socket.receive();
     c.start().ok();
     terminal.wait_to_see("33 77\r\n");
@@ -86,7 +111,10 @@ fn no_output_of_exec_is_lost_when_it_exits() {
     let c = Container::inside(&["wait"]);
     c.run_detached();
     let mut terminal = Terminal::open();
-    assert_eq!(terminal.run(&c.command(&["exec", "-t", &c.id, "/bin/inside", "write", "20000"])), 5);
+    assert_eq!(
+        terminal.run(&c.command(&["exec", "-t", &c.id, "/bin/inside", "write", "20000"])),
+        5
+    );
     let seen = terminal.wait_to_see("\r\n20000\r\n");
     assert_eq!(seen.lines().count(), 20000);
 }
@@ -96,7 +124,14 @@ fn exec_with_a_terminal_reads_keys() {
     let c = Container::idle();
     c.run_detached();
     let mut terminal = Terminal::open();
-    let mut child = terminal.start(&c.command(&["exec", "--tty", &c.id, "sh", "-c", "tty; read line; echo got $line; exit 8"]));
+    let mut child = terminal.start(&c.command(&[
+        "exec",
+        "--tty",
+        &c.id,
+        "sh",
+        "-c",
+        "tty; read line; echo got $line; exit 8",
+    ]));
     terminal.wait_to_see("/dev/pts/");
     terminal.type_in("typed\r");
     terminal.wait_to_see("got typed\r\n");
@@ -107,9 +142,13 @@ fn exec_with_a_terminal_reads_keys() {
 fn a_console_socket_receives_the_terminal() {
     let c = with_terminal(Container::new("tty; read line; echo got $line"));
     let socket = ConsoleSocket::listen(c.dir());
-    c.create_with(&["--console-socket", &socket.path.to_string_lossy()]).ok();
+    c.create_with(&["--console-socket", &socket.path.to_string_lossy()])
+        .ok();
     let (mut terminal, name) = socket.receive();
-    assert!(name.contains("pts") || name.contains("ptmx"), "the message names the pty: {name:?}");
+    assert!(
+        name.contains("pts") || name.contains("ptmx"),
+        "the message names the pty: {name:?}"
+    );
     c.start().ok();
     terminal.wait_to_see("/dev/");
     terminal.type_in("typed\n");
@@ -121,7 +160,8 @@ fn a_console_socket_receives_the_terminal() {
 fn run_detached_with_a_console_socket() {
     let c = with_terminal(Container::new("echo here; sleep 1000000"));
     let socket = ConsoleSocket::listen(c.dir());
-    c.run_with(&["-d", "--console-socket", &socket.path.to_string_lossy()]).ok();
+    c.run_with(&["-d", "--console-socket", &socket.path.to_string_lossy()])
+        .ok();
     let (terminal, _) = socket.receive();
     terminal.wait_to_see("here\r\n");
 }
@@ -129,9 +169,16 @@ fn run_detached_with_a_console_socket() {
 #[test]
 fn detaching_with_a_terminal_needs_a_socket() {
     let c = with_terminal(Container::new("true"));
-    c.create().fails_with(1, "cannot allocate tty if runc will detach without setting console socket".split(" runc").next().unwrap());
+    c.create().fails_with(
+        1,
+        "cannot allocate tty if runc will detach without setting console socket"
+            .split(" runc")
+            .next()
+            .unwrap(),
+    );
     c.assert_nothing_left();
-    c.run_with(&["--detach"]).fails_with(1, "without setting console socket");
+    c.run_with(&["--detach"])
+        .fails_with(1, "without setting console socket");
     c.assert_nothing_left();
 }
 
@@ -140,7 +187,8 @@ fn a_socket_without_a_terminal_is_an_error() {
     let c = Container::new("true");
     let socket = ConsoleSocket::listen(c.dir());
     let path = socket.path.to_string_lossy().into_owned();
-    c.create_with(&["--console-socket", &path]).fails_with(1, "console socket");
+    c.create_with(&["--console-socket", &path])
+        .fails_with(1, "console socket");
     c.assert_nothing_left();
 }
 
@@ -148,7 +196,8 @@ fn a_socket_without_a_terminal_is_an_error() {
 fn a_console_socket_that_nobody_listens_on_is_an_error() {
     let c = with_terminal(Container::new("true"));
     let path = c.dir().join("nobody.sock").to_string_lossy().into_owned();
-    c.create_with(&["--console-socket", &path]).fails_with(1, "nobody.sock");
+    c.create_with(&["--console-socket", &path])
+        .fails_with(1, "nobody.sock");
     c.assert_nothing_left();
 }
 
@@ -164,7 +213,9 @@ fn the_terminal_belongs_to_the_containers_user() {
 
 #[test]
 fn the_host_terminal_does_not_leak_into_the_container() {
-    let c = with_terminal(Container::new("ls -l /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2; readlink /proc/1/fd/0"));
+    let c = with_terminal(Container::new(
+        "ls -l /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2; readlink /proc/1/fd/0",
+    ));
     let mut terminal = Terminal::open();
     terminal.run(&c.bundle_command("run", &[]));
     let seen = terminal.wait_to_see("/dev/");

@@ -8,7 +8,10 @@ use serde_json::json;
 fn running() -> Container {
     let mut c = Container::idle();
     c.set("/linux/resources/memory", json!({ "limit": 67_108_864 }));
-    c.set("/linux/resources/cpu", json!({ "quota": 50_000, "period": 100_000, "shares": 1024 }));
+    c.set(
+        "/linux/resources/cpu",
+        json!({ "quota": 50_000, "period": 100_000, "shares": 1024 }),
+    );
     c.set("/linux/resources/pids", json!({ "limit": 64 }));
     c.run_detached();
     c
@@ -26,7 +29,9 @@ fn value(c: &Container, limit: Limit) -> String {
 }
 
 fn all_controllers() -> bool {
-    ["memory", "cpu", "cpuset", "pids"].iter().all(|name| has_controller(name))
+    ["memory", "cpu", "cpuset", "pids"]
+        .iter()
+        .all(|name| has_controller(name))
 }
 
 #[test]
@@ -41,27 +46,48 @@ fn each_flag_changes_its_limit_and_no_other() {
     assert_eq!(value(&c, Limit::PIDS), "20");
     update(&c, &["--cpu-period", "200000", "--cpu-quota", "30000"]);
     let seen = (value(&c, Limit::CPU_QUOTA), value(&c, Limit::CPU_PERIOD));
-    assert!(seen == ("30000".into(), "200000".into()) || seen.0 == "30000 200000", "{seen:?}");
+    assert!(
+        seen == ("30000".into(), "200000".into()) || seen.0 == "30000 200000",
+        "{seen:?}"
+    );
     update(&c, &["--cpu-share", "256"]);
-    assert!(["256", "34", "35"].contains(&value(&c, Limit::CPU_SHARES).as_str()), "{}", value(&c, Limit::CPU_SHARES));
+    assert!(
+        ["256", "34", "35"].contains(&value(&c, Limit::CPU_SHARES).as_str()),
+        "{}",
+        value(&c, Limit::CPU_SHARES)
+    );
     update(&c, &["--cpuset-cpus", "0", "--cpuset-mems", "0"]);
-    assert_eq!((value(&c, Limit::CPUS), value(&c, Limit::MEMS)), ("0".into(), "0".into()));
+    assert_eq!(
+        (value(&c, Limit::CPUS), value(&c, Limit::MEMS)),
+        ("0".into(), "0".into())
+    );
     assert_eq!(value(&c, Limit::MEMORY), "100663296");
     assert_eq!(value(&c, Limit::PIDS), "20");
 }
 
 #[test]
 fn sizes_take_suffixes_and_minus_one_is_unlimited() {
-    requires!(has_controller("memory") && has_controller("pids"), "a controller is missing");
+    requires!(
+        has_controller("memory") && has_controller("pids"),
+        "a controller is missing"
+    );
     let c = running();
-    for (word, bytes) in [("80000k", "81920000"), ("96m", "100663296"), ("1G", "1073741824"), ("70000000", "69996544")] {
+    for (word, bytes) in [
+        ("80000k", "81920000"),
+        ("96m", "100663296"),
+        ("1G", "1073741824"),
+        ("70000000", "69996544"),
+    ] {
         update(&c, &["--memory", word]);
         let seen = value(&c, Limit::MEMORY);
         assert!(seen == bytes || seen == word, "{word}: {seen}");
     }
     update(&c, &["--memory", "-1"]);
     let seen = value(&c, Limit::MEMORY);
-    assert!(seen == "max" || seen.parse::<u64>().unwrap() > 1 << 60, "{seen}");
+    assert!(
+        seen == "max" || seen.parse::<u64>().unwrap() > 1 << 60,
+        "{seen}"
+    );
     update(&c, &["--pids-limit", "-1"]);
     assert_eq!(value(&c, Limit::PIDS), "max");
 }
@@ -84,27 +110,51 @@ fn resources_from_a_file_and_from_stdin() {
     requires!(all_controllers(), "a controller is missing");
     let c = running();
     let file = c.dir().join("resources.json");
-    fs::write(&file, json!({ "memory": { "limit": 80_000_000 / 4096 * 4096 }, "pids": { "limit": 30 } }).to_string()).unwrap();
+    fs::write(
+        &file,
+        json!({ "memory": { "limit": 80_000_000 / 4096 * 4096 }, "pids": { "limit": 30 } })
+            .to_string(),
+    )
+    .unwrap();
     for flag in ["-r", "--resources"] {
         update(&c, &[flag, &file.to_string_lossy()]);
-        assert_eq!((value(&c, Limit::MEMORY), value(&c, Limit::PIDS)), ("79998976".into(), "30".into()));
+        assert_eq!(
+            (value(&c, Limit::MEMORY), value(&c, Limit::PIDS)),
+            ("79998976".into(), "30".into())
+        );
     }
-    let resources = json!({ "memory": { "limit": 50_331_648 }, "cpu": { "shares": 512 } }).to_string();
-    c.runtime_with_input(&["update", "--resources", "-", &c.id], &resources).ok();
+    let resources =
+        json!({ "memory": { "limit": 50_331_648 }, "cpu": { "shares": 512 } }).to_string();
+    c.runtime_with_input(&["update", "--resources", "-", &c.id], &resources)
+        .ok();
     assert_eq!(value(&c, Limit::MEMORY), "50331648");
-    c.runtime_with_input(&["update", "--resources=-", &c.id], "{ \"pids\": { \"limit\": 40 } }").ok();
+    c.runtime_with_input(
+        &["update", "--resources=-", &c.id],
+        "{ \"pids\": { \"limit\": 40 } }",
+    )
+    .ok();
     assert_eq!(value(&c, Limit::PIDS), "40");
-    assert_eq!(value(&c, Limit::MEMORY), "50331648", "what is not named stays");
+    assert_eq!(
+        value(&c, Limit::MEMORY),
+        "50331648",
+        "what is not named stays"
+    );
 }
 
 #[test]
 fn devices_are_never_touched() {
     let c = Container::idle();
     c.run_detached();
-    let resources = json!({ "devices": [{ "allow": true, "access": "rwm" }], "pids": { "limit": 50 } }).to_string();
-    c.runtime_with_input(&["update", "-r", "-", &c.id], &resources).ok();
+    let resources =
+        json!({ "devices": [{ "allow": true, "access": "rwm" }], "pids": { "limit": 50 } })
+            .to_string();
+    c.runtime_with_input(&["update", "-r", "-", &c.id], &resources)
+        .ok();
     let output = c.exec("mknod /tmp/disk b 254 0 && head -c 1 /tmp/disk");
-    assert!(output.stderr.contains("Operation not permitted"), "{output:?}");
+    assert!(
+        output.stderr.contains("Operation not permitted"),
+        "{output:?}"
+    );
     assert_eq!(c.exec("head -c 1 /dev/zero | wc -c").ok(), "1\n");
 }
 
@@ -120,7 +170,14 @@ fn a_created_container_can_be_updated() {
 #[test]
 fn updates_that_make_no_sense_are_refused() {
     let c = running();
-    for flags in [&["--memory", "lots"][..], &["--pids-limit", "x"], &["--cpu-quota", "1"], &["--cpuset-cpus", "99"], &["--resources", "/nonesuch.json"], &["--cpu-period", "x"]] {
+    for flags in [
+        &["--memory", "lots"][..],
+        &["--pids-limit", "x"],
+        &["--cpu-quota", "1"],
+        &["--cpuset-cpus", "99"],
+        &["--resources", "/nonesuch.json"],
+        &["--cpu-period", "x"],
+    ] {
         let mut args = vec!["update"];
         args.extend(flags);
         args.push(&c.id);

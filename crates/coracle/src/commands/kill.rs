@@ -8,28 +8,50 @@ use crate::{Failure, Outcome, signals};
 
 pub(crate) fn kill(invocation: &Invocation<'_>) -> Outcome {
     let all = invocation.flags.is_set("all");
-    let signal = invocation.flags.args.get(1).map_or("SIGTERM", String::as_str);
+    let signal = invocation
+        .flags
+        .args
+        .get(1)
+        .map_or("SIGTERM", String::as_str);
     let signal = signals::parse(signal).map_err(Failure::new)?;
-    for_each(invocation, |settings, id| runtime::kill(settings, id, signal, all))
+    for_each(invocation, |settings, id| {
+        runtime::kill(settings, id, signal, all)
+    })
 }
 
 pub(crate) fn delete(invocation: &Invocation<'_>) -> Outcome {
     let force = invocation.flags.is_set("force");
-    for_each(invocation, |settings, id| runtime::delete(settings, id, force))
+    for_each(invocation, |settings, id| {
+        runtime::delete(settings, id, force)
+    })
 }
 
 /// Does it for every container that is meant, also when it fails for some; tells of each that failed.
-fn for_each(invocation: &Invocation<'_>, act: impl Fn(&Settings, &str) -> runtime::Result<()>) -> Outcome {
+fn for_each(
+    invocation: &Invocation<'_>,
+    act: impl Fn(&Settings, &str) -> runtime::Result<()>,
+) -> Outcome {
     let settings = invocation.settings()?;
     if !invocation.flags.is_set("regex") {
         act(&settings, invocation.id())?;
         return Ok(0);
     }
-    let pattern = Regex::new(invocation.id()).map_err(|error| failure("invalid regular expression", error))?;
+    let pattern = Regex::new(invocation.id())
+        .map_err(|error| failure("invalid regular expression", error))?;
     let failures: Vec<String> = runtime::list(&settings)?
         .iter()
         .filter(|container| pattern.is_match(&container.id))
-        .filter_map(|container| Some(format!("{}: {}", container.id, act(&settings, &container.id).err()?)))
+        .filter_map(|container| {
+            Some(format!(
+                "{}: {}",
+                container.id,
+                act(&settings, &container.id).err()?
+            ))
+        })
         .collect();
-    if failures.is_empty() { Ok(0) } else { Err(Failure::new(failures.join("; "))) }
+    if failures.is_empty() {
+        Ok(0)
+    } else {
+        Err(Failure::new(failures.join("; ")))
+    }
 }

@@ -8,13 +8,21 @@ use crate::{Failure, Outcome};
 pub(crate) fn list(invocation: &Invocation<'_>) -> Outcome {
     let containers = runtime::list(&invocation.settings()?)?;
     if invocation.flags.is_set("quiet") {
-        return answer(&containers.iter().map(|container| format!("{}\n", container.id)).collect::<String>());
+        return answer(
+            &containers
+                .iter()
+                .map(|container| format!("{}\n", container.id))
+                .collect::<String>(),
+        );
     }
     match invocation.flags.text("format") {
         Some("table") => answer(&table(containers.iter().map(row).collect())),
         // What Go makes of an empty list, and scripts have got used to.
         Some("json") if containers.is_empty() => answer("null\n"),
-        Some("json") => answer(&format!("{}\n", serde_json::to_string(&containers).unwrap_or_default())),
+        Some("json") => answer(&format!(
+            "{}\n",
+            serde_json::to_string(&containers).unwrap_or_default()
+        )),
         _ => Err(Failure::new("invalid format option")),
     }
 }
@@ -34,7 +42,13 @@ fn row(container: &ListEntry) -> [String; 6] {
 fn table(rows: Vec<[String; 6]>) -> String {
     let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
     let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count() + 3).max().unwrap_or(0).max(12);
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count() + 3)
+            .max()
+            .unwrap_or(0)
+            .max(12)
+    };
     let widths = [0, 1, 2, 3, 4].map(width);
     let mut text = String::new();
     for row in &rows {
@@ -53,7 +67,10 @@ mod tests {
 
     #[test]
     fn the_table_is_runcs() {
-        assert_eq!(table(vec![]), "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n");
+        assert_eq!(
+            table(vec![]),
+            "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n"
+        );
         let row = ["web", "4242", "running", "/a/long/bundle", "now", "root"].map(str::to_owned);
         assert_eq!(
             table(vec![row]),

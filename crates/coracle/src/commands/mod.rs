@@ -8,9 +8,8 @@ mod spec;
 mod update;
 
 use std::fmt::Display;
-use std::io::Write;
 
-use runtime::{CreateOptions, EventsOptions, ExecOptions, RunOptions, Settings};
+use runtime::{Context, CreateOptions, EventsOptions, ExecOptions, RunOptions, Settings};
 use serde::Serialize;
 
 use crate::flags::Flags;
@@ -45,7 +44,8 @@ impl Invocation<'_> {
 
 pub(crate) fn create(invocation: &Invocation<'_>) -> Outcome {
     let settings = invocation.settings()?;
-    runtime::create(&settings, &create_options(invocation)).map_err(|error| prefixed("create", error))?;
+    runtime::create(&settings, &create_options(invocation))
+        .map_err(|error| prefixed("create", error))?;
     Ok(0)
 }
 
@@ -99,8 +99,13 @@ pub(crate) fn exec(invocation: &Invocation<'_>) -> Outcome {
         ignore_paused: flags.is_set("ignore-paused"),
     };
     // 255 tells a failure of ours from one of the process, as ssh(1) does.
-    let failed = |message| Failure { message, status: 255 };
-    let settings = invocation.settings().map_err(|failure| failed(failure.message))?;
+    let failed = |message| Failure {
+        message,
+        status: 255,
+    };
+    let settings = invocation
+        .settings()
+        .map_err(|failure| failed(failure.message))?;
     runtime::exec(&settings, &options).map_err(|error| failed(prefixed("exec", error).message))
 }
 
@@ -130,8 +135,16 @@ pub(crate) fn events(invocation: &Invocation<'_>) -> Outcome {
     if interval.is_zero() {
         return Err(Failure::new("duration interval must be greater than 0"));
     }
-    let options = EventsOptions { interval, once: flags.is_set("stats") };
-    runtime::events(&invocation.settings()?, invocation.id(), &options, &mut std::io::stdout())?;
+    let options = EventsOptions {
+        interval,
+        once: flags.is_set("stats"),
+    };
+    runtime::events(
+        &invocation.settings()?,
+        invocation.id(),
+        &options,
+        &mut std::io::stdout(),
+    )?;
     Ok(0)
 }
 
@@ -142,7 +155,9 @@ pub(crate) fn features(_: &Invocation<'_>) -> Outcome {
 pub(crate) fn help(invocation: &Invocation<'_>) -> Outcome {
     let help = match invocation.flags.args.first() {
         None => text::global(),
-        Some(name) => text::command(table::command(name).ok_or_else(|| crate::no_such_command(name))?),
+        Some(name) => {
+            text::command(table::command(name).ok_or_else(|| crate::no_such_command(name))?)
+        }
     };
     answer(&help)
 }
@@ -154,10 +169,7 @@ fn prefixed(operation: &str, error: runtime::Error) -> Failure {
 
 /// Writes the answer of a command to standard output.
 fn answer(text: &str) -> Outcome {
-    let mut out = std::io::stdout();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|error| failure("write to standard output", error))?;
+    crate::print(text).context("write to standard output")?;
     Ok(0)
 }
 
@@ -166,10 +178,13 @@ fn json(value: &impl Serialize, indent: &str) -> String {
     let mut text = Vec::with_capacity(1024);
     let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
     // Writing to memory cannot fail, and what is written has text for keys.
-    let _ = value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, formatter));
+    let _ = value.serialize(&mut serde_json::Serializer::with_formatter(
+        &mut text, formatter,
+    ));
     String::from_utf8(text).unwrap_or_default()
 }
 
+/// For errors that are no system calls'.
 fn failure(operation: impl Display, error: impl Display) -> Failure {
     Failure::new(format!("{operation}: {error}"))
 }

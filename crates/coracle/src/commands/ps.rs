@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
-use super::{Invocation, answer, failure};
+use runtime::Context;
+
+use super::{Invocation, answer};
 use crate::{Failure, Outcome};
 
 pub(crate) fn ps(invocation: &Invocation<'_>) -> Outcome {
@@ -12,7 +14,10 @@ pub(crate) fn ps(invocation: &Invocation<'_>) -> Outcome {
     }
     let pids = runtime::processes(&invocation.settings()?, invocation.id())?;
     if format == Some("json") {
-        return answer(&format!("{}\n", serde_json::to_string(&pids).unwrap_or_default()));
+        return answer(&format!(
+            "{}\n",
+            serde_json::to_string(&pids).unwrap_or_default()
+        ));
     }
     let options = &invocation.flags.args[1..];
     let mut ps = Command::new("ps");
@@ -21,10 +26,14 @@ pub(crate) fn ps(invocation: &Invocation<'_>) -> Outcome {
     } else {
         ps.args(options)
     };
-    let output = ps.output().map_err(|error| failure("run ps", error))?;
+    let output = ps.output().context("run ps")?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr);
-        return Err(Failure::new(format!("ps ended with {}: {}", output.status, message.trim_end())));
+        return Err(Failure::new(format!(
+            "ps ended with {}: {}",
+            output.status,
+            message.trim_end()
+        )));
     }
     answer(&lines_of(&String::from_utf8_lossy(&output.stdout), &pids).map_err(Failure::new)?)
 }
@@ -32,12 +41,16 @@ pub(crate) fn ps(invocation: &Invocation<'_>) -> Outcome {
 /// The head of a table that ps(1) printed, and the lines of the given processes.
 fn lines_of(table: &str, pids: &[i32]) -> Result<String, String> {
     let (head, rows) = table.split_once('\n').unwrap_or((table, ""));
-    let column =
-        head.split_whitespace().position(|name| name == "PID").ok_or("couldn't find PID field in ps output")?;
+    let column = head
+        .split_whitespace()
+        .position(|name| name == "PID")
+        .ok_or("couldn't find PID field in ps output")?;
     let mut text = format!("{head}\n");
     for row in rows.lines().filter(|row| !row.is_empty()) {
         let pid = row.split_whitespace().nth(column).unwrap_or_default();
-        let pid = pid.parse().map_err(|_| format!("unable to parse pid {pid:?} in ps output"))?;
+        let pid = pid
+            .parse()
+            .map_err(|_| format!("unable to parse pid {pid:?} in ps output"))?;
         if pids.contains(&pid) {
             text.push_str(row);
             text.push('\n');
@@ -61,7 +74,13 @@ mod tests {
 
     #[test]
     fn a_table_without_pids_is_an_error() {
-        assert_eq!(lines_of("CMD\ninit\n", &[1]).unwrap_err(), "couldn't find PID field in ps output");
-        assert_eq!(lines_of("PID\nx\n", &[1]).unwrap_err(), "unable to parse pid \"x\" in ps output");
+        assert_eq!(
+            lines_of("CMD\ninit\n", &[1]).unwrap_err(),
+            "couldn't find PID field in ps output"
+        );
+        assert_eq!(
+            lines_of("PID\nx\n", &[1]).unwrap_err(),
+            "unable to parse pid \"x\" in ps output"
+        );
     }
 }

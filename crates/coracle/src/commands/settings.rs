@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
-use runtime::{CgroupManager, Settings};
+use runtime::{CgroupManager, Context, Settings};
 
-use super::failure;
 use crate::Failure;
 use crate::flags::{Flags, boolean};
 
@@ -19,19 +18,23 @@ pub(super) fn from(globals: &Flags) -> Result<Settings, Failure> {
         Some(other) => return Err(Failure::new(format!("unknown cgroup manager {other:?}"))),
     };
     let root = match globals.text("root") {
-        Some(root) => std::path::absolute(root).map_err(|error| failure(format!("find {root}"), error))?,
+        Some(root) => std::path::absolute(root).with_context(|| format!("find {root}"))?,
         None => default_root()?,
     };
-    Ok(Settings { root, cgroup_manager, rootless: rootless(globals.text("rootless"))? })
+    Ok(Settings {
+        root,
+        cgroup_manager,
+        rootless: rootless(globals.text("rootless"))?,
+    })
 }
 
 /// `None` leaves it to what the runtime finds.
 fn rootless(value: Option<&str>) -> Result<Option<bool>, Failure> {
     match value {
         None | Some("auto") => Ok(None),
-        Some(text) => {
-            boolean(text).map(Some).ok_or_else(|| Failure::new(format!("invalid value {text:?} for --rootless")))
-        }
+        Some(text) => boolean(text)
+            .map(Some)
+            .ok_or_else(|| Failure::new(format!("invalid value {text:?} for --rootless"))),
     }
 }
 
@@ -39,10 +42,12 @@ fn rootless(value: Option<&str>) -> Result<Option<bool>, Failure> {
 fn default_root() -> Result<PathBuf, Failure> {
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
     match runtime_dir {
-        Some(dir) if !geteuid().is_root() || is_root_of_a_user() => Ok(Path::new(&dir).join("coracle")),
-        None if !geteuid().is_root() => {
-            Err(Failure::new("XDG_RUNTIME_DIR is not set: name a directory for the state of containers with --root"))
+        Some(dir) if !geteuid().is_root() || is_root_of_a_user() => {
+            Ok(Path::new(&dir).join("coracle"))
         }
+        None if !geteuid().is_root() => Err(Failure::new(
+            "XDG_RUNTIME_DIR is not set: name a directory for the state of containers with --root",
+        )),
         _ => Ok("/run/coracle".into()),
     }
 }
@@ -54,5 +59,6 @@ fn is_root_of_a_user() -> bool {
         return false;
     }
     let identity = ["0", "0", "4294967295"];
-    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.split_whitespace().eq(identity))
+    std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| !map.split_whitespace().eq(identity))
 }

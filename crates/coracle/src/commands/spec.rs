@@ -4,7 +4,9 @@ use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use super::{Invocation, failure};
+use runtime::Context;
+
+use super::Invocation;
 use crate::{Failure, Outcome};
 
 pub(crate) fn spec(invocation: &Invocation<'_>) -> Outcome {
@@ -15,9 +17,15 @@ pub(crate) fn spec(invocation: &Invocation<'_>) -> Outcome {
 
 fn write(bundle: &Path, text: &str) -> Result<(), Failure> {
     let path = bundle.join("config.json");
-    let mut file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => Failure::new("File config.json exists. Remove it first"),
-        _ => failure(format!("create {}", path.display()), error),
-    })?;
-    file.write_all(text.as_bytes()).map_err(|error| failure(format!("write {}", path.display()), error))
+    let file = OpenOptions::new().write(true).create_new(true).open(&path);
+    if file
+        .as_ref()
+        .is_err_and(|error| error.kind() == ErrorKind::AlreadyExists)
+    {
+        return Err(Failure::new("File config.json exists. Remove it first"));
+    }
+    let mut file = file.with_context(|| format!("create {}", path.display()))?;
+    file.write_all(text.as_bytes())
+        .with_context(|| format!("write {}", path.display()))?;
+    Ok(())
 }

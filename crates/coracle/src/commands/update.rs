@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 
 use oci_spec::runtime::LinuxResources;
-use runtime::UpdateOptions;
+use runtime::{Context, UpdateOptions};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -29,7 +29,10 @@ const SIZES: &[(&str, &str, &str)] = &[
     ("memory-reservation", "memory", "reservation"),
     ("memory-swap", "memory", "swap"),
 ];
-const TEXTS: &[(&str, &str, &str)] = &[("cpuset-cpus", "cpu", "cpus"), ("cpuset-mems", "cpu", "mems")];
+const TEXTS: &[(&str, &str, &str)] = &[
+    ("cpuset-cpus", "cpu", "cpus"),
+    ("cpuset-mems", "cpu", "mems"),
+];
 
 pub(crate) fn update(invocation: &Invocation<'_>) -> Outcome {
     let flags = invocation.flags;
@@ -37,7 +40,10 @@ pub(crate) fn update(invocation: &Invocation<'_>) -> Outcome {
     let mut resources = match flags.text("resources") {
         None => from_flags(flags)?,
         Some("-") => from_reader(std::io::stdin(), "standard input")?,
-        Some(path) => from_reader(File::open(path).map_err(|error| failure(format!("open {path}"), error))?, path)?,
+        Some(path) => from_reader(
+            File::open(path).with_context(|| format!("open {path}"))?,
+            path,
+        )?,
     };
     lift_swap_limit(&mut resources);
     let options = UpdateOptions {
@@ -58,15 +64,23 @@ fn from_reader(reader: impl Read, name: &str) -> Result<LinuxResources, Failure>
 
 /// The flags in the form of the file, so that both go the same way from here.
 fn from_flags(flags: &Flags) -> Result<LinuxResources, Failure> {
-    let numbers = NUMBERS.iter().map(|place| (place, flags.number::<i64>(place.0).map(Value::from)));
-    let sizes = SIZES.iter().map(|place| (place, flags.size(place.0).map(Value::from)));
-    let texts = TEXTS.iter().map(|place| (place, flags.text(place.0).map(Value::from)));
+    let numbers = NUMBERS
+        .iter()
+        .map(|place| (place, flags.number::<i64>(place.0).map(Value::from)));
+    let sizes = SIZES
+        .iter()
+        .map(|place| (place, flags.size(place.0).map(Value::from)));
+    let texts = TEXTS
+        .iter()
+        .map(|place| (place, flags.text(place.0).map(Value::from)));
     let mut resources = Map::new();
     for ((flag, controller, key), value) in numbers.chain(sizes).chain(texts) {
         // As with runc, 0 stands for "not given" in the two flags that are whole numbers there.
         let unset = matches!(*flag, "blkio-weight" | "pids-limit") && value == Some(Value::from(0));
         if let Some(value) = value.filter(|_| !unset) {
-            let controller = resources.entry(*controller).or_insert_with(|| Map::new().into());
+            let controller = resources
+                .entry(*controller)
+                .or_insert_with(|| Map::new().into());
             controller[*key] = value;
         }
     }
@@ -91,7 +105,8 @@ mod tests {
 
     fn parsed(line: &str) -> LinuxResources {
         let args = line.split_whitespace().map(str::to_owned).collect();
-        let flags = Flags::parse(table::command("update").unwrap().flags, args, Order::Mixed).unwrap();
+        let flags =
+            Flags::parse(table::command("update").unwrap().flags, args, Order::Mixed).unwrap();
         from_flags(&flags).unwrap()
     }
 
@@ -101,12 +116,27 @@ mod tests {
             "--blkio-weight 10 --cpu-burst 1 --cpu-idle 1 --cpu-period 2 --cpu-quota -1 --cpu-rt-period 3 --cpu-rt-runtime 4 \
              --cpu-share 5 --pids-limit -1 --memory 1k --memory-reservation 2k --memory-swap -1 --cpuset-cpus 0-1 --cpuset-mems 0",
         );
-        let (cpu, memory) = (resources.cpu().as_ref().unwrap(), resources.memory().as_ref().unwrap());
+        let (cpu, memory) = (
+            resources.cpu().as_ref().unwrap(),
+            resources.memory().as_ref().unwrap(),
+        );
         assert_eq!(resources.block_io().as_ref().unwrap().weight(), Some(10));
-        assert_eq!((cpu.burst(), cpu.idle(), cpu.period(), cpu.quota()), (Some(1), Some(1), Some(2), Some(-1)));
-        assert_eq!((cpu.realtime_period(), cpu.realtime_runtime(), cpu.shares()), (Some(3), Some(4), Some(5)));
-        assert_eq!((cpu.cpus().as_deref(), cpu.mems().as_deref()), (Some("0-1"), Some("0")));
-        assert_eq!((memory.limit(), memory.reservation(), memory.swap()), (Some(1024), Some(2048), Some(-1)));
+        assert_eq!(
+            (cpu.burst(), cpu.idle(), cpu.period(), cpu.quota()),
+            (Some(1), Some(1), Some(2), Some(-1))
+        );
+        assert_eq!(
+            (cpu.realtime_period(), cpu.realtime_runtime(), cpu.shares()),
+            (Some(3), Some(4), Some(5))
+        );
+        assert_eq!(
+            (cpu.cpus().as_deref(), cpu.mems().as_deref()),
+            (Some("0-1"), Some("0"))
+        );
+        assert_eq!(
+            (memory.limit(), memory.reservation(), memory.swap()),
+            (Some(1024), Some(2048), Some(-1))
+        );
         assert_eq!(resources.pids().as_ref().unwrap().limit(), -1);
     }
 
@@ -117,7 +147,11 @@ mod tests {
         assert_eq!(parsed("--pids-limit 0 --blkio-weight=0"), nothing);
         let resources = parsed("--memory 64m");
         assert_eq!(resources.memory().as_ref().unwrap().limit(), Some(64 << 20));
-        assert!(resources.cpu().is_none() && resources.pids().is_none() && resources.block_io().is_none());
+        assert!(
+            resources.cpu().is_none()
+                && resources.pids().is_none()
+                && resources.block_io().is_none()
+        );
     }
 
     #[test]
@@ -125,7 +159,10 @@ mod tests {
         let resources = from_reader(&br#"{"memory":{"limit":-1}} and more"#[..], "test").unwrap();
         assert_eq!(resources.memory().as_ref().unwrap().limit(), Some(-1));
         let error = from_reader(&b"{\"memory\":{\"limit\":\"x\"}}"[..], "r.json").unwrap_err();
-        assert!(error.message.starts_with("read resources from r.json: "), "{error:?}");
+        assert!(
+            error.message.starts_with("read resources from r.json: "),
+            "{error:?}"
+        );
     }
 
     #[test]

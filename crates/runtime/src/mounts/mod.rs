@@ -113,6 +113,12 @@ impl Mount {
         if options.copy_up && kind != Kind::FileSystem(c"tmpfs".into()) {
             return Err(invalid("options", "tmpcopyup is for tmpfs only".into()));
         }
+        if configured.uid_mappings().is_some() || configured.gid_mappings().is_some() {
+            return Err(invalid(
+                "uidMappings",
+                "idmapped mounts are not supported by this version of coracle".into(),
+            ));
+        }
         let source = configured.source().as_deref();
         let source = match (&kind, source) {
             (Kind::Bind { .. }, None) => {

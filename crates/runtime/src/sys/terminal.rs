@@ -13,16 +13,20 @@ pub(crate) fn window_size(terminal: BorrowedFd<'_>) -> nix::Result<libc::winsize
         ws_ypixel: 0,
     };
     // SAFETY: TIOCGWINSZ writes one struct winsize.
-    check(
-        unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ as _, &raw mut size) }.into(),
-    )?;
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ as _, &raw mut size) };
+    check(result.into())?;
     Ok(size)
 }
 
 /// Sets what [`window_size`] gives (on either end of a pty).
 pub(crate) fn set_window_size(terminal: BorrowedFd<'_>, size: &libc::winsize) -> nix::Result<()> {
-    let size = std::ptr::from_ref(size);
     // SAFETY: TIOCSWINSZ reads one struct winsize.
-    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ as _, size) }.into())
-        .map(drop)
+    let result = unsafe {
+        libc::ioctl(
+            terminal.as_raw_fd(),
+            libc::TIOCSWINSZ as _,
+            std::ptr::from_ref(size),
+        )
+    };
+    check(result.into()).map(drop)
 }

@@ -7,6 +7,7 @@ mod table;
 
 use crate::abi::Abi;
 use std::cmp::Ordering;
+use std::num::NonZeroU8;
 use table::ROWS;
 
 /// A name, and its number in each ABI.
@@ -94,11 +95,15 @@ impl Syscall {
         }
     }
 
-    /// The x86 call that this one can also be made through, and the code that it has there as the first argument.
-    pub(crate) fn multiplexed(self) -> Option<(u32, u32)> {
+    /// The call that this one can also be made through, and the code that it has there as the first argument. Of our
+    /// ABIs only x86 has such calls.
+    pub(crate) fn multiplexed(self, abi: Abi) -> Option<(u32, NonZeroU8)> {
+        if abi != Abi::X86 {
+            return None;
+        }
         const SOCKETCALL: u32 = 102;
         const IPC: u32 = 117;
-        Some(match self.name() {
+        let (number, code) = match self.name() {
             b"socket" => (SOCKETCALL, 1),
             b"bind" => (SOCKETCALL, 2),
             b"connect" => (SOCKETCALL, 3),
@@ -132,7 +137,8 @@ impl Syscall {
             b"shmget" => (IPC, 23),
             b"shmctl" => (IPC, 24),
             _ => return None,
-        })
+        };
+        Some((number, NonZeroU8::new(code)?))
     }
 
     fn name(self) -> &'static [u8] {

@@ -161,11 +161,7 @@ fn newer_than_profile(section: &LinuxSeccomp, abis: &[Abi], data: &Data) -> bool
         .flat_map(LinuxSyscall::names);
     let calls = names.filter_map(|name| Syscall::named(name));
     // Unlike runc, we count socketcall and ipc as named where a call that goes through them is.
-    let multiplexed = |call: Syscall| {
-        call.multiplexed()
-            .filter(|_| *abi == X86)
-            .map(|(number, _)| number)
-    };
+    let multiplexed = |call: Syscall| call.multiplexed(*abi).map(|(number, _)| number);
     let highest = calls
         .filter_map(|call| call.number(*abi).max(multiplexed(call)))
         .max();
@@ -215,7 +211,7 @@ fn by_definition(section: &LinuxSeccomp, abi: Abi, data: &Data) -> Option<u32> {
             args.iter().all(holds)
         };
         let through = |call: &Syscall| {
-            let Some((number, code)) = call.multiplexed().filter(|_| abi == X86) else {
+            let Some((number, code)) = call.multiplexed(abi) else {
                 return false;
             };
             let rest = |arg: &LinuxSeccompArg| arg.index() == 0 || holds(arg);
@@ -224,7 +220,7 @@ fn by_definition(section: &LinuxSeccomp, abi: Abi, data: &Data) -> Option<u32> {
             } else {
                 args.iter().all(rest)
             };
-            number == data.number && data.args[0] as u32 == code && rest
+            number == data.number && data.args[0] as u32 == u32::from(code.get()) && rest
         };
         if calls
             .iter()

@@ -176,7 +176,7 @@ fn programs_are_small_and_quick() {
         (X86_64, DOCKER_26, 280, 20),
         (X86_64, DOCKER_29, 350, 40),
         (X86_64, PODMAN, 350, 40),
-        (Aarch64, DOCKER_29_ARM, 250, 40),
+        (Aarch64, DOCKER_29_ARM, 270, 40),
     ] {
         let program = compile_for(native, &profile(text)).unwrap();
         let depth = |number| {

@@ -1,0 +1,375 @@
+//! The container's process, from its birth to execve(2) of the user's program: [`Child::run`].
+//!
+//! It never clears up: it says what failed, and exits. Undoing is for the runtime's side, in `launch.rs`, where the conversation
+//! between the two is drawn.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::socket::{SockFlag, accept4};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Pid, geteuid, setsid};
+
+use crate::launch::CreateOptions;
+use crate::mounts::{Prepared, Surroundings};
+use crate::namespaces::{CLONE_NEWTIME, Joined};
+use crate::plan::Plan;
+use crate::procfs::Procfs;
+use crate::protocol::{Channel, Message};
+use crate::rootfs::Root;
+use crate::spawn::spawn;
+use crate::state::{Record, Status};
+use crate::sys::process::Cloned;
+use crate::{Context, Error, Result, devices, hooks, masks, namespaces, process, state, sys};
+
+/// Host files that the privileged runtime opens for a container with a user namespace: its root may not be allowed to walk to them,
+/// and cannot make devices.
+#[derive(Default)]
+pub(crate) struct Sources {
+    mounts: Vec<Option<OwnedFd>>,
+    devices: Vec<OwnedFd>,
+    /// Devices are bound instead of made.
+    bind_devices: bool,
+}
+
+impl Sources {
+    pub(crate) fn open(plan: &Plan) -> Result<Self> {
+        let with_user_namespace = plan.namespaces.is_private(libc::CLONE_NEWUSER);
+        let mut sources = Sources {
+            bind_devices: with_user_namespace || !crate::mounts::privileged_here(),
+            ..Self::default()
+        };
+        if with_user_namespace && geteuid().is_root() {
+            sources.mounts = plan
+                .mounts
+                .iter()
+                .map(|mount| mount.open_source())
+                .collect::<Result<_>>()?;
+            sources.open_devices(plan)?;
+        }
+        Ok(sources)
+    }
+
+    fn open_devices(&mut self, plan: &Plan) -> Result<()> {
+        if self.bind_devices && self.devices.is_empty() {
+            self.devices = plan
+                .devices
+                .iter()
+                .flatten()
+                .map(|device| device.open_source())
+                .collect::<Result<_>>()?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything that the container's process needs of what the runtime has prepared.
+pub(crate) struct Child<'a> {
+    pub plan: &'a mut Plan,
+    pub record: &'a Record,
+    pub options: &'a CreateOptions,
+    pub procfs: &'a Procfs,
+    pub cgroup: Option<&'a cgroups::Cgroup>,
+    pub tasks: Vec<OwnedFd>,
+    pub joined: Vec<Joined>,
+    pub sources: Sources,
+    pub console: Option<OwnedFd>,
+    pub listener: Option<OwnedFd>,
+    pub channel: Channel,
+    pub preserved: Vec<RawFd>,
+    pub can_set_groups: bool,
+}
+
+impl Child<'_> {
+    /// Makes the process. In the runtime this returns; in the child it never does.
+    pub(crate) fn spawn(mut self) -> Result<(Pid, OwnedFd)> {
+        // The cgroup namespace's root is the cgroup that its maker is in: the child unshares it once it is inside.
+        let mut late = libc::CLONE_NEWCGROUP;
+        if self.late_ipc() {
+            late |= libc::CLONE_NEWIPC;
+        }
+        if self.plan.time_offsets.is_some() {
+            late |= CLONE_NEWTIME;
+        }
+        let new = self.plan.namespaces.new & !late;
+        let cgroup = self.cgroup.and_then(|cgroup| cgroup.clone_into());
+        let cloned = if self.needs_intermediate() {
+            let joined = std::mem::take(&mut self.joined);
+            spawn(new, cgroup, Some(&mut || self.enter(&joined)))?
+        } else {
+            spawn(new, cgroup, None)?
+        };
+        match cloned {
+            Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
+            Cloned::Child => self.run(),
+        }
+    }
+
+    /// A pid namespace is only entered by children; new namespaces must be made inside a joined user namespace; what a new user
+    /// namespace does not own must be joined before it; and time offsets are set before anyone is inside.
+    fn needs_intermediate(&self) -> bool {
+        let joins = |flag| self.joined.iter().any(|namespace| namespace.flag == flag);
+        let new_user = self.plan.namespaces.is_new(libc::CLONE_NEWUSER);
+        joins(libc::CLONE_NEWPID)
+            || joins(libc::CLONE_NEWUSER)
+            || new_user && !self.joined.is_empty()
+            || self.plan.time_offsets.is_some()
+    }
+
+    /// An ipc namespace's message queue directory belongs to whoever makes the namespace: that should be the container's root.
+    fn late_ipc(&self) -> bool {
+        self.plan.namespaces.is_new(libc::CLONE_NEWIPC)
+            && self.plan.namespaces.is_new(libc::CLONE_NEWUSER)
+    }
+
+    /// What only another process can do before the child is there.
+    fn enter(&self, joined: &[Joined]) -> Result<()> {
+        namespaces::join(joined)?;
+        let Some(offsets) = &self.plan.time_offsets else { return Ok(()) };
+        sys::process::unshare(CLONE_NEWTIME).context("linux.timeOffsets: make a time namespace")?;
+        let written = self.procfs.write("self/timens_offsets", offsets.as_bytes());
+        written.context("linux.timeOffsets: set them")
+    }
+
+    fn fail(&self, error: &Error) -> ! {
+        self.channel.send(&Message::Failed(error.to_string()));
+        sys::process::exit_now(1)
+    }
+
+    /// The child's whole life.
+    fn run(mut self) -> ! {
+        let error = match self.set_up() {
+            Ok(program) => match self.wait_for_go() {
+                Ok(connection) => {
+                    let error = self.start(&program);
+                    connection
+                        .unwrap_or(self.channel)
+                        .send(&Message::Failed(error.to_string()));
+                    sys::process::exit_now(1)
+                }
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        self.fail(&error)
+    }
+
+    /// The numbered list: in which order things are done, and why in that order.
+    fn set_up(&mut self) -> Result<std::ffi::CString> {
+        // 1. Nothing that the caller left set must reach the container; nothing of it is traced or read from inside.
+        sys::process::reset_signals();
+        // 2. v1: a single thread that moves itself skips the kernel's global lock. Before any id changes: the files were opened by root.
+        process::enter_cgroup(&self.tasks)?;
+        // 3. With a user namespace nothing works until the ids are mapped.
+        let user_namespace = self.plan.namespaces.is_private(libc::CLONE_NEWUSER);
+        if user_namespace {
+            self.channel.expect(&Message::Recorded)?;
+            if self.can_set_groups {
+                sys::credentials::set_groups(&[]).context("drop additional groups")?;
+            }
+            sys::credentials::set_ids(0, 0).context("become root in the user namespace")?;
+        }
+        if self.late_ipc() {
+            sys::process::unshare(libc::CLONE_NEWIPC)
+                .context("linux.namespaces: make an ipc namespace")?;
+        }
+        namespaces::join(&self.joined)?;
+        sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
+        setsid().context("start a session")?;
+        if !self.options.no_new_keyring {
+            process::join_keyring(&self.options.id)?;
+        }
+        // 4. In its cgroup by now, so this becomes the root of the namespace; the cgroup mounts below show it.
+        if self.plan.namespaces.is_new(libc::CLONE_NEWCGROUP) {
+            sys::process::unshare(libc::CLONE_NEWCGROUP)
+                .context("linux.namespaces: make a cgroup namespace")?;
+        }
+        if self.plan.namespaces.is_new(libc::CLONE_NEWNET) {
+            sys::process::loopback_up().context("bring the loopback device up")?;
+        }
+        umask(Mode::empty());
+        // 5. While the host's paths are there: every mount, detached.
+        let root = Root::open(&self.plan.rootfs, self.plan.propagation)?;
+        let prepared = self.prepare_mounts()?;
+        // 6. Hooks of this stage expect the container's files below the bundle; without them the root can be changed first, which makes
+        //    everything after it cheaper.
+        let early_hooks = self.plan.has_early_hooks();
+        match early_hooks {
+            true => root.attach(&self.plan.rootfs)?,
+            false => {
+                root.attach(Path::new("/"))?;
+                self.change_root(&root)?;
+            }
+        }
+        // 7. The mounts in the order given, then what stands upon them.
+        for (mount, prepared) in self.plan.mounts.iter().zip(prepared) {
+            mount.attach(prepared, &root)?;
+        }
+        self.make_devices(&root)?;
+        if let Some(terminal) = self.plan.process.terminal {
+            let console = self
+                .console
+                .as_ref()
+                .ok_or_else(|| Error::failed("nobody to receive the terminal"))?;
+            terminal.open(&root, self.plan.process.uid, console.as_fd(), true)?;
+        }
+        // runc makes a missing working directory; one that is there is for chdir(2) to judge, with the user's own rights.
+        let cwd = &self.plan.process.cwd;
+        if root.open_path(cwd, OFlag::O_PATH).err() == Some(Errno::ENOENT) {
+            root.ensure_directory(cwd)
+                .with_context(|| format!("process.cwd: create {}", cwd.display()))?;
+        }
+        if early_hooks {
+            self.run_early_hooks()?;
+            self.change_root(&root)?;
+        }
+        // 8. What no mount may come after.
+        if self.plan.readonly {
+            root.set_readonly()?;
+        }
+        if let Some(propagation) = self.plan.propagation {
+            root.set_propagation(propagation)?;
+        }
+        masks::make_readonly(&root, &self.plan.readonly_paths)?;
+        masks::mask(&root, &self.plan.masked)?;
+        self.name_host()?;
+        for (path, value) in &self.plan.sysctls {
+            self.procfs
+                .write(path, value.as_bytes())
+                .with_context(|| format!("linux.sysctl: set {path} to {value:?}"))?;
+        }
+        if let Some(domain) = self.plan.personality {
+            sys::process::personality(domain).context("linux.personality: set it")?;
+        }
+        self.plan.process.labels.apply(self.procfs)?;
+        self.plan.process.add_home(&root);
+        drop(root);
+        // 9. Before anything of the configuration is looked up by path again: no descriptor may lead out.
+        let ours: Vec<RawFd> = self
+            .listener
+            .iter()
+            .map(AsRawFd::as_raw_fd)
+            .chain([self.channel.as_raw_fd()])
+            .collect();
+        process::close_others(&self.preserved, &ours)?;
+        // 10. The user, and with it the end of most rights.
+        self.plan
+            .process
+            .settle(self.plan.filter.as_ref(), self.can_set_groups)?;
+        self.plan.process.look_up()
+    }
+
+    fn prepare_mounts(&mut self) -> Result<Vec<Option<Prepared>>> {
+        self.sources.open_devices(self.plan)?;
+        let around = Surroundings {
+            scratch: &self.plan.rootfs,
+            cgroup: self.record.cgroup.as_ref(),
+            cgroup_namespace: self.plan.namespaces.is_private(libc::CLONE_NEWCGROUP),
+        };
+        let sources = std::mem::take(&mut self.sources.mounts);
+        let sources = sources.into_iter().chain(std::iter::repeat_with(|| None));
+        self.plan
+            .mounts
+            .iter()
+            .zip(sources)
+            .map(|(mount, source)| mount.prepare(source, &around))
+            .collect()
+    }
+
+    fn change_root(&self, root: &Root) -> Result<()> {
+        if self.options.no_pivot {
+            root.move_and_chroot()
+        } else {
+            root.pivot()
+        }
+    }
+
+    fn make_devices(&self, root: &Root) -> Result<()> {
+        let Some(list) = &self.plan.devices else {
+            return Ok(());
+        };
+        for (index, device) in list.iter().enumerate() {
+            device.create(root, self.sources.devices.get(index))?;
+        }
+        devices::create_links(root)
+    }
+
+    fn run_early_hooks(&self) -> Result<()> {
+        self.channel.send(&Message::Hooks);
+        // `Recorded` was sent before anything else was, unless a user namespace has waited for it.
+        if !self.plan.namespaces.is_private(libc::CLONE_NEWUSER) {
+            self.channel.expect(&Message::Recorded)?;
+        }
+        self.channel.expect(&Message::Continue)?;
+        let hooks = self
+            .plan
+            .hooks
+            .create_container()
+            .as_deref()
+            .unwrap_or_default();
+        hooks::run(
+            "createContainer",
+            hooks,
+            &self.hook_state(Status::Creating),
+            &self.record.bundle,
+        )
+    }
+
+    fn hook_state(&self, status: Status) -> Vec<u8> {
+        state::for_hooks(self.record, Pid::this().as_raw(), status)
+    }
+
+    fn name_host(&self) -> Result<()> {
+        if let Some(name) = &self.plan.hostname {
+            nix::unistd::sethostname(name).context("hostname: set it")?;
+        }
+        if let Some(name) = &self.plan.domainname {
+            sys::process::set_domain_name(name).context("domainname: set it")?;
+        }
+        Ok(())
+    }
+
+    /// Says that it is ready, and waits. `create`: for a connection that says `Go`; a connection without a word comes from `state`.
+    fn wait_for_go(&self) -> Result<Option<Channel>> {
+        if !self.plan.namespaces.is_private(libc::CLONE_NEWUSER) && !self.plan.has_early_hooks() {
+            self.channel.expect(&Message::Recorded)?;
+        }
+        self.channel.send(&Message::Ready);
+        let Some(listener) = &self.listener else {
+            return self.channel.expect(&Message::Go).map(|()| None);
+        };
+        loop {
+            match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+                Ok(connection) => {
+                    let connection = Channel::from(sys::process::received(connection));
+                    if connection.receive()? == Some(Message::Go) {
+                        return Ok(Some(connection));
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).context("wait for start"),
+            }
+        }
+    }
+
+    /// The last steps. Returns only if they fail.
+    fn start(&self, program: &std::ffi::CStr) -> Error {
+        let hooks = self
+            .plan
+            .hooks
+            .start_container()
+            .as_deref()
+            .unwrap_or_default();
+        match hooks::run(
+            "startContainer",
+            hooks,
+            &self.hook_state(Status::Created),
+            Path::new("/"),
+        ) {
+            Ok(()) => self.plan.process.exec(program, self.plan.filter.as_ref()),
+            Err(error) => error,
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Making a process in namespaces: one clone3(2), or two where the kernel demands that somebody else goes in first.
+
+use std::os::fd::BorrowedFd;
+
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+use crate::protocol::{Channel, Message};
+use crate::sys::process::{Cloned, clone3, exit_now, pidfd_open};
+use crate::{Context, Error, Result};
+
+const CREATING: &str = "create the container's process";
+
+/// What a process does in between: it enters namespaces, and says which are still to be made.
+pub(crate) type Enter<'a> = &'a mut dyn FnMut() -> Result<()>;
+
+/// Makes a child of this process, into new namespaces (`CLONE_NEW*`) and, on cgroup v2, straight into `cgroup`.
+///
+/// With `enter` a short-lived process stands in between, which calls it first. The child is still ours (`CLONE_PARENT`), so its pid stays
+/// its own until we reap it.
+pub(crate) fn spawn(
+    flags: i32,
+    cgroup: Option<BorrowedFd<'_>>,
+    enter: Option<Enter<'_>>,
+) -> Result<Cloned> {
+    let flags = flags as u64;
+    let Some(enter) = enter else { return clone3(flags, cgroup).context(CREATING) };
+    let (ours, theirs) = Channel::pair()?;
+    match clone3(0, None).context("create a process that joins the namespaces")? {
+        Cloned::Child => {
+            let parents = flags | libc::CLONE_PARENT as u64;
+            match enter().and_then(|()| clone3(parents, cgroup).context(CREATING)) {
+                Ok(Cloned::Child) => return Ok(Cloned::Child),
+                Ok(Cloned::Parent { pid, .. }) => theirs.send(&Message::Pid(pid.as_raw())),
+                Err(error) => theirs.send(&Message::Failed(error.to_string())),
+            }
+            exit_now(0)
+        }
+        Cloned::Parent { pid: intermediate, .. } => {
+            drop(theirs);
+            let answer = ours.receive();
+            waitpid(intermediate, None).context("reap the process that joined the namespaces")?;
+            match answer? {
+                Some(Message::Pid(pid)) => {
+                    let pid = Pid::from_raw(pid);
+                    Ok(Cloned::Parent { pid, pidfd: pidfd_open(pid).context(CREATING)? })
+                }
+                Some(Message::Failed(text)) => Err(Error::failed(text)),
+                _ => Err(Error::failed("the process that joins the namespaces ended unexpectedly")),
+            }
+        }
+    }
+}
