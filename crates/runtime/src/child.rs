@@ -127,7 +127,9 @@ impl Child<'_> {
     /// What only another process can do before the child is there.
     fn enter(&self, joined: &[Joined]) -> Result<()> {
         namespaces::join(joined)?;
-        let Some(offsets) = &self.plan.time_offsets else { return Ok(()) };
+        let Some(offsets) = &self.plan.time_offsets else {
+            return Ok(());
+        };
         sys::process::unshare(CLONE_NEWTIME).context("linux.timeOffsets: make a time namespace")?;
         let written = self.procfs.write("self/timens_offsets", offsets.as_bytes());
         written.context("linux.timeOffsets: set them")

@@ -7,7 +7,6 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, geteuid, setsid};
 use oci_spec::runtime::Spec;
@@ -18,8 +17,8 @@ use crate::process::{self, Process};
 use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
 use crate::rootfs::Root;
-use crate::state::{Container, Status};
 use crate::spawn::spawn;
+use crate::state::{Container, Status};
 use crate::sys::process::Cloned;
 use crate::{
     Context, Error, Kind, Result, Settings, capabilities, config, plan, protect, start, sys,
@@ -92,10 +91,10 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     let mut process = wanted(&spec, options)?;
     process.labels.check()?;
     process.pass_listen_fds();
-    terminal::check(
+    let (own_console, console) = terminal::receiver(
         process.terminal.is_some(),
         options.detach,
-        options.console_socket.is_some(),
+        options.console_socket.as_deref(),
     )?;
     let init = container.record.init.as_ref();
     let init = init.map(|init| init.open()).transpose()?.flatten();
@@ -103,24 +102,6 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         init.ok_or_else(|| Error::new(Kind::WrongStatus, "cannot exec in a stopped container"))?;
 
     let procfs = Procfs::open()?;
-    let console = options
-        .console_socket
-        .as_deref()
-        .map(terminal::connect_to)
-        .transpose()?;
-    let (own_console, console) = match console {
-        None if process.terminal.is_some() => {
-            let (ours, childs) = socketpair(
-                AddressFamily::Unix,
-                SockType::Stream,
-                None,
-                SockFlag::SOCK_CLOEXEC,
-            )
-            .context("make a socket pair")?;
-            (Some(ours), Some(childs))
-        }
-        console => (None, console),
-    };
     let cgroups = cgroups_to_enter(&container, options)?;
     let foreground = (!options.detach).then(Foreground::prepare).transpose()?;
     let (channel, childs_channel) = Channel::pair()?;
@@ -316,7 +297,10 @@ impl Child<'_> {
         let all = self.namespaces.all();
         // An ordinary user gets the right to enter the pid namespace only in the user namespace, which we must not enter ourselves.
         let (cloned, rest) = if user != 0 && !geteuid().is_root() {
-            (spawn(0, cgroup, Some(&mut || self.join(user | pid)))?, all & !user & !pid)
+            (
+                spawn(0, cgroup, Some(&mut || self.join(user | pid)))?,
+                all & !user & !pid,
+            )
         } else {
             self.join(pid)?;
             (spawn(0, cgroup, None)?, all & !pid)

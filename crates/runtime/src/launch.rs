@@ -30,9 +30,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, bind, listen, socket, socketpair,
-};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, bind, listen, socket};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, geteuid};
@@ -156,11 +154,10 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         .unwrap_or_else(|| bundle.join("config.json"));
     let (spec, config) = config::read(&config_path)?;
     let mut plan = Plan::new(&spec, &options.id, &bundle)?;
-    let detached = gate != Gate::Run { detached: false };
-    terminal::check(
+    let (own_console, console) = terminal::receiver(
         plan.process.terminal.is_some(),
-        detached,
-        options.console_socket.is_some(),
+        gate != Gate::Run { detached: false },
+        options.console_socket.as_deref(),
     )?;
     plan.process.pass_listen_fds();
     let procfs = Procfs::open()?;
@@ -177,11 +174,6 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
             ));
         }
     };
-    let console = options
-        .console_socket
-        .as_deref()
-        .map(terminal::connect_to)
-        .transpose()?;
 
     // From here on everything is undone on failure. The journal names the cgroup before it is made.
     let directory = Directory::create(settings, &options.id)?;
@@ -199,19 +191,6 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
     let listener = match gate {
         Gate::Start => Some(listen_at(&undo.container.directory)?),
         Gate::Run { .. } => None,
-    };
-    let (own_console, console) = match console {
-        None if plan.process.terminal.is_some() => {
-            let (ours, childs) = socketpair(
-                AddressFamily::Unix,
-                SockType::Stream,
-                None,
-                SockFlag::SOCK_CLOEXEC,
-            )
-            .context("make a socket pair")?;
-            (Some(ours), Some(childs))
-        }
-        console => (None, console),
     };
     let sources = Sources::open(&plan)?;
     let can_set_groups = plan
@@ -446,4 +425,3 @@ impl Record {
         }
     }
 }
-

@@ -24,7 +24,9 @@ pub(crate) fn spawn(
     enter: Option<Enter<'_>>,
 ) -> Result<Cloned> {
     let flags = flags as u64;
-    let Some(enter) = enter else { return clone3(flags, cgroup).context(CREATING) };
+    let Some(enter) = enter else {
+        return clone3(flags, cgroup).context(CREATING);
+    };
     let (ours, theirs) = Channel::pair()?;
     match clone3(0, None).context("create a process that joins the namespaces")? {
         Cloned::Child => {
@@ -36,17 +38,24 @@ pub(crate) fn spawn(
             }
             exit_now(0)
         }
-        Cloned::Parent { pid: intermediate, .. } => {
+        Cloned::Parent {
+            pid: intermediate, ..
+        } => {
             drop(theirs);
             let answer = ours.receive();
             waitpid(intermediate, None).context("reap the process that joined the namespaces")?;
             match answer? {
                 Some(Message::Pid(pid)) => {
                     let pid = Pid::from_raw(pid);
-                    Ok(Cloned::Parent { pid, pidfd: pidfd_open(pid).context(CREATING)? })
+                    Ok(Cloned::Parent {
+                        pid,
+                        pidfd: pidfd_open(pid).context(CREATING)?,
+                    })
                 }
                 Some(Message::Failed(text)) => Err(Error::failed(text)),
-                _ => Err(Error::failed("the process that joins the namespaces ended unexpectedly")),
+                _ => Err(Error::failed(
+                    "the process that joins the namespaces ended unexpectedly",
+                )),
             }
         }
     }

@@ -1,18 +1,20 @@
 //! The container's terminal: a pty of its own devpts, whose master goes to whoever asked for it.
 
-use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg,
-    sendmsg, socket,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    connect, recvmsg, sendmsg, socket, socketpair,
 };
 use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown};
 
+use crate::foreground::fit_terminal;
 use crate::rootfs::Root;
+use crate::sys::process::received;
 use crate::sys::{mount, pty};
 use crate::{Context, Error, Result, devices};
 
@@ -106,39 +108,51 @@ pub(crate) fn send_pidfd(path: &Path, pidfd: BorrowedFd<'_>) -> Result<()> {
         .with_context(|| format!("send the pidfd to {}", path.display()))
 }
 
-/// Receives a descriptor sent by [`send`].
+/// Receives the master that [`Terminal::open`] sent to us, and gives it our own window's size.
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
     let receiving = "receive the terminal";
     let mut payload = [0; 64];
-    let mut buffers = [std::io::IoSliceMut::new(&mut payload)];
-    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
+    let mut buffers = [IoSliceMut::new(&mut payload)];
+    let mut space = nix::cmsg_space!([RawFd; 1]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut buffers, Some(&mut space), flags)
         .context(receiving)?;
-    let fd = message
+    let master = message
         .cmsgs()
         .context(receiving)?
         .find_map(|control| match control {
-            nix::sys::socket::ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+            ControlMessageOwned::ScmRights(fds) => fds.first().copied().map(received),
             _ => None,
         });
-    let master = fd.map(crate::sys::process::received)
-        .ok_or_else(|| Error::failed(format!("{receiving}: none came")))
+    let master = master.ok_or_else(|| Error::failed(format!("{receiving}: none came")))?;
+    fit_terminal(master.as_fd());
+    Ok(master)
 }
 
-/// What the flags and the configuration say about the terminal must fit together.
-pub(crate) fn check(terminal: bool, detached: bool, console_socket: bool) -> Result<()> {
-    match (terminal, detached, console_socket) {
-        (true, true, false) => Err(Error::invalid(
-            "cannot allocate tty if runc will detach without setting console socket"
-                .replace("runc", "coracle"),
+/// Who gets the terminal's master: whoever listens at `--console-socket`, or we do. The first is our end, the second the child's.
+pub(crate) fn receiver(
+    wanted: bool,
+    detached: bool,
+    console_socket: Option<&Path>,
+) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
+    match (wanted, detached, console_socket) {
+        (true, true, None) => Err(Error::invalid(
+            "cannot allocate tty if coracle will detach without setting console socket",
         )),
-        (false, _, true) => Err(Error::invalid(
+        (false, _, Some(_)) | (true, false, Some(_)) => Err(Error::invalid(
             "cannot use console socket if coracle will not detach or allocate tty",
         )),
-        (true, false, true) => Err(Error::invalid(
-            "cannot use console socket if coracle will not detach or allocate tty",
-        )),
-        _ => Ok(()),
+        (true, true, Some(path)) => Ok((None, Some(connect_to(path)?))),
+        (true, false, None) => {
+            let pair = socketpair(
+                AddressFamily::Unix,
+                SockType::Stream,
+                None,
+                SockFlag::SOCK_CLOEXEC,
+            );
+            pair.map(|(ours, childs)| (Some(ours), Some(childs)))
+                .context("make a socket pair")
+        }
+        (false, _, None) => Ok((None, None)),
     }
 }
