@@ -8,8 +8,8 @@ use crate::table::{COMMANDS, Command, GLOBAL};
 const ABOUT: &str = "\
 Coracle runs containers as the Open Container Initiative (OCI) describes them: a
 bundle is a directory with a configuration named \"config.json\" and a root
-filesystem. It stands in for runc under podman, Docker, containerd, CRI-O and
-buildah, and can be used by hand:
+filesystem. It stands in for runc under container engines such as podman, and can
+be used by hand:
 
     # coracle run [ -b bundle ] <container-id>
 

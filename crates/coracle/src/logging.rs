@@ -9,12 +9,12 @@
 //! | the error of a failed run | the file, and its plain text on stderr | the file, and its plain text on stderr |
 //! | with `--debug` | everything at once in the file and on stderr | everything at once in the file and on stderr |
 
-use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::sync::{Mutex, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
+use humantime::format_rfc3339_seconds;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use runtime::Context;
 
@@ -183,7 +183,7 @@ impl Entry {
         let level = level_name(self.level);
         format!(
             "time=\"{}\" level={level} msg={:?}",
-            rfc3339(self.time),
+            format_rfc3339_seconds(self.time),
             self.message
         )
     }
@@ -194,7 +194,7 @@ impl Entry {
         format!(
             r#"{{"level":"{}","msg":{message},"time":"{}"}}"#,
             level_name(self.level),
-            rfc3339(self.time)
+            format_rfc3339_seconds(self.time)
         )
     }
 }
@@ -209,70 +209,20 @@ fn level_name(level: Level) -> &'static str {
     }
 }
 
-/// RFC 3339 in UTC, to the second.
-fn rfc3339(time: SystemTime) -> String {
-    let seconds = time
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    let (year, month, day) = civil(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
-    let mut text = String::with_capacity(20);
-    let _ = write!(
-        text,
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"
-    );
-    text
-}
-
-/// Year, month and day of a day since 1970-01-01 in the Gregorian calendar. Years start in March here, so that the day that
-/// comes and goes is a year's last.
-fn civil(day: u64) -> (u64, u64, u64) {
-    const DAYS_OF_400_YEARS: u64 = 146_097;
-    let day = day + 719_468; // days from 0000-03-01 to 1970-01-01
-    let (era, day) = (day / DAYS_OF_400_YEARS, day % DAYS_OF_400_YEARS);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day_of_month = day - (153 * month + 2) / 5 + 1;
-    let year = era * 400 + year + u64::from(month >= 10);
-    (
-        year,
-        if month < 10 { month + 3 } else { month - 9 },
-        day_of_month,
-    )
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::UNIX_EPOCH;
 
     use super::*;
 
-    fn entry(message: &str, seconds: u64) -> Entry {
-        Entry {
-            level: Level::Warn,
-            message: message.into(),
-            time: UNIX_EPOCH + Duration::from_secs(seconds),
-        }
-    }
-
-    #[test]
-    fn times_are_rfc_3339() {
-        for (seconds, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_709_251_199, "2024-02-29T23:59:59Z"),
-            (1_735_689_600, "2025-01-01T00:00:00Z"),
-            (4_107_542_400, "2100-03-01T00:00:00Z"),
-        ] {
-            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), text);
-        }
-    }
-
     #[test]
     fn lines_look_like_logruses() {
-        let entry = entry("say \"no\"\nplease", 0);
+        let message = "say \"no\"\nplease".to_owned();
+        let entry = Entry {
+            level: Level::Warn,
+            message,
+            time: UNIX_EPOCH,
+        };
         assert_eq!(
             entry.text(),
             r#"time="1970-01-01T00:00:00Z" level=warning msg="say \"no\"\nplease""#

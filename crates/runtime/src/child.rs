@@ -22,7 +22,9 @@ use crate::rootfs::Root;
 use crate::spawn::spawn;
 use crate::state::{Record, Status};
 use crate::sys::process::Cloned;
-use crate::{Context, Error, Result, devices, hooks, masks, namespaces, process, state, sys};
+use crate::{
+    Context, Error, Result, devices, hooks, masks, namespaces, process, state, sys, terminal,
+};
 
 /// Host files that the privileged runtime opens for a container with a user namespace: its root may not be allowed to walk to them,
 /// and cannot make devices.
@@ -97,7 +99,7 @@ impl Child<'_> {
         let cgroup = self.cgroup.and_then(|cgroup| cgroup.clone_into());
         let cloned = if self.needs_intermediate() {
             let joined = std::mem::take(&mut self.joined);
-            spawn(new, cgroup, Some(&mut || self.enter(&joined)))?
+            spawn(new, cgroup, Some(&mut |_| self.enter(&joined)))?
         } else {
             spawn(new, cgroup, None)?
         };
@@ -126,6 +128,7 @@ impl Child<'_> {
 
     /// What only another process can do before the child is there.
     fn enter(&self, joined: &[Joined]) -> Result<()> {
+        sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
         namespaces::join(joined)?;
         let Some(offsets) = &self.plan.time_offsets else {
             return Ok(());
@@ -162,6 +165,7 @@ impl Child<'_> {
     fn set_up(&mut self) -> Result<std::ffi::CString> {
         // 1. Nothing that the caller left set must reach the container; nothing of it is traced or read from inside.
         sys::process::reset_signals();
+        sys::process::allow_all_cpus();
         // 2. v1: a single thread that moves itself skips the kernel's global lock. Before any id changes: the files were opened by root.
         process::enter_cgroup(&self.tasks)?;
         // 3. With a user namespace nothing works until the ids are mapped.
@@ -197,12 +201,13 @@ impl Child<'_> {
         let prepared = self.prepare_mounts()?;
         // 6. Hooks of this stage expect the container's files below the bundle; without them the root can be changed first, which makes
         //    everything after it cheaper.
-        let early_hooks = self.plan.has_early_hooks();
-        match early_hooks {
+        //    Moving it instead of pivoting needs a place other than / too.
+        let late_root = self.plan.has_early_hooks() || self.options.no_pivot;
+        match late_root {
             true => root.attach(&self.plan.rootfs)?,
             false => {
                 root.attach(Path::new("/"))?;
-                self.change_root(&root)?;
+                root.pivot()?;
             }
         }
         // 7. The mounts in the order given, then what stands upon them.
@@ -216,6 +221,7 @@ impl Child<'_> {
                 .as_ref()
                 .ok_or_else(|| Error::failed("nobody to receive the terminal"))?;
             terminal.open(&root, self.plan.process.uid, console.as_fd(), true)?;
+            terminal::take_control()?;
         }
         // runc makes a missing working directory; one that is there is for chdir(2) to judge, with the user's own rights.
         let cwd = &self.plan.process.cwd;
@@ -223,9 +229,13 @@ impl Child<'_> {
             root.ensure_directory(cwd)
                 .with_context(|| format!("process.cwd: create {}", cwd.display()))?;
         }
-        if early_hooks {
+        if self.plan.has_early_hooks() {
             self.run_early_hooks()?;
-            self.change_root(&root)?;
+        }
+        match (late_root, self.options.no_pivot) {
+            (true, true) => root.move_and_chroot()?,
+            (true, false) => root.pivot()?,
+            (false, _) => {}
         }
         // 8. What no mount may come after.
         if self.plan.readonly {
@@ -278,14 +288,6 @@ impl Child<'_> {
             .zip(sources)
             .map(|(mount, source)| mount.prepare(source, &around))
             .collect()
-    }
-
-    fn change_root(&self, root: &Root) -> Result<()> {
-        if self.options.no_pivot {
-            root.move_and_chroot()
-        } else {
-            root.pivot()
-        }
     }
 
     fn make_devices(&self, root: &Root) -> Result<()> {

@@ -16,6 +16,9 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 pub fn delete(settings: &Settings, id: &str, force: bool) -> Result<()> {
     let container = match Container::lock(settings, id) {
         Err(error) if error.kind() == Kind::NotFound => return forget(settings, id, force, error),
+        Err(error) if error.kind() == Kind::Damaged && force => {
+            return destroy(&Container::lock_damaged(settings, id)?);
+        }
         container => container?,
     };
     match container.status()? {
@@ -44,13 +47,13 @@ fn forget(settings: &Settings, id: &str, force: bool, missing: Error) -> Result<
     }
 }
 
-/// Removes all there is of a container, its record last: until then it can be tried again.
+/// Removes all there is of a container, its journal last: until then it can be tried again.
 pub(crate) fn destroy(container: &Container) -> Result<()> {
     stop(container)?;
     let record = &container.record;
     if let Some(cgroup) = container.cgroup()? {
         // Without a process the container never got into its cgroup: whoever is in there is a stranger.
-        if record.init.is_some() || cgroup.processes()?.is_empty() {
+        if record.init.is_some() || container.damaged || cgroup.processes()?.is_empty() {
             cgroup.remove()?;
         }
     }

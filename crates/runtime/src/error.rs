@@ -11,6 +11,8 @@ pub enum Kind {
     Exists,
     /// The container's status does not allow the operation.
     WrongStatus,
+    /// What is kept of the container cannot be read.
+    Damaged,
     /// The configuration or an argument is wrong; nothing was tried.
     Invalid,
     /// An operation failed.

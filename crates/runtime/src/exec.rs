@@ -1,9 +1,10 @@
 //! `exec`: one more process in a running container.
 //!
-//! The runtime makes its future children members of the container's pid namespace, and clones once, on cgroup v2 straight into the
-//! container's cgroup; the child joins the other namespaces by one setns(2) on a pidfd of the container's init. From there on it goes the
-//! same way as the container's first process.
+//! A process in between, on cgroup v2 born in the container's cgroup, joins its namespaces by one setns(2) on a pidfd of its init, and does
+//! all that is to be done: terminal, labels, descriptors, user. Only then it clones the one that becomes a member of the pid namespace, so
+//! what is to be seen in the container from its first instant has nothing of the host any more (CVE-2016-9962).
 
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
@@ -124,28 +125,20 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         channel: childs_channel,
         preserved,
     };
-    // Visible in the container from its first instant: it must never be traced or read from there (CVE-2016-9962).
-    sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
     let (pid, pidfd) = child.spawn(cgroups.iter().find_map(|cgroup| cgroup.clone_into()))?;
     let Child {
-        process,
         channel: childs_channel,
-        console: childs_console,
         ..
     } = child;
-    // With our copies closed, the end of the child is the end of the conversation.
-    drop((childs_channel, childs_console));
+    // With our copy closed, the end of the child is the end of the conversation.
+    drop(childs_channel);
 
     let mut running = Running {
         pid,
         pidfd,
         armed: true,
     };
-    if let Some(score) = process.oom_score_adj {
-        process::set_oom_score(&procfs, pid, score)?;
-    }
     channel.expect(&Message::Ready)?;
-    process.apply_limits(pid)?;
     let terminal = own_console
         .map(|console| terminal::receive(console.as_fd()))
         .transpose()?;
@@ -263,7 +256,13 @@ fn cgroups_to_enter(container: &Container, options: &ExecOptions) -> Result<Vec<
             None => (Vec::new(), argument.as_str()),
         };
         let below = location.below(&controllers, std::path::Path::new(path))?;
-        opened.push(cgroups::Cgroup::open(&below)?);
+        let cgroup = cgroups::Cgroup::open(&below)?;
+        if cgroup.is_gone() {
+            return Err(Error::invalid(format!(
+                "sub cgroup {argument} does not exist"
+            )));
+        }
+        opened.push(cgroup);
     }
     Ok(opened)
 }
@@ -286,77 +285,41 @@ struct Child<'a> {
 impl Child<'_> {
     /// Makes the process. In the runtime this returns; in the child it never does.
     fn spawn(&mut self, cgroup: Option<BorrowedFd<'_>>) -> Result<(Pid, OwnedFd)> {
-        let private = |flag| {
-            if self.namespaces.is_private(flag) {
-                flag
-            } else {
-                0
-            }
-        };
-        let (user, pid) = (private(libc::CLONE_NEWUSER), private(libc::CLONE_NEWPID));
-        let all = self.namespaces.all();
-        // An ordinary user gets the right to enter the pid namespace only in the user namespace, which we must not enter ourselves.
-        let (cloned, rest) = if user != 0 && !geteuid().is_root() {
-            (
-                spawn(0, cgroup, Some(&mut || self.join(user | pid)))?,
-                all & !user & !pid,
-            )
-        } else {
-            self.join(pid)?;
-            (spawn(0, cgroup, None)?, all & !pid)
-        };
-        match cloned {
-            Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
-            Cloned::Child => self.run(rest),
+        let mut program = None;
+        let cloned = spawn(
+            0,
+            cgroup,
+            Some(&mut |keep| {
+                program = Some(self.enter(keep)?);
+                Ok(())
+            }),
+        )?;
+        match (cloned, program) {
+            (Cloned::Parent { pid, pidfd }, _) => Ok((pid, pidfd)),
+            (Cloned::Child, program) => self.run(&program.unwrap_or_default()),
         }
     }
 
-    fn join(&self, flags: i32) -> Result<()> {
-        match flags {
-            0 => Ok(()),
-            flags => {
-                sys::process::setns(self.init, flags).context("join the container's namespaces")
-            }
-        }
-    }
-
-    fn fail(&self, error: &Error) -> ! {
-        self.channel.send(&Message::Failed(error.to_string()));
-        sys::process::exit_now(1)
-    }
-
-    fn run(&mut self, namespaces: i32) -> ! {
-        let ready = self.set_up(namespaces).and_then(|program| {
-            self.channel.send(&Message::Ready);
-            self.channel.expect(&Message::Go)?;
-            Ok(program)
-        });
-        let error = match ready {
-            Ok(program) => self.process.exec(&program, self.filter.as_ref()),
-            Err(error) => error,
-        };
-        self.fail(&error)
-    }
-
-    fn set_up(&mut self, namespaces: i32) -> Result<std::ffi::CString> {
+    /// In the process in between.
+    fn enter(&mut self, keep: RawFd) -> Result<CString> {
         sys::process::reset_signals();
+        sys::process::allow_all_cpus();
+        sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
         process::enter_cgroup(&self.tasks)?;
-        self.join(namespaces)?;
+        if let Some(score) = self.process.oom_score_adj {
+            process::set_oom_score(self.procfs, "self", score)?;
+        }
+        sys::process::setns(self.init, self.namespaces.all())
+            .context("join the container's namespaces")?;
         let mut can_set_groups = geteuid().is_root();
         if self.namespaces.is_private(libc::CLONE_NEWUSER) {
             // As the container's root from here on, in whichever groups its maps allow.
             can_set_groups = sys::credentials::set_groups(&[]).is_ok();
             sys::credentials::set_ids(0, 0).context("become root in the user namespace")?;
-            sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
         }
-        setsid().context("start a session")?;
         process::join_keyring(self.id)?;
         let root = Root::current()?;
-        if let Some(terminal) = self.process.terminal {
-            let console = self
-                .console
-                .as_ref()
-                .ok_or_else(|| Error::failed("nobody to receive the terminal"))?;
+        if let (Some(terminal), Some(console)) = (self.process.terminal, &self.console) {
             terminal.open(&root, self.process.uid, console.as_fd(), false)?;
         }
         if let Some(domain) = self.personality {
@@ -365,9 +328,26 @@ impl Child<'_> {
         self.process.labels.apply(self.procfs)?;
         self.process.add_home(&root);
         drop(root);
-        process::close_others(&self.preserved, &[self.channel.as_raw_fd()])?;
+        process::close_others(&self.preserved, &[self.channel.as_raw_fd(), keep])?;
         self.process.settle(self.filter.as_ref(), can_set_groups)?;
         self.process.look_up()
+    }
+
+    /// In the container: what only the process itself can do.
+    fn run(&mut self, program: &CStr) -> ! {
+        let ready = setsid().context("start a session").and_then(|_| {
+            if self.process.terminal.is_some() {
+                terminal::take_control()?;
+            }
+            self.channel.send(&Message::Ready);
+            self.channel.expect(&Message::Go)
+        });
+        let error = match ready {
+            Ok(()) => self.process.exec(program, self.filter.as_ref()),
+            Err(error) => error,
+        };
+        self.channel.send(&Message::Failed(error.to_string()));
+        sys::process::exit_now(1)
     }
 }
 

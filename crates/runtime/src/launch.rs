@@ -13,8 +13,7 @@
 //!   prestart, createRuntime hooks ◀────── Hooks (only if there are any)
 //!   Continue ─────────────────────────────────▶ createContainer hooks, pivot_root, user, …
 //!                                               waits for Recorded
-//!   rlimits ◀───────────────────────────── Ready
-//!   pid file, publish the socket
+//!   publish the socket, pid file ◀──────── Ready
 //!
 //!   create: done. start connects to the socket ┐
 //!   run: goes on by itself                     ├▶ Go
@@ -179,13 +178,17 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
     let directory = Directory::create(settings, &options.id)?;
     let record = Record::new(&spec, &options.id, &bundle, &plan, location);
     let mut undo = Undo {
-        container: Container { directory, record },
+        container: Container {
+            directory,
+            record,
+            damaged: false,
+        },
         child: None,
         armed: true,
     };
     undo.container
         .directory
-        .write_record(&undo.container.record)?;
+        .write_journal(&undo.container.record)?;
     undo.container.directory.write_config(&config)?;
     let cgroup = make_cgroup(settings, &mut undo.container, &plan, &spec)?;
     let listener = match gate {
@@ -260,7 +263,10 @@ fn parent(
     container.record.init = Some(ProcessId::of(pid)?);
     container.directory.write_record(&container.record)?;
     if let Some(score) = plan.process.oom_score_adj {
-        process::set_oom_score(procfs, pid, score)?;
+        process::set_oom_score(procfs, &pid.to_string(), score)?;
+    }
+    if plan.namespaces.is_private(libc::CLONE_NEWUSER) {
+        plan.process.raise_limits(pid);
     }
     channel.send(&Message::Recorded);
     loop {
@@ -295,7 +301,7 @@ fn parent(
             None => return Err(died(pid)),
         }
     }
-    plan.process.apply_limits(pid)
+    Ok(())
 }
 
 /// The child is gone without a word.
@@ -334,7 +340,7 @@ fn make_cgroup(
         {
             log::debug!("no cgroup for the container: {error}");
             container.record.cgroup = None;
-            container.directory.write_record(&container.record)?;
+            container.directory.write_journal(&container.record)?;
             Ok(None)
         }
         Err(error) => {

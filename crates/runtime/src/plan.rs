@@ -53,11 +53,11 @@ impl Plan {
         let root = spec
             .root()
             .as_ref()
-            .ok_or_else(|| Error::invalid("root: missing"))?;
+            .ok_or_else(|| Error::invalid("root must be specified"))?;
         let process = spec
             .process()
             .as_ref()
-            .ok_or_else(|| Error::invalid("process: missing"))?;
+            .ok_or_else(|| Error::invalid("process property must not be empty"))?;
         let linux = spec.linux().clone().unwrap_or_default();
         let namespaces = Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?;
         if !namespaces.is_private(libc::CLONE_NEWNS) {
@@ -392,9 +392,9 @@ mod tests {
     #[test]
     fn errors_name_the_field() {
         assert!(error(|c| c["ociVersion"] = json!("2.0.0")).starts_with("ociVersion: "));
-        assert!(error(|c| c["root"] = Value::Null).starts_with("root: "));
+        assert!(error(|c| c["root"] = Value::Null).starts_with("root must"));
         assert!(error(|c| c["root"]["path"] = json!("/no/such")).starts_with("root.path: "));
-        assert!(error(|c| c["process"] = Value::Null).starts_with("process: "));
+        assert!(error(|c| c["process"] = Value::Null).starts_with("process property"));
         assert!(error(|c| c["linux"]["namespaces"] = json!([])).starts_with("linux.namespaces: "));
         assert!(
             error(|c| c["linux"]["rootfsPropagation"] = json!("up"))

@@ -52,10 +52,13 @@ impl Process {
         if args.is_empty() {
             return Err(invalid("args", "exec args cannot be empty"));
         }
+        if configured.cwd().as_os_str().is_empty() {
+            return Err(invalid("cwd", "cwd property must not be empty"));
+        }
         if !configured.cwd().is_absolute() {
             return Err(invalid(
                 "cwd",
-                &format!("must be an absolute path, not {:?}", configured.cwd()),
+                &format!("cwd must be an absolute path, not {:?}", configured.cwd()),
             ));
         }
         let variables = configured.env().as_deref().unwrap_or_default();
@@ -125,20 +128,17 @@ impl Process {
         })
     }
 
-    /// From the outside, where the rights of the host are: what the process may not be able to do to itself.
-    pub(crate) fn apply_limits(&self, pid: Pid) -> Result<()> {
+    /// From the outside, where the rights of the host are: makes room for limits that are above the hard ones that `pid` inherits. In a
+    /// user namespace it could not do that itself; a limit that nobody may raise is for [`Process::settle`] to report.
+    pub(crate) fn raise_limits(&self, pid: Pid) {
         for limit in &self.rlimits {
-            sys::process::set_limit(pid, resource(limit.typ()), limit.soft(), limit.hard())
-                .with_context(|| {
-                    format!(
-                        "process.rlimits: set {} to {}:{}",
-                        limit.typ(),
-                        limit.soft(),
-                        limit.hard()
-                    )
-                })?;
+            let resource = resource(limit.typ());
+            if let Ok((soft, hard)) = sys::process::limit(resource)
+                && limit.hard() > hard
+            {
+                let _ = sys::process::set_limit(pid, resource, soft, limit.hard());
+            }
         }
-        Ok(())
     }
 
     /// In the container: `HOME` by its /etc/passwd, unless it is configured.
@@ -180,6 +180,13 @@ impl Process {
         if !matches!(entered, Ok(()) | Err(Errno::EACCES)) {
             return entered
                 .with_context(|| format!("process.cwd: chdir to {}", self.cwd.display()));
+        }
+        for limit in &self.rlimits {
+            let (soft, hard) = (limit.soft(), limit.hard());
+            sys::process::set_limit(Pid::from_raw(0), resource(limit.typ()), soft, hard)
+                .with_context(|| {
+                    format!("process.rlimits: set {} to {soft}:{hard}", limit.typ())
+                })?;
         }
         sys::process::prctl(libc::PR_SET_KEEPCAPS, 1)
             .context("keep capabilities over the change of user")?;
@@ -361,10 +368,10 @@ pub(crate) fn join_keyring(id: &str) -> Result<()> {
     }
 }
 
-/// Sets `oomScoreAdj` from the outside; lowering it takes a right that an ordinary user does not have.
-pub(crate) fn set_oom_score(procfs: &Procfs, pid: Pid, score: i32) -> Result<()> {
+/// Sets `oomScoreAdj` of a process (`self` or a pid); lowering it takes a right that an ordinary user does not have.
+pub(crate) fn set_oom_score(procfs: &Procfs, process: &str, score: i32) -> Result<()> {
     match procfs.write(
-        &format!("{pid}/oom_score_adj"),
+        &format!("{process}/oom_score_adj"),
         score.to_string().as_bytes(),
     ) {
         Err(Errno::EACCES | Errno::EPERM) if !nix::unistd::geteuid().is_root() => Ok(()),

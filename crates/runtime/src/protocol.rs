@@ -88,7 +88,7 @@ impl Channel {
         let mut buffer = [0; TEXT_MAX + 1];
         loop {
             match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                Ok(0) | Err(Errno::ECONNRESET) => return Ok(None),
+                Ok(0) => return Ok(None),
                 Ok(length) => {
                     let unknown =
                         || Error::failed("the other side of the set-up sent something unknown");
@@ -96,7 +96,8 @@ impl Channel {
                         .ok_or_else(unknown)
                         .map(Some);
                 }
-                Err(Errno::EINTR) => {}
+                // The other side left with something unread: the kernel says so once, before what it still had to say.
+                Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 Err(error) => return Err(error).context("wait for the other side of the set-up"),
             }
         }
@@ -154,7 +155,14 @@ mod tests {
             other.receive().unwrap(),
             Some(Message::Failed("x".repeat(TEXT_MAX)))
         );
+        // The last word arrives even when something was left unread.
+        other.send(&Message::Recorded);
+        one.send(&Message::Failed("last".into()));
         drop(one);
+        assert_eq!(
+            other.receive().unwrap(),
+            Some(Message::Failed("last".into()))
+        );
         assert_eq!(other.receive().unwrap(), None);
         other.send(&Message::Go);
     }

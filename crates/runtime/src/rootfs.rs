@@ -303,7 +303,7 @@ pub(crate) fn resolve(bundle: &Path, configured: &Path) -> Result<PathBuf> {
     let path = bundle.join(configured);
     let resolved = path
         .canonicalize()
-        .with_context(|| format!("root.path: {}", path.display()))?;
+        .with_context(|| format!("root.path: rootfs {}", path.display()))?;
     match resolved.is_dir() {
         true => Ok(resolved),
         false => Err(Error::invalid(format!(

@@ -1,6 +1,6 @@
 //! Making a process in namespaces: one clone3(2), or two where the kernel demands that somebody else goes in first.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
@@ -11,13 +11,13 @@ use crate::{Context, Error, Result};
 
 const CREATING: &str = "create the container's process";
 
-/// What a process does in between: it enters namespaces, and says which are still to be made.
-pub(crate) type Enter<'a> = &'a mut dyn FnMut() -> Result<()>;
+/// What the process in between does, given the one descriptor of its own that it has to keep open.
+pub(crate) type Enter<'a> = &'a mut dyn FnMut(RawFd) -> Result<()>;
 
 /// Makes a child of this process, into new namespaces (`CLONE_NEW*`) and, on cgroup v2, straight into `cgroup`.
 ///
-/// With `enter` a short-lived process stands in between, which calls it first. The child is still ours (`CLONE_PARENT`), so its pid stays
-/// its own until we reap it.
+/// With `enter` a short-lived process, in `cgroup` too, stands in between and calls it first. The child is still ours (`CLONE_PARENT`),
+/// so its pid stays its own until we reap it.
 pub(crate) fn spawn(
     flags: i32,
     cgroup: Option<BorrowedFd<'_>>,
@@ -28,10 +28,12 @@ pub(crate) fn spawn(
         return clone3(flags, cgroup).context(CREATING);
     };
     let (ours, theirs) = Channel::pair()?;
-    match clone3(0, None).context("create a process that joins the namespaces")? {
+    match clone3(0, cgroup).context("create a process that joins the namespaces")? {
         Cloned::Child => {
             let parents = flags | libc::CLONE_PARENT as u64;
-            match enter().and_then(|()| clone3(parents, cgroup).context(CREATING)) {
+            let cloned =
+                enter(theirs.as_raw_fd()).and_then(|()| clone3(parents, None).context(CREATING));
+            match cloned {
                 Ok(Cloned::Child) => return Ok(Cloned::Child),
                 Ok(Cloned::Parent { pid, .. }) => theirs.send(&Message::Pid(pid.as_raw())),
                 Err(error) => theirs.send(&Message::Failed(error.to_string())),

@@ -1,7 +1,8 @@
 //! What is kept of a container: one directory below the state root, with
 //!
-//! - `state.json`: the [`Record`], replaced atomically; written *before* the container's cgroup and process exist, so that a
-//!   `delete --force` finds what a killed `create` left behind;
+//! - `journal.json`: the [`Record`] before the container's cgroup and process exist, so that `delete --force` finds what a killed
+//!   `create` left behind, or what belongs to a damaged `state.json`;
+//! - `state.json`: the record once there is a process; both are written atomically;
 //! - `config.json`: the configuration that the container was created with, byte for byte, for `exec`;
 //! - `exec.sock`: where the container's process waits for `start` (`creating.sock` until `create` is through).
 //!
@@ -28,6 +29,7 @@ pub(crate) const EXEC_SOCKET: &str = "exec.sock";
 /// The same socket while `create` is still at work.
 pub(crate) const CREATING_SOCKET: &str = "creating.sock";
 const STATE_FILE: &str = "state.json";
+const JOURNAL_FILE: &str = "journal.json";
 const CONFIG_FILE: &str = "config.json";
 
 /// What is kept of a container in `state.json`.
@@ -225,6 +227,8 @@ pub(crate) struct Container {
     pub directory: Directory,
     /// What is kept of it.
     pub record: Record,
+    /// The record is only the journal's, though there was a process once.
+    pub damaged: bool,
 }
 
 impl Container {
@@ -232,7 +236,11 @@ impl Container {
     pub(crate) fn open(settings: &Settings, id: &str) -> Result<Self> {
         let directory = Directory::open(settings, id)?;
         let record = directory.read_record()?;
-        Ok(Container { directory, record })
+        Ok(Container {
+            directory,
+            record,
+            damaged: false,
+        })
     }
 
     /// Opens a container for changing it: waits until no other command does.
@@ -240,7 +248,23 @@ impl Container {
         let mut directory = Directory::open(settings, id)?;
         directory.lock()?;
         let record = directory.read_record()?;
-        Ok(Container { directory, record })
+        Ok(Container {
+            directory,
+            record,
+            damaged: false,
+        })
+    }
+
+    /// Opens a container whose `state.json` cannot be read, by its journal.
+    pub(crate) fn lock_damaged(settings: &Settings, id: &str) -> Result<Self> {
+        let mut directory = Directory::open(settings, id)?;
+        directory.lock()?;
+        let record = directory.read_file(JOURNAL_FILE)?;
+        Ok(Container {
+            directory,
+            record,
+            damaged: true,
+        })
     }
 
     /// The status, from what there is.
@@ -259,11 +283,12 @@ impl Container {
         if self.directory.has(CREATING_SOCKET)? {
             return Ok(Status::Creating);
         }
-        if self.directory.has(EXEC_SOCKET)? && self.directory.is_listening(EXEC_SOCKET)? {
-            return Ok(Status::Created);
+        if self.is_frozen()? {
+            return Ok(Status::Paused);
         }
-        Ok(if self.is_frozen()? {
-            Status::Paused
+        let waits = self.directory.has(EXEC_SOCKET)? && self.directory.is_listening(EXEC_SOCKET)?;
+        Ok(if waits {
+            Status::Created
         } else {
             Status::Running
         })
@@ -413,34 +438,43 @@ impl Directory {
         }
     }
 
-    /// Reads `state.json`.
-    pub(crate) fn read_record(&self) -> Result<Record> {
-        let bytes = match self.read(STATE_FILE) {
+    /// Reads `state.json`; before there is a process, the journal.
+    fn read_record(&self) -> Result<Record> {
+        match self.read_file(STATE_FILE) {
+            Err(error) if error.kind() == Kind::NotFound => self.read_file(JOURNAL_FILE),
+            record => record,
+        }
+    }
+
+    fn read_file(&self, name: &str) -> Result<Record> {
+        let shown = || self.path.join(name).display().to_string();
+        let bytes = match self.read(name) {
             Ok(bytes) => bytes,
-            // Between taking the id and the first record nothing else exists yet.
+            // Between taking the id and the journal nothing else exists yet.
             Err(Errno::ENOENT) => {
                 return Err(missing(
                     &self.path.file_name().unwrap_or_default().to_string_lossy(),
                 ));
             }
-            Err(error) => {
-                return Err(error)
-                    .with_context(|| format!("read {}", self.path.join(STATE_FILE).display()));
-            }
+            Err(error) => return Err(error).with_context(|| format!("read {}", shown())),
         };
         serde_json::from_slice(&bytes).map_err(|error| {
-            Error::failed(format!(
-                "{} is damaged: {error}",
-                self.path.join(STATE_FILE).display()
-            ))
+            let text = format!(
+                "{} is damaged: {error}; delete --force removes the container",
+                shown()
+            );
+            Error::new(Kind::Damaged, text)
         })
+    }
+
+    /// Writes the journal.
+    pub(crate) fn write_journal(&self, record: &Record) -> Result<()> {
+        self.replace(JOURNAL_FILE, &encode(record)?)
     }
 
     /// Replaces `state.json` atomically.
     pub(crate) fn write_record(&self, record: &Record) -> Result<()> {
-        let bytes = serde_json::to_vec(record)
-            .map_err(|error| Error::failed(format!("encode the state: {error}")))?;
-        self.replace(STATE_FILE, &bytes)
+        self.replace(STATE_FILE, &encode(record)?)
     }
 
     /// Keeps the configuration for `exec`.
@@ -555,7 +589,7 @@ impl Directory {
         Ok(self.connect(name)?.is_some())
     }
 
-    /// Removes the directory with all that is in it. `state.json` goes last: until then `delete` can be repeated.
+    /// Removes the directory with all that is in it. The journal goes last: until then `delete` can be repeated.
     pub(crate) fn remove(&self) -> Result<()> {
         let removing = || format!("remove {}", self.path.display());
         let mut entries = Dir::openat(
@@ -568,11 +602,11 @@ impl Directory {
         for entry in entries.iter() {
             let entry = entry.with_context(removing)?;
             let name = entry.file_name().to_string_lossy();
-            if !matches!(name.as_ref(), "." | ".." | STATE_FILE) {
+            if !matches!(name.as_ref(), "." | ".." | JOURNAL_FILE) {
                 self.remove_file(&name)?;
             }
         }
-        self.remove_file(STATE_FILE)?;
+        self.remove_file(JOURNAL_FILE)?;
         match unlinkat(AT_FDCWD, &self.path, UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(error) => Err(error).with_context(removing),
@@ -588,6 +622,10 @@ impl AsFd for Directory {
 
 fn flock(fd: &OwnedFd, operation: i32) -> nix::Result<()> {
     crate::sys::process::flock(fd.as_fd(), operation)
+}
+
+fn encode(record: &Record) -> Result<Vec<u8>> {
+    serde_json::to_vec(record).map_err(|error| Error::failed(format!("encode the state: {error}")))
 }
 
 fn missing(id: &str) -> Error {

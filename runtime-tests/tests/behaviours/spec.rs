@@ -164,10 +164,7 @@ fn features_are_json_and_complete() {
         (&json!(true), &json!(true))
     );
     if is_coracle() {
-        assert_eq!(
-            features["linux"]["mountExtensions"]["idmap"]["enabled"],
-            true
-        );
+        assert!(features["linux"]["mountExtensions"]["idmap"]["enabled"].is_boolean());
         assert!(namespaces.iter().any(|known| known == "time"));
         assert!(
             features["linux"]["apparmor"].is_object()

@@ -223,11 +223,6 @@ impl Mount {
                 }
             }
         };
-        for propagation in &self.options.propagation {
-            propagation
-                .apply(prepared.tree.as_fd())
-                .with_context(|| self.applying())?;
-        }
         prepared.readonly |=
             self.kind == Kind::Cgroup && !prepared.parts.is_empty() && self.is_readonly();
         Ok(Some(prepared))
@@ -258,16 +253,7 @@ impl Mount {
             };
             Err::<OwnedFd, _>(error).with_context(|| format!("{text}{kernel}"))
         };
-        let context = FsContext::open(fs_type).map_err(|error| match error {
-            Errno::ENODEV => Error::invalid(format!(
-                "mounts[{}].type: unknown file system {}",
-                self.index,
-                fs_type.to_string_lossy()
-            )),
-            error => Err::<(), _>(error)
-                .with_context(|| self.describe())
-                .unwrap_err(),
-        })?;
+        let context = FsContext::open(fs_type).with_context(|| self.describe())?;
         if let Err(error) = context.set(c"source", Some(&self.source)) {
             return failed(&context, error, None);
         }
@@ -336,6 +322,12 @@ impl Mount {
         Ok(())
     }
 
+    fn propagate(&self, mount: &OwnedFd) -> Result<()> {
+        let mut all = self.options.propagation.iter();
+        all.try_for_each(|propagation| propagation.apply(mount.as_fd()))
+            .with_context(|| self.applying())
+    }
+
     fn is_readonly(&self) -> bool {
         self.options.attributes.set & options::RDONLY != 0
     }
@@ -369,12 +361,7 @@ impl Mount {
                 .open_path(&self.destination, OFlag::O_PATH)
                 .with_context(|| self.describe())?;
             self.set_attributes(&there, &self.options.attributes, &self.options.recursive)?;
-            return self
-                .options
-                .propagation
-                .iter()
-                .try_for_each(|p| p.apply(there.as_fd()))
-                .with_context(|| self.applying());
+            return self.propagate(&there);
         };
         let place = self.place(&prepared, root)?;
         self.check_proc(&prepared, &place)?;
@@ -383,6 +370,8 @@ impl Mount {
                 .with_context(|| format!("{}: tmpcopyup", self.describe()))?;
         }
         attach(prepared.tree.as_fd(), place.as_fd()).with_context(|| self.describe())?;
+        // Only now: what is detached cannot keep a peer group.
+        self.propagate(&prepared.tree)?;
         cgroup::attach_parts(self, &prepared)?;
         if prepared.readonly {
             let readonly = MountAttr {
@@ -404,13 +393,11 @@ impl Mount {
                 Ok(place) => return Ok(place),
                 Err(Errno::ENOENT) => {}
                 Err(_) => {
-                    let text = format!(
-                        "filesystem {:?} must be mounted on ordinary directory",
-                        fs_type.to_string_lossy()
-                    );
                     return Err(Error::invalid(format!(
-                        "mounts[{}].destination: {text}",
-                        self.index
+                        "mounts[{}].destination: {}: filesystem {:?} must be mounted on ordinary directory",
+                        self.index,
+                        self.destination.display(),
+                        fs_type.to_string_lossy()
                     )));
                 }
             }

@@ -178,16 +178,47 @@ pub(crate) fn personality(domain: u64) -> nix::Result<()> {
     check(unsafe { libc::personality(domain) }.into()).map(drop)
 }
 
-/// Every signal back to its default disposition (Rust ignores SIGPIPE, callers may ignore others) and none blocked.
+/// Every signal back to its default disposition (callers may ignore some, and Rust ignores SIGPIPE) and none blocked.
 pub(crate) fn reset_signals() {
+    // struct sigaction of the kernel: handler, flags, restorer, mask. By the raw call, since libc keeps some signals to itself.
+    let default = [libc::SIG_DFL as u64, 0, 0, 0];
     for signal in 1..=64 {
-        if matches!(signal, libc::SIGKILL | libc::SIGSTOP | 32..=34) {
-            continue;
-        }
-        // SAFETY: SIG_DFL is always a valid disposition; a signal that cannot be set gives an error that does not matter.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: SIG_DFL is always a valid disposition; SIGKILL and SIGSTOP give an error that does not matter.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                8,
+            )
+        };
     }
-    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+    let none = 0_u64;
+    // SAFETY: the new mask is a live 8-byte set, and no old one is asked for.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const none,
+            std::ptr::null_mut::<u64>(),
+            8,
+        )
+    };
+}
+
+/// Forgets the CPU affinity that was inherited from the engine: the cpuset alone says where the process may run.
+pub(crate) fn allow_all_cpus() {
+    let all = [u64::MAX; 128];
+    // SAFETY: pointer and length are those of the array. Where it fails the affinity stays what it was.
+    unsafe {
+        libc::syscall(
+            libc::SYS_sched_setaffinity,
+            0,
+            size_of_val(&all),
+            all.as_ptr(),
+        )
+    };
 }
 
 /// A new session keyring named `name` (keyctl(2) `KEYCTL_JOIN_SESSION_KEYRING`) that its owner may search.
@@ -238,7 +269,7 @@ pub(crate) fn received(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// prlimit(2): sets one resource limit of another process.
+/// prlimit(2): sets one resource limit of a process, 0 being the caller.
 pub(crate) fn set_limit(pid: Pid, resource: u32, soft: u64, hard: u64) -> nix::Result<()> {
     let limit = libc::rlimit {
         rlim_cur: soft,
@@ -255,6 +286,25 @@ pub(crate) fn set_limit(pid: Pid, resource: u32, soft: u64, hard: u64) -> nix::R
         )
     })
     .map(drop)
+}
+
+/// getrlimit(2) of this process: soft and hard.
+pub(crate) fn limit(resource: u32) -> nix::Result<(u64, u64)> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel writes one struct rlimit, and no new one is given.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            resource,
+            std::ptr::null::<libc::rlimit>(),
+            &raw mut limit,
+        )
+    })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
 }
 
 /// ioprio_set(2) of the calling process.
