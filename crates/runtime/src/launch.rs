@@ -42,8 +42,8 @@ use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
 use crate::state::{CREATING_SOCKET, Container, Directory, ProcessId, Record, Status};
 use crate::{
-    CgroupManager, Context, Error, Result, Settings, config, hooks, plan, process, protect, state,
-    terminal,
+    CgroupManager, Context, Error, Kind, Result, Settings, config, hooks, plan, process, protect,
+    start, state, terminal,
 };
 
 /// The options of [`create`].
@@ -101,15 +101,21 @@ impl Launched {
         self.undo.armed = false;
     }
 
-    /// Deletes the container, whose process has ended and been reaped.
-    pub(crate) fn delete(mut self) -> Result<()> {
-        self.undo.armed = false;
-        destroy(&self.undo.container)
+    /// Lets the container's process go: the user's program runs when this returns, and other commands may have the lock.
+    pub(crate) fn start(&mut self) -> Result<()> {
+        start::go(&self.channel)?;
+        self.undo.container.directory.remove_file(CREATING_SOCKET)?;
+        start::run_poststart(&self.undo.container)?;
+        self.undo.container.directory.unlock()
     }
 
-    /// The container's directory and record.
-    pub(crate) fn container(&self) -> &Container {
-        &self.undo.container
+    /// Deletes the container, whose process has ended and been reaped. Another command may have done so already.
+    pub(crate) fn delete(mut self) -> Result<()> {
+        self.undo.armed = false;
+        match self.undo.container.directory.lock() {
+            Err(error) if error.kind() == Kind::NotFound => Ok(()),
+            locked => locked.and_then(|()| destroy(&self.undo.container)),
+        }
     }
 }
 
@@ -193,7 +199,10 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
     let cgroup = make_cgroup(settings, &mut undo.container, &plan, &spec)?;
     let listener = match gate {
         Gate::Start => Some(listen_at(&undo.container.directory)?),
-        Gate::Run { .. } => None,
+        Gate::Run { .. } => {
+            undo.container.directory.mark_creating()?;
+            None
+        }
     };
     let sources = Sources::open(&plan)?;
     let can_set_groups = plan

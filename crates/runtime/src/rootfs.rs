@@ -159,9 +159,14 @@ impl Root {
             .context("root.readonly: make the root file system read-only")
     }
 
-    /// The final `linux.rootfsPropagation`.
+    /// The final `linux.rootfsPropagation`: of the root alone, since each mount below has its own by now. Only after the pivot, which
+    /// refuses a shared root.
     pub(crate) fn set_propagation(&self, propagation: Propagation) -> Result<()> {
-        propagation
+        let root_only = Propagation {
+            recursive: false,
+            ..propagation
+        };
+        root_only
             .apply(self.0.as_fd())
             .context("linux.rootfsPropagation: set the propagation of the container's root")
     }

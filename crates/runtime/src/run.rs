@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use crate::foreground::Foreground;
 use crate::launch::{Gate, launch};
-use crate::{CreateOptions, Result, Settings, start, sys};
+use crate::{CreateOptions, Result, Settings, sys};
 
 /// The options of [`run`].
 #[derive(Clone, Debug, Default)]
@@ -22,9 +22,8 @@ pub struct RunOptions {
 /// Creates and starts a container. Returns its exit status (128 + signal when a signal ended it), 0 when detached.
 pub fn run(settings: &Settings, options: &RunOptions) -> Result<i32> {
     if options.detach {
-        let launched = launch(settings, &options.create, Gate::Run { detached: true })?;
-        start::go(&launched.channel)?;
-        start::run_poststart(launched.container())?;
+        let mut launched = launch(settings, &options.create, Gate::Run { detached: true })?;
+        launched.start()?;
         launched.release();
         return Ok(0);
     }
@@ -36,8 +35,7 @@ pub fn run(settings: &Settings, options: &RunOptions) -> Result<i32> {
     // Before anything exists, so that no signal ends us half-way: it reaches the container as soon as there is one.
     let foreground = Foreground::prepare()?;
     let mut launched = launch(settings, &options.create, Gate::Run { detached: false })?;
-    start::go(&launched.channel)?;
-    start::run_poststart(launched.container())?;
+    launched.start()?;
     let terminal = launched.terminal.take();
     let status = foreground.supervise(launched.pid, launched.pidfd.as_fd(), terminal, reap)?;
     if options.keep {

@@ -26,7 +26,7 @@ use crate::{Context, Error, Kind, Result, Settings, procfs};
 
 /// Where the container's process waits for `start`.
 pub(crate) const EXEC_SOCKET: &str = "exec.sock";
-/// The same socket while `create` is still at work.
+/// The same socket while `create` is still at work; an empty file while `run` is.
 pub(crate) const CREATING_SOCKET: &str = "creating.sock";
 const STATE_FILE: &str = "state.json";
 const JOURNAL_FILE: &str = "journal.json";
@@ -280,7 +280,8 @@ impl Container {
         if !init.is_alive() {
             return Ok(Status::Stopped);
         }
-        if self.directory.has(CREATING_SOCKET)? {
+        // Without the lock its creator was killed, and did not get to removing it.
+        if self.directory.has(CREATING_SOCKET)? && self.directory.is_locked()? {
             return Ok(Status::Creating);
         }
         if self.is_frozen()? {
@@ -423,6 +424,12 @@ impl Directory {
         }
     }
 
+    /// Gives the lock back, and keeps the directory open.
+    pub(crate) fn unlock(&mut self) -> Result<()> {
+        self.locked = false;
+        flock(&self.fd, libc::LOCK_UN).context("unlock the state directory")
+    }
+
     /// Whether another command that changes the container is at work.
     fn is_locked(&self) -> Result<bool> {
         if self.locked {
@@ -529,6 +536,14 @@ impl Directory {
         nix::unistd::fsync(&file).with_context(writing)?;
         renameat(&self.fd, temporary.as_str(), &self.fd, name).with_context(writing)?;
         nix::unistd::fsync(&self.fd).with_context(writing)
+    }
+
+    /// Marks the container as one that is being created, where no socket does.
+    pub(crate) fn mark_creating(&self) -> Result<()> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC;
+        openat(&self.fd, CREATING_SOCKET, flags, Mode::S_IRUSR)
+            .map(drop)
+            .context("mark the container as being created")
     }
 
     /// `create` is through: the container's process now waits at [`EXEC_SOCKET`].
