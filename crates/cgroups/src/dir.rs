@@ -164,7 +164,7 @@ impl AsFd for Dir {
 
 /// Reads from the current position to the end.
 pub(crate) fn read_all(fd: BorrowedFd<'_>) -> Result<String, Errno> {
-    let mut bytes = Vec::with_capacity(4096);
+    let mut bytes = Vec::new();
     let mut chunk = [0; 4096];
     loop {
         match unistd::read(fd, &mut chunk) {

@@ -8,6 +8,8 @@ use nix::sched::sched_yield;
 
 use crate::cgroup::Cgroup;
 use crate::dir::Dir;
+use crate::host::Version;
+use crate::location::Location;
 use crate::signal::Events;
 use crate::{Error, Result};
 
@@ -72,6 +74,28 @@ impl Cgroup {
         legacy
             .or_else(|| self.unified().map(Freezer::Unified))
             .ok_or(Error::NoHierarchy(action))
+    }
+}
+
+impl Location {
+    /// [`Cgroup::is_frozen`] of the cgroup there, without opening its other hierarchies.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn is_frozen(&self) -> Result<bool> {
+        let legacy = self.places.iter().find(|place| place.has("freezer"));
+        let unified = || {
+            self.places
+                .iter()
+                .find(|place| place.version == Version::V2)
+        };
+        match legacy.or_else(unified) {
+            Some(place) => Cgroup::open(&Location {
+                places: vec![place.clone()],
+            })?
+            .is_frozen(),
+            None => Ok(false),
+        }
     }
 }
 

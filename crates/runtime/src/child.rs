@@ -279,6 +279,7 @@ impl Child<'_> {
             scratch: &self.plan.rootfs,
             cgroup: self.record.cgroup.as_ref(),
             cgroup_namespace: self.plan.namespaces.is_private(libc::CLONE_NEWCGROUP),
+            user_namespace: self.plan.namespaces.is_private(libc::CLONE_NEWUSER),
         };
         let sources = std::mem::take(&mut self.sources.mounts);
         let sources = sources.into_iter().chain(std::iter::repeat_with(|| None));

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use oci_spec::runtime::{Capability, Process, Spec};
+use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -22,13 +22,18 @@ pub(crate) fn read(path: &Path) -> Result<(Spec, Vec<u8>)> {
 
 /// Parses the bytes of a `config.json`.
 pub(crate) fn parse_spec(bytes: &[u8]) -> Result<Spec> {
-    parse(bytes, |value| bridge_spec(value))
+    parse(bytes, bridge_spec)
 }
 
 /// Reads and parses a `process.json` (`exec --process`).
 pub(crate) fn read_process(path: &Path) -> Result<Process> {
     let bytes = read_file(path)?;
-    parse(&bytes, |value| bridge_process(value)).with_context(|| format!("{}", path.display()))
+    parse(&bytes, bridge_process).with_context(|| format!("{}", path.display()))
+}
+
+/// Parses the limits that `update` is given.
+pub fn parse_resources(bytes: &[u8]) -> Result<LinuxResources> {
+    parse(bytes, bridge_resources)
 }
 
 /// Reads a whole regular file, bounded.
@@ -58,22 +63,34 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Parses directly; only a document that oci-spec rejects is parsed again as a tree, bridged, and tried once more.
+/// Parses directly; only a document that oci-spec rejects is bridged, and tried once more.
 fn parse<T: DeserializeOwned>(bytes: &[u8], bridge: impl FnOnce(&mut Value)) -> Result<T> {
-    if let Ok(parsed) = serde_json::from_slice(bytes) {
-        return Ok(parsed);
-    }
-    let mut tree: Value = serde_json::from_slice(bytes)
-        .map_err(|error| Error::invalid(format!("not valid JSON: {error}")))?;
+    let error = match deserialize(bytes) {
+        Err(error) => error,
+        parsed => return parsed,
+    };
+    let Ok(mut tree) = serde_json::from_slice(bytes) else {
+        return Err(error);
+    };
     bridge(&mut tree);
-    serde_path_to_error::deserialize(tree).map_err(|error| {
-        let (path, cause) = (error.path().to_string(), error.inner().to_string());
-        Error::invalid(if path == "." {
-            cause
+    deserialize(tree.to_string().as_bytes())
+}
+
+fn deserialize<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    let mut document = serde_json::Deserializer::from_slice(bytes);
+    let parsed = serde_path_to_error::deserialize(&mut document).map_err(|error| {
+        let (path, cause) = (error.path().to_string(), error.inner());
+        // What is no JSON at all has no path, or one that says where the text broke off.
+        if cause.is_data() && path != "." {
+            Error::invalid(format!("{path}: {cause}"))
         } else {
-            format!("{path}: {cause}")
-        })
-    })
+            Error::invalid(format!("not valid JSON: {cause}"))
+        }
+    })?;
+    match document.end() {
+        Ok(()) => Ok(parsed),
+        Err(error) => Err(Error::invalid(format!("not valid JSON: {error}"))),
+    }
 }
 
 /// What runc accepts in a config and oci-spec rejects.
@@ -81,7 +98,14 @@ fn bridge_spec(spec: &mut Value) {
     if let Some(process) = spec.get_mut("process") {
         bridge_process(process);
     }
-    if let Some(Value::Array(limits)) = spec.pointer_mut("/linux/resources/hugepageLimits") {
+    if let Some(resources) = spec.pointer_mut("/linux/resources") {
+        bridge_resources(resources);
+    }
+}
+
+/// What runc accepts in resources and oci-spec rejects.
+fn bridge_resources(resources: &mut Value) {
+    if let Some(Value::Array(limits)) = resources.get_mut("hugepageLimits") {
         for limit in limits.iter_mut().filter_map(|l| l.get_mut("limit")) {
             // The specification's type is uint64; a limit beyond i64::MAX is none.
             if limit.as_u64().is_some_and(|value| value > i64::MAX as u64) {

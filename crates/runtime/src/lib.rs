@@ -42,6 +42,7 @@ mod update;
 
 use std::path::PathBuf;
 
+pub use config::parse_resources;
 pub use delete::delete;
 pub use error::{Context, Error, Kind, Result};
 pub use events::{EventsOptions, events};

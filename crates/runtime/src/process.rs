@@ -497,6 +497,7 @@ fn home_in(passwd: &[u8], uid: u32) -> Option<Vec<u8>> {
 }
 
 /// The kernel's number of a resource limit.
+#[allow(clippy::unnecessary_cast, reason = "musl's constants are signed")]
 fn resource(kind: PosixRlimitType) -> u32 {
     use PosixRlimitType::*;
     let number = match kind {

@@ -46,7 +46,7 @@ impl Procfs {
     }
 }
 
-/// Reads a small file of /proc whole (a short-lived look-up outside any container).
+/// Reads a file of /proc that is short: at most 1 KiB of it.
 pub(crate) fn read_small(path: &str) -> nix::Result<Vec<u8>> {
     let file = nix::fcntl::openat(
         AT_FDCWD,
@@ -54,8 +54,7 @@ pub(crate) fn read_small(path: &str) -> nix::Result<Vec<u8>> {
         OFlag::O_RDONLY | OFlag::O_CLOEXEC,
         Mode::empty(),
     )?;
-    let mut buffer = vec![0; 4096];
+    let mut buffer = [0; 1024];
     let length = nix::unistd::read(file, &mut buffer)?;
-    buffer.truncate(length);
-    Ok(buffer)
+    Ok(buffer[..length].to_vec())
 }

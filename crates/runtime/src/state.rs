@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -82,7 +83,7 @@ impl ProcessId {
         Ok(ProcessId {
             pid: pid.as_raw(),
             start_time: stat.start_time,
-            boot_id: boot_id()?,
+            boot_id: boot_id()?.to_owned(),
         })
     }
 
@@ -129,10 +130,15 @@ impl Stat {
     }
 }
 
-fn boot_id() -> Result<String> {
+/// Read once: it does not change under a running process.
+fn boot_id() -> Result<&'static str> {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    if let Some(known) = BOOT_ID.get() {
+        return Ok(known);
+    }
     let bytes =
         procfs::read_small("/proc/sys/kernel/random/boot_id").context("read the boot id")?;
-    Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+    Ok(BOOT_ID.get_or_init(|| String::from_utf8_lossy(&bytes).trim_end().to_owned()))
 }
 
 /// runtime-spec's status, and `paused`.
@@ -296,8 +302,8 @@ impl Container {
     }
 
     fn is_frozen(&self) -> Result<bool> {
-        match self.cgroup()? {
-            Some(cgroup) => Ok(cgroup.is_frozen()?),
+        match &self.record.cgroup {
+            Some(location) => Ok(location.is_frozen()?),
             None => Ok(false),
         }
     }

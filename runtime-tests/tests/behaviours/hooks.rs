@@ -292,7 +292,10 @@ fn a_hanging_hook_is_ended_by_its_timeout() {
         c.assert_nothing_left();
         // Those of createContainer are numbered by the container's pid namespace, and went with it.
         let pids = read_text(&pid_file);
-        for pid in pids.split_whitespace().filter(|_| name != "createContainer") {
+        for pid in pids
+            .split_whitespace()
+            .filter(|_| name != "createContainer")
+        {
             eventually("the hook's whole process group is gone", || {
                 let status = read_text(format!("/proc/{pid}/status").as_ref());
                 (status.is_empty() || status.contains("State:\tZ")).then_some(())

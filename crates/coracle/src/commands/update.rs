@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 
 use oci_spec::runtime::LinuxResources;
-use runtime::{Context, UpdateOptions};
+use runtime::{Context, UpdateOptions, parse_resources};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -58,8 +58,10 @@ pub(crate) fn update(invocation: &Invocation<'_>) -> Outcome {
 /// Reads one JSON value and leaves what follows it alone, so that a pipe need not be closed.
 fn from_reader(reader: impl Read, name: &str) -> Result<LinuxResources, Failure> {
     let mut deserializer = serde_json::Deserializer::from_reader(std::io::BufReader::new(reader));
-    LinuxResources::deserialize(&mut deserializer)
-        .map_err(|error| failure(format!("read resources from {name}"), error))
+    let document = Value::deserialize(&mut deserializer)
+        .map_err(|error| failure(format!("read resources from {name}"), error))?;
+    Ok(parse_resources(document.to_string().as_bytes())
+        .with_context(|| format!("resources from {name}"))?)
 }
 
 /// The flags in the form of the file, so that both go the same way from here.
@@ -84,7 +86,7 @@ fn from_flags(flags: &Flags) -> Result<LinuxResources, Failure> {
             controller[*key] = value;
         }
     }
-    serde_json::from_value(resources.into()).map_err(|error| failure("resources", error))
+    Ok(parse_resources(Value::from(resources).to_string().as_bytes()).context("resources")?)
 }
 
 /// Without a memory limit a limit of memory and swap together makes no sense (and cgroup v1 refuses it).

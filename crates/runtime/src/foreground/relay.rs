@@ -76,7 +76,6 @@ impl Relay {
     pub(super) fn new(master: OwnedFd) -> Result<Self> {
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
             .context("make the terminal non-blocking")?;
-        fit_terminal(master.as_fd());
         Ok(Relay {
             _peer: open_peer(master.as_fd()).ok(),
             hung_up: false,

@@ -25,7 +25,14 @@ pub(super) fn prepare(mount: &Mount, around: &Surroundings<'_>) -> Result<Prepar
         }
     };
     if location.layout() == Layout::V2 {
-        let tree = hierarchy(mount, around, &location.places()[0])?;
+        let place = &location.places()[0];
+        // Without a namespace of its own the container sees the hierarchy as the host does.
+        let shown = if around.cgroup_namespace {
+            place.dir()
+        } else {
+            place.mount.clone()
+        };
+        let tree = hierarchy(mount, around, place, &shown)?;
         return Ok(Prepared {
             tree,
             parts: Vec::new(),
@@ -55,7 +62,7 @@ pub(super) fn prepare(mount: &Mount, around: &Surroundings<'_>) -> Result<Prepar
                     .map(|controller| (controller.to_owned(), name.clone())),
             );
         }
-        parts.push((name, hierarchy(mount, around, place)?));
+        parts.push((name, hierarchy(mount, around, place, &place.dir())?));
     }
     Ok(Prepared {
         tree,
@@ -65,20 +72,28 @@ pub(super) fn prepare(mount: &Mount, around: &Surroundings<'_>) -> Result<Prepar
     })
 }
 
-/// One hierarchy: a new mount where the container has its own cgroup namespace, which makes its cgroup the root of it;
-/// else a bind of the cgroup's directory.
-fn hierarchy(mount: &Mount, around: &Surroundings<'_>, place: &Place) -> Result<OwnedFd> {
+/// One hierarchy: a new mount where the container has its own cgroup namespace, which makes its cgroup the root of it; else a bind of
+/// `shown`. (A new cgroup2 mount in the host's namespace would change the host's mount options, and wait for RCU doing so.)
+fn hierarchy(
+    mount: &Mount,
+    around: &Surroundings<'_>,
+    place: &Place,
+    shown: &Path,
+) -> Result<OwnedFd> {
     let mut attributes = mount.options.attributes;
-    if around.cgroup_namespace || place.version == Version::V2 {
+    if around.cgroup_namespace {
         match new_mount(place, attributes.set) {
             // A user namespace that does not own the cgroup namespace, or another root of the same hierarchy.
             Err(Errno::EPERM | Errno::EBUSY | Errno::ENODEV) => {}
             made => return made.with_context(|| mount.describe()),
         }
+    }
+    if around.cgroup_namespace || around.user_namespace {
         // What the host shows must not become writable by accident (CVE-2023-25809).
         attributes.set |= options::RDONLY;
+        attributes.clear &= !options::RDONLY;
     }
-    let path = CString::new(place.dir().into_os_string().into_encoded_bytes()).unwrap_or_default();
+    let path = CString::new(shown.as_os_str().as_encoded_bytes()).unwrap_or_default();
     let tree = clone_tree(AT_FDCWD, &path, true).with_context(|| mount.describe())?;
     mount.set_attributes(&tree, &attributes, &MountAttr::default())?;
     Ok(tree)

@@ -55,6 +55,8 @@ pub(crate) struct Surroundings<'a> {
     /// Where the container's cgroup is, and whether it is the root of a cgroup namespace of its own.
     pub cgroup: Option<&'a cgroups::Location>,
     pub cgroup_namespace: bool,
+    /// Whether the container's root is not the host's.
+    pub user_namespace: bool,
 }
 
 /// A detached mount that waits to be attached.

@@ -55,9 +55,10 @@ pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<
         return Ok(Cloned::Child);
     }
     // SAFETY: the kernel stored a new descriptor there before the call returned.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Cloned::Parent {
         pid: Pid::from_raw(pid),
-        pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+        pidfd,
     })
 }
 
