@@ -6,7 +6,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::state::{Container, Directory, Status};
+use crate::directory::Directory;
+use crate::state::{Container, Status};
 use crate::{Context, Error, Kind, Result, Settings, hooks, state, sys};
 
 /// How long a killed process may take to go. One in uninterruptible sleep may never do.

@@ -36,11 +36,12 @@ use nix::unistd::{Pid, geteuid};
 
 use crate::child::{Child, Sources};
 use crate::delete::destroy;
+use crate::directory::{CREATING_SOCKET, Directory, check_id};
 use crate::idmap::Mappings;
 use crate::plan::Plan;
 use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
-use crate::state::{CREATING_SOCKET, Container, Directory, ProcessId, Record, Status};
+use crate::state::{Container, ProcessId, Record, Status};
 use crate::{
     CgroupManager, Context, Error, Kind, Result, Settings, config, hooks, plan, process, protect,
     start, state, terminal,
@@ -150,7 +151,7 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
     protect::ensure()?;
 
     // Nothing exists yet: whatever is wrong with the input is found here.
-    state::check_id(&options.id)?;
+    check_id(&options.id)?;
     let preserved = process::preserved(options.preserve_fds + process::listen_fds());
     let bundle = plan::bundle(options.bundle.as_deref())?;
     let config_path = options

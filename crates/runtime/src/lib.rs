@@ -10,6 +10,7 @@ mod child;
 mod config;
 mod delete;
 mod devices;
+mod directory;
 mod error;
 mod events;
 mod exec;

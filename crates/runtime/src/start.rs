@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use crate::directory::EXEC_SOCKET;
 use crate::protocol::{Channel, Message};
-use crate::state::{Container, EXEC_SOCKET, Status};
+use crate::state::{Container, Status};
 use crate::{Error, Kind, Result, Settings, delete, hooks, state};
 
 /// Starts a created container. When this returns the user's program has been executed, and the poststart hooks have run.

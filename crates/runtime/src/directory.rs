@@ -1,0 +1,366 @@
+//! The directory of one container below the state root, and the files in it:
+//!
+//! - `journal.json`: the record before the container's cgroup and process exist, so that `delete --force` finds what a killed
+//!   `create` left behind, or what belongs to a damaged `state.json`;
+//! - `state.json`: the record once there is a process; both are written atomically;
+//! - `config.json`: the configuration that the container was created with, byte for byte, for `exec`;
+//! - `exec.sock`: where the container's process waits for `start` (`creating.sock` until `create` is through).
+//!
+//! The directory itself is the lock.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::state::Record;
+use crate::{Context, Error, Kind, Result, Settings};
+
+/// Where the container's process waits for `start`.
+pub(crate) const EXEC_SOCKET: &str = "exec.sock";
+/// The same socket while `create` is still at work; an empty file while `run` is.
+pub(crate) const CREATING_SOCKET: &str = "creating.sock";
+const STATE_FILE: &str = "state.json";
+pub(crate) const JOURNAL_FILE: &str = "journal.json";
+const CONFIG_FILE: &str = "config.json";
+
+/// The directory of one container, open.
+pub(crate) struct Directory {
+    fd: OwnedFd,
+    path: PathBuf,
+    locked: bool,
+}
+
+impl Directory {
+    /// Makes the directory of a new container, and with it takes the id: only one `create` of an id gets past here.
+    pub(crate) fn create(settings: &Settings, id: &str) -> Result<Self> {
+        check_id(id)?;
+        let path = settings.root.join(id);
+        let making = || format!("create state directory {}", path.display());
+        let made = match mkdirat(AT_FDCWD, &path, Mode::S_IRWXU) {
+            Err(Errno::ENOENT) => {
+                use std::os::unix::fs::DirBuilderExt;
+                let root = &settings.root;
+                std::fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(root)
+                    .with_context(|| format!("create state root {}", root.display()))?;
+                mkdirat(AT_FDCWD, &path, Mode::S_IRWXU)
+            }
+            made => made,
+        };
+        match made {
+            Err(Errno::EEXIST) => {
+                return Err(Error::new(
+                    Kind::Exists,
+                    format!("container with given ID already exists: {id}"),
+                ));
+            }
+            made => made.with_context(making)?,
+        }
+        let mut directory = Self::open(settings, id)?;
+        directory.lock()?;
+        Ok(directory)
+    }
+
+    /// Opens the directory of an existing container.
+    pub(crate) fn open(settings: &Settings, id: &str) -> Result<Self> {
+        check_id(id)?;
+        let path = settings.root.join(id);
+        match openat(
+            AT_FDCWD,
+            &path,
+            OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        ) {
+            Ok(fd) => Ok(Directory {
+                fd,
+                path,
+                locked: false,
+            }),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Err(missing(id)),
+            Err(error) => {
+                Err(error).with_context(|| format!("open state directory {}", path.display()))
+            }
+        }
+    }
+
+    /// Takes the exclusive lock, held until this process closes the directory. The directory may be gone by then.
+    pub(crate) fn lock(&mut self) -> Result<()> {
+        let locking = || format!("lock state directory {}", self.path.display());
+        while let Err(error) = flock(&self.fd, libc::LOCK_EX) {
+            if error != Errno::EINTR {
+                return Err(error).with_context(locking);
+            }
+        }
+        self.locked = true;
+        match fstat(&self.fd).with_context(locking)?.st_nlink {
+            0 => Err(missing(
+                &self.path.file_name().unwrap_or_default().to_string_lossy(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the lock back, and keeps the directory open.
+    pub(crate) fn unlock(&mut self) -> Result<()> {
+        self.locked = false;
+        flock(&self.fd, libc::LOCK_UN).context("unlock the state directory")
+    }
+
+    /// Whether another command that changes the container is at work.
+    pub(crate) fn is_locked(&self) -> Result<bool> {
+        if self.locked {
+            return Ok(false);
+        }
+        match flock(&self.fd, libc::LOCK_SH | libc::LOCK_NB) {
+            Ok(()) => {
+                let _ = flock(&self.fd, libc::LOCK_UN);
+                Ok(false)
+            }
+            Err(Errno::EWOULDBLOCK) => Ok(true),
+            Err(error) => Err(error).context("query the state lock"),
+        }
+    }
+
+    /// Reads `state.json`; before there is a process, the journal.
+    pub(crate) fn read_record(&self) -> Result<Record> {
+        match self.read_file(STATE_FILE) {
+            Err(error) if error.kind() == Kind::NotFound => self.read_file(JOURNAL_FILE),
+            record => record,
+        }
+    }
+
+    pub(crate) fn read_file(&self, name: &str) -> Result<Record> {
+        let shown = || self.path.join(name).display().to_string();
+        let bytes = match self.read(name) {
+            Ok(bytes) => bytes,
+            // Between taking the id and the journal nothing else exists yet.
+            Err(Errno::ENOENT) => {
+                return Err(missing(
+                    &self.path.file_name().unwrap_or_default().to_string_lossy(),
+                ));
+            }
+            Err(error) => return Err(error).with_context(|| format!("read {}", shown())),
+        };
+        serde_json::from_slice(&bytes).map_err(|error| {
+            let text = format!(
+                "{} is damaged: {error}; delete --force removes the container",
+                shown()
+            );
+            Error::new(Kind::Damaged, text)
+        })
+    }
+
+    /// Writes the journal.
+    pub(crate) fn write_journal(&self, record: &Record) -> Result<()> {
+        self.replace(JOURNAL_FILE, &encode(record)?)
+    }
+
+    /// Replaces `state.json` atomically.
+    pub(crate) fn write_record(&self, record: &Record) -> Result<()> {
+        self.replace(STATE_FILE, &encode(record)?)
+    }
+
+    /// Keeps the configuration for `exec`.
+    pub(crate) fn write_config(&self, bytes: &[u8]) -> Result<()> {
+        self.replace(CONFIG_FILE, bytes)
+    }
+
+    /// The configuration that the container was created with.
+    pub(crate) fn read_config(&self) -> Result<Vec<u8>> {
+        self.read(CONFIG_FILE)
+            .with_context(|| format!("read {}", self.path.join(CONFIG_FILE).display()))
+    }
+
+    fn read(&self, name: &str) -> nix::Result<Vec<u8>> {
+        let file = openat(
+            &self.fd,
+            name,
+            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )?;
+        let mut bytes = vec![0; fstat(&file)?.st_size as usize + 1];
+        let mut length = 0;
+        loop {
+            match nix::unistd::read(&file, &mut bytes[length..])? {
+                0 => break,
+                read => length += read,
+            }
+            if length == bytes.len() {
+                bytes.resize(length * 2, 0);
+            }
+        }
+        bytes.truncate(length);
+        Ok(bytes)
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let temporary = format!("{name}.new");
+        let writing = || format!("write {}", self.path.join(name).display());
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC;
+        let file = openat(
+            &self.fd,
+            temporary.as_str(),
+            flags,
+            Mode::S_IRUSR | Mode::S_IWUSR,
+        )
+        .with_context(writing)?;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let written = nix::unistd::write(&file, rest).with_context(writing)?;
+            rest = &rest[written..];
+        }
+        nix::unistd::fsync(&file).with_context(writing)?;
+        renameat(&self.fd, temporary.as_str(), &self.fd, name).with_context(writing)?;
+        nix::unistd::fsync(&self.fd).with_context(writing)
+    }
+
+    /// Marks the container as one that is being created, where no socket does.
+    pub(crate) fn mark_creating(&self) -> Result<()> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC;
+        openat(&self.fd, CREATING_SOCKET, flags, Mode::S_IRUSR)
+            .map(drop)
+            .context("mark the container as being created")
+    }
+
+    /// `create` is through: the container's process now waits at [`EXEC_SOCKET`].
+    pub(crate) fn publish_socket(&self) -> Result<()> {
+        renameat(&self.fd, CREATING_SOCKET, &self.fd, EXEC_SOCKET)
+            .context("publish the exec socket")
+    }
+
+    /// Removes a file of the directory; a missing one is fine.
+    pub(crate) fn remove_file(&self, name: &str) -> Result<()> {
+        match unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(error) => {
+                Err(error).with_context(|| format!("remove {}", self.path.join(name).display()))
+            }
+        }
+    }
+
+    pub(crate) fn has(&self, name: &str) -> Result<bool> {
+        match fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(error) => {
+                Err(error).with_context(|| format!("look for {}", self.path.join(name).display()))
+            }
+        }
+    }
+
+    /// An address for a socket in this directory. It goes by way of our own descriptor table, so that the length of the state
+    /// root's path does not matter (sun_path has 108 bytes).
+    pub(crate) fn socket_address(&self, name: &str) -> Result<UnixAddr> {
+        let path = format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd());
+        UnixAddr::new(path.as_str()).context("address the exec socket")
+    }
+
+    /// Connects to a listening socket; `None` when nobody listens.
+    pub(crate) fn connect(&self, name: &str) -> Result<Option<OwnedFd>> {
+        let socket = socket(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )
+        .context("open a socket to the container")?;
+        match connect(socket.as_raw_fd(), &self.socket_address(name)?) {
+            Ok(()) => Ok(Some(socket)),
+            Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(None),
+            Err(error) => Err(error).context("connect to the container's process"),
+        }
+    }
+
+    /// Whether the container's process waits at the socket. It sees a connection without a word and goes on waiting.
+    pub(crate) fn is_listening(&self, name: &str) -> Result<bool> {
+        Ok(self.connect(name)?.is_some())
+    }
+
+    /// Removes the directory with all that is in it. The journal goes last: until then `delete` can be repeated.
+    pub(crate) fn remove(&self) -> Result<()> {
+        let removing = || format!("remove {}", self.path.display());
+        let mut entries = Dir::openat(
+            &self.fd,
+            ".",
+            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .with_context(removing)?;
+        for entry in entries.iter() {
+            let entry = entry.with_context(removing)?;
+            let name = entry.file_name().to_string_lossy();
+            if !matches!(name.as_ref(), "." | ".." | JOURNAL_FILE) {
+                self.remove_file(&name)?;
+            }
+        }
+        self.remove_file(JOURNAL_FILE)?;
+        match unlinkat(AT_FDCWD, &self.path, UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(error) => Err(error).with_context(removing),
+        }
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn flock(fd: &OwnedFd, operation: i32) -> nix::Result<()> {
+    crate::sys::process::flock(fd.as_fd(), operation)
+}
+
+fn encode(record: &Record) -> Result<Vec<u8>> {
+    serde_json::to_vec(record).map_err(|error| Error::failed(format!("encode the state: {error}")))
+}
+
+fn missing(id: &str) -> Error {
+    Error::new(Kind::NotFound, format!("container does not exist: {id}"))
+}
+
+/// An id is one path component of a restricted alphabet (runc's rule).
+pub(crate) fn check_id(id: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
+    match id {
+        "" => Err(Error::invalid("container id cannot be empty")),
+        "." | ".." => Err(Error::invalid(format!("invalid container ID format: {id}"))),
+        id if id.len() > 1024 || !id.chars().all(allowed) => {
+            Err(Error::invalid(format!("invalid container ID format: {id}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids() {
+        for good in ["a", "web-1", "A_b+c.d", "...", &"x".repeat(1024)] {
+            assert!(check_id(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a b",
+            "ä",
+            "a:b",
+            "a@b",
+            &"x".repeat(1025),
+        ] {
+            assert!(check_id(bad).is_err(), "{bad}");
+        }
+    }
+}
