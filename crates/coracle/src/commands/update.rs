@@ -61,7 +61,7 @@ fn from_reader(reader: impl Read, name: &str) -> Result<LinuxResources, Failure>
     let document = Value::deserialize(&mut deserializer)
         .map_err(|error| failure(format!("read resources from {name}"), error))?;
     Ok(parse_resources(document.to_string().as_bytes())
-        .with_context(|| format!("resources from {name}"))?)
+        .with_context(|| format!("read resources from {name}"))?)
 }
 
 /// The flags in the form of the file, so that both go the same way from here.
