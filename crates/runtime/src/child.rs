@@ -139,7 +139,7 @@ impl Child<'_> {
     }
 
     fn fail(&self, error: &Error) -> ! {
-        self.channel.send(&Message::Failed(error.to_string()));
+        self.channel.send_failure(&error);
         sys::process::exit_now(1)
     }
 
@@ -149,9 +149,7 @@ impl Child<'_> {
             Ok(program) => match self.wait_for_go() {
                 Ok(connection) => {
                     let error = self.start(&program);
-                    connection
-                        .unwrap_or(self.channel)
-                        .send(&Message::Failed(error.to_string()));
+                    connection.unwrap_or(self.channel).send_failure(&error);
                     sys::process::exit_now(1)
                 }
                 Err(error) => error,
@@ -302,7 +300,7 @@ impl Child<'_> {
     }
 
     fn run_early_hooks(&self) -> Result<()> {
-        self.channel.send(&Message::Hooks);
+        self.channel.send(&Message::Hooks)?;
         // `Recorded` was sent before anything else was, unless a user namespace has waited for it.
         if !self.plan.namespaces.is_private(libc::CLONE_NEWUSER) {
             self.channel.expect(&Message::Recorded)?;
@@ -341,7 +339,7 @@ impl Child<'_> {
         if !self.plan.namespaces.is_private(libc::CLONE_NEWUSER) && !self.plan.has_early_hooks() {
             self.channel.expect(&Message::Recorded)?;
         }
-        self.channel.send(&Message::Ready);
+        self.channel.send(&Message::Ready)?;
         let Some(listener) = &self.listener else {
             return self.channel.expect(&Message::Go).map(|()| None);
         };

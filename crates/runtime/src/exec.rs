@@ -339,14 +339,14 @@ impl Child<'_> {
             if self.process.terminal.is_some() {
                 terminal::take_control()?;
             }
-            self.channel.send(&Message::Ready);
+            self.channel.send(&Message::Ready)?;
             self.channel.expect(&Message::Go)
         });
         let error = match ready {
             Ok(()) => self.process.exec(program, self.filter.as_ref()),
             Err(error) => error,
         };
-        self.channel.send(&Message::Failed(error.to_string()));
+        self.channel.send_failure(&error);
         sys::process::exit_now(1)
     }
 }

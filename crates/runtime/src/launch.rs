@@ -133,14 +133,15 @@ impl Drop for Undo {
         if !self.armed {
             return;
         }
-        // Not on record yet, but our own child, so its pid is its own until it is reaped below.
+        // Not on record yet, but our own child, so its pid is its own until it is reaped. Its cgroup can only go after it.
         if let (Some(child), None) = (self.child, &self.container.record.init) {
             let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL);
+            let _ = waitpid(child, None);
         }
         if let Err(error) = destroy(&self.container) {
             log::warn!("clean up after the failure: {error}");
         }
-        if let Some(child) = self.child {
+        if let (Some(child), Some(_)) = (self.child, &self.container.record.init) {
             let _ = waitpid(child, None);
         }
     }
@@ -278,7 +279,7 @@ fn parent(
     if plan.namespaces.is_private(libc::CLONE_NEWUSER) {
         plan.process.raise_limits(pid);
     }
-    channel.send(&Message::Recorded);
+    channel.send(&Message::Recorded)?;
     loop {
         match channel.receive()? {
             Some(Message::Hooks) => {
@@ -299,7 +300,7 @@ fn parent(
                         &container.record.bundle,
                     )?;
                 }
-                channel.send(&Message::Continue);
+                channel.send(&Message::Continue)?;
             }
             Some(Message::Ready) => break,
             Some(Message::Failed(text)) => return Err(Error::failed(text)),

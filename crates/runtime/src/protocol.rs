@@ -77,10 +77,21 @@ impl Channel {
         Ok((Channel(one), Channel(other)))
     }
 
-    /// Sends; the other side may be gone, which its absence of an answer will show.
-    pub(crate) fn send(&self, message: &Message) {
+    /// Sends. That the other side is gone is no error here: the absence of an answer shows it.
+    pub(crate) fn send(&self, message: &Message) -> Result<()> {
         let bytes = message.encode();
-        while send(self.0.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL) == Err(Errno::EINTR) {}
+        loop {
+            match send(self.0.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL) {
+                Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).context("talk to the other side of the set-up"),
+            }
+        }
+    }
+
+    /// Sends what went wrong, as the last word before exiting.
+    pub(crate) fn send_failure(&self, error: &Error) {
+        let _ = self.send(&Message::Failed(error.to_string()));
     }
 
     /// Waits for a message; `None` when the other side is gone.
@@ -147,35 +158,35 @@ mod tests {
             Message::Failed("mounts[1]: no".into()),
             Message::Go,
         ] {
-            one.send(&message);
+            one.send(&message).unwrap();
             assert_eq!(other.receive().unwrap(), Some(message));
         }
-        one.send(&Message::Failed("x".repeat(100_000)));
+        one.send(&Message::Failed("x".repeat(100_000))).unwrap();
         assert_eq!(
             other.receive().unwrap(),
             Some(Message::Failed("x".repeat(TEXT_MAX)))
         );
         // The last word arrives even when something was left unread.
-        other.send(&Message::Recorded);
-        one.send(&Message::Failed("last".into()));
+        other.send(&Message::Recorded).unwrap();
+        one.send(&Message::Failed("last".into())).unwrap();
         drop(one);
         assert_eq!(
             other.receive().unwrap(),
             Some(Message::Failed("last".into()))
         );
         assert_eq!(other.receive().unwrap(), None);
-        other.send(&Message::Go);
+        other.send(&Message::Go).unwrap();
     }
 
     #[test]
     fn an_unexpected_message_is_an_error() {
         let (one, other) = Channel::pair().unwrap();
-        one.send(&Message::Failed("because".into()));
+        one.send(&Message::Failed("because".into())).unwrap();
         assert_eq!(
             other.expect(&Message::Ready).unwrap_err().to_string(),
             "because"
         );
-        one.send(&Message::Go);
+        one.send(&Message::Go).unwrap();
         assert!(other.expect(&Message::Ready).is_err());
     }
 }

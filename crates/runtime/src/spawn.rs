@@ -1,12 +1,12 @@
 //! Making a process in namespaces: one clone3(2), or two where the kernel demands that somebody else goes in first.
 
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use crate::protocol::{Channel, Message};
-use crate::sys::process::{Cloned, clone3, exit_now, pidfd_open};
+use crate::sys::process::{Cloned, clone3, exit_now, pidfd_open, pidfd_send_signal};
 use crate::{Context, Error, Result};
 
 const CREATING: &str = "create the container's process";
@@ -35,8 +35,13 @@ pub(crate) fn spawn(
                 enter(theirs.as_raw_fd()).and_then(|()| clone3(parents, None).context(CREATING));
             match cloned {
                 Ok(Cloned::Child) => return Ok(Cloned::Child),
-                Ok(Cloned::Parent { pid, .. }) => theirs.send(&Message::Pid(pid.as_raw())),
-                Err(error) => theirs.send(&Message::Failed(error.to_string())),
+                Ok(Cloned::Parent { pid, pidfd }) => {
+                    if theirs.send(&Message::Pid(pid.as_raw())).is_err() {
+                        // Nobody would ever know of it.
+                        let _ = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+                    }
+                }
+                Err(error) => theirs.send_failure(&error),
             }
             exit_now(0)
         }

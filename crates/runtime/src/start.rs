@@ -29,7 +29,7 @@ pub fn start(settings: &Settings, id: &str) -> Result<()> {
 
 /// Tells the container's process to go, and waits until it has: execve(2) closes the connection.
 pub(crate) fn go(channel: &Channel) -> Result<()> {
-    channel.send(&Message::Go);
+    channel.send(&Message::Go)?;
     match channel.receive()? {
         None => Ok(()),
         Some(Message::Failed(text)) => Err(Error::failed(text)),

@@ -70,19 +70,24 @@ impl ProcessId {
     }
 
     /// Whether this very process is still there and has not ended (a zombie has).
-    pub(crate) fn is_alive(&self) -> bool {
-        Stat::read(self.pid).is_ok_and(|stat| {
-            stat.start_time == self.start_time
-                && !matches!(stat.state, b'Z' | b'X')
-                && boot_id().is_ok_and(|boot_id| boot_id == self.boot_id)
-        })
+    pub(crate) fn is_alive(&self) -> Result<bool> {
+        let stat = match Stat::read(self.pid) {
+            Ok(stat) => stat,
+            Err(Errno::ENOENT | Errno::ESRCH) => return Ok(false),
+            // Whatever else went wrong says nothing about the process.
+            Err(error) => {
+                return Err(error).with_context(|| format!("read /proc/{}/stat", self.pid));
+            }
+        };
+        let ended = matches!(stat.state, b'Z' | b'X');
+        Ok(stat.start_time == self.start_time && !ended && boot_id()? == self.boot_id)
     }
 
     /// A pidfd of this very process; `None` when it has ended or the pid now belongs to another.
     pub(crate) fn open(&self) -> Result<Option<OwnedFd>> {
         match crate::sys::process::pidfd_open(Pid::from_raw(self.pid)) {
             // Checked after opening: the descriptor cannot change its process any more.
-            Ok(pidfd) => Ok(self.is_alive().then_some(pidfd)),
+            Ok(pidfd) => Ok(self.is_alive()?.then_some(pidfd)),
             Err(Errno::ESRCH) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("open process {}", self.pid)),
         }
@@ -265,7 +270,7 @@ impl Container {
                 Status::Stopped
             });
         };
-        if !init.is_alive() {
+        if !init.is_alive()? {
             return Ok(Status::Stopped);
         }
         // Without the lock its creator was killed, and did not get to removing it.
@@ -349,11 +354,11 @@ mod tests {
     #[test]
     fn a_reused_pid_is_a_stranger() {
         let mut me = ProcessId::of(Pid::this()).unwrap();
-        assert!(me.is_alive());
+        assert!(me.is_alive().unwrap());
         me.start_time += 1;
-        assert!(!me.is_alive());
+        assert!(!me.is_alive().unwrap());
         me.start_time -= 1;
         me.boot_id = "another boot".into();
-        assert!(!me.is_alive());
+        assert!(!me.is_alive().unwrap());
     }
 }
