@@ -139,7 +139,7 @@ impl Child<'_> {
     }
 
     fn fail(&self, error: &Error) -> ! {
-        self.channel.send_failure(&error);
+        self.channel.send_failure(error);
         sys::process::exit_now(1)
     }
 
