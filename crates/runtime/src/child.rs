@@ -197,16 +197,19 @@ impl Child<'_> {
         // 5. While the host's paths are there: every mount, detached.
         let root = Root::open(&self.plan.rootfs, self.plan.propagation)?;
         let prepared = self.prepare_mounts()?;
-        // 6. Hooks of this stage expect the container's files below the bundle; without them the root can be changed first, which makes
-        //    everything after it cheaper.
-        //    Moving it instead of pivoting needs a place other than / too.
-        let late_root = self.plan.has_early_hooks() || self.options.no_pivot;
-        match late_root {
-            true => root.attach(&self.plan.rootfs)?,
-            false => {
-                root.attach(Path::new("/"))?;
-                root.pivot()?;
-            }
+        // 6. Hooks of this stage expect the container's files below the bundle, and moving the root instead of pivoting needs a place
+        //    other than /; without either the root can be changed first, which makes everything after it cheaper. Before Linux 5.12
+        //    attributes of mounts are set by way of the host's /proc, so the root is changed last.
+        let pivot_last = !sys::mount::has_mount_setattr();
+        let pivot_late = self.plan.has_early_hooks() || self.options.no_pivot;
+        let place = if pivot_late || pivot_last {
+            &self.plan.rootfs
+        } else {
+            Path::new("/")
+        };
+        root.attach(place)?;
+        if !pivot_late && !pivot_last {
+            root.pivot()?;
         }
         // 7. The mounts in the order given, then what stands upon them.
         for (mount, prepared) in self.plan.mounts.iter().zip(prepared) {
@@ -230,20 +233,21 @@ impl Child<'_> {
         if self.plan.has_early_hooks() {
             self.run_early_hooks()?;
         }
-        match (late_root, self.options.no_pivot) {
-            (true, true) => root.move_and_chroot()?,
-            (true, false) => root.pivot()?,
-            (false, _) => {}
+        if pivot_late && !pivot_last {
+            self.change_root(&root)?;
         }
         // 8. What no mount may come after.
         if self.plan.readonly {
             root.set_readonly()?;
         }
-        if let Some(propagation) = self.plan.propagation {
-            root.set_propagation(propagation)?;
-        }
         masks::make_readonly(&root, &self.plan.readonly_paths)?;
         masks::mask(&root, &self.plan.masked)?;
+        if pivot_last {
+            self.change_root(&root)?;
+        }
+        if let Some(propagation) = self.plan.propagation {
+            Root::set_root_propagation(propagation)?;
+        }
         self.name_host()?;
         for (path, value) in &self.plan.sysctls {
             self.procfs
@@ -287,6 +291,14 @@ impl Child<'_> {
             .zip(sources)
             .map(|(mount, source)| mount.prepare(source, &around))
             .collect()
+    }
+
+    fn change_root(&self, root: &Root) -> Result<()> {
+        if self.options.no_pivot {
+            root.move_and_chroot()
+        } else {
+            root.pivot()
+        }
     }
 
     fn make_devices(&self, root: &Root) -> Result<()> {

@@ -43,8 +43,13 @@ pub(crate) fn make_readonly(root: &Root, paths: &[String]) -> Result<()> {
             continue;
         };
         let tree = clone_tree(&place, c"", true).with_context(changing)?;
-        set_attributes(tree.as_fd(), true, &readonly).with_context(changing)?;
         attach(tree.as_fd(), place.as_fd()).with_context(changing)?;
+        match set_attributes(tree.as_fd(), true, &readonly) {
+            // Before Linux 5.12 only the mount itself, as with other runtimes.
+            Err(Errno::ENOSYS) => set_attributes(tree.as_fd(), false, &readonly),
+            set => set,
+        }
+        .with_context(changing)?;
     }
     Ok(())
 }

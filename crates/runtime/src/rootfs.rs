@@ -159,16 +159,17 @@ impl Root {
             .context("root.readonly: make the root file system read-only")
     }
 
-    /// The final `linux.rootfsPropagation`: of the root alone, since each mount below has its own by now. Only after the pivot, which
+    /// The final `linux.rootfsPropagation` of the new `/`: of it alone, since each mount below has its own by now. Only after the pivot, which
     /// refuses a shared root.
-    pub(crate) fn set_propagation(&self, propagation: Propagation) -> Result<()> {
-        let root_only = Propagation {
-            recursive: false,
-            ..propagation
-        };
-        root_only
-            .apply(self.0.as_fd())
-            .context("linux.rootfsPropagation: set the propagation of the container's root")
+    pub(crate) fn set_root_propagation(propagation: Propagation) -> Result<()> {
+        mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            propagation.kind,
+            None::<&str>,
+        )
+        .context("linux.rootfsPropagation: set the propagation of the container's root")
     }
 
     /// Opens a path inside the root.

@@ -15,6 +15,7 @@ mod masked_paths;
 mod mounts;
 mod namespaces;
 mod pause;
+mod portability;
 mod process;
 mod ps_list;
 mod rootfs;

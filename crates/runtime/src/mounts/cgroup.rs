@@ -32,9 +32,10 @@ pub(super) fn prepare(mount: &Mount, around: &Surroundings<'_>) -> Result<Prepar
         } else {
             place.mount.clone()
         };
-        let tree = hierarchy(mount, around, place, &shown)?;
+        let (tree, attributes) = hierarchy(mount, around, place, &shown)?;
         return Ok(Prepared {
             tree,
+            attributes,
             parts: Vec::new(),
             links: Vec::new(),
             readonly: false,
@@ -62,10 +63,12 @@ pub(super) fn prepare(mount: &Mount, around: &Surroundings<'_>) -> Result<Prepar
                     .map(|controller| (controller.to_owned(), name.clone())),
             );
         }
-        parts.push((name, hierarchy(mount, around, place, &place.dir())?));
+        let (part, attributes) = hierarchy(mount, around, place, &place.dir())?;
+        parts.push((name, part, attributes));
     }
     Ok(Prepared {
         tree,
+        attributes: MountAttr::default(),
         parts,
         links,
         readonly: false,
@@ -79,13 +82,16 @@ fn hierarchy(
     around: &Surroundings<'_>,
     place: &Place,
     shown: &Path,
-) -> Result<OwnedFd> {
+) -> Result<(OwnedFd, MountAttr)> {
     let mut attributes = mount.options.attributes;
     if around.cgroup_namespace {
         match new_mount(place, attributes.set) {
             // A user namespace that does not own the cgroup namespace, or another root of the same hierarchy.
             Err(Errno::EPERM | Errno::EBUSY | Errno::ENODEV) => {}
-            made => return made.with_context(|| mount.describe()),
+            made => {
+                let made = made.with_context(|| mount.describe())?;
+                return Ok((made, MountAttr::default()));
+            }
         }
     }
     if around.cgroup_namespace || around.user_namespace {
@@ -95,8 +101,7 @@ fn hierarchy(
     }
     let path = CString::new(shown.as_os_str().as_encoded_bytes()).unwrap_or_default();
     let tree = clone_tree(AT_FDCWD, &path, true).with_context(|| mount.describe())?;
-    mount.set_attributes(&tree, &attributes, &MountAttr::default())?;
-    Ok(tree)
+    Ok((tree, attributes))
 }
 
 fn new_mount(place: &Place, attributes: u64) -> nix::Result<OwnedFd> {
@@ -120,7 +125,7 @@ fn new_mount(place: &Place, attributes: u64) -> nix::Result<OwnedFd> {
 
 /// Puts the hierarchies into the tmpfs that has just been attached.
 pub(super) fn attach_parts(mount: &Mount, prepared: &Prepared) -> Result<()> {
-    for (name, part) in &prepared.parts {
+    for (name, part, attributes) in &prepared.parts {
         let place = mkdirat(
             &prepared.tree,
             name.as_str(),
@@ -137,6 +142,7 @@ pub(super) fn attach_parts(mount: &Mount, prepared: &Prepared) -> Result<()> {
         place
             .and_then(|place| attach(part.as_fd(), place.as_fd()))
             .with_context(|| format!("{}/{name}", mount.describe()))?;
+        mount.set_attributes(part, attributes, &MountAttr::default())?;
     }
     for (link, target) in &prepared.links {
         symlinkat(target.as_str(), &prepared.tree, link.as_str())

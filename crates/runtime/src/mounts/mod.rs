@@ -1,7 +1,7 @@
 //! Mounts (runtime-spec config.md "Mounts"), in three steps:
 //!
 //! 1. [`Mount::new`]: from the configuration to what the kernel wants. Pure.
-//! 2. [`Mount::prepare`], while the host's paths are still there: a detached mount, with all its attributes, as a descriptor.
+//! 2. [`Mount::prepare`], while the host's paths are still there: a detached mount, as a descriptor.
 //! 3. [`Prepared::attach`]: the destination is resolved inside the container's root, also as a descriptor, and the two are joined by
 //!    move_mount(2). No path is walked twice, so there is nothing to race with (CVE-2021-30465).
 
@@ -20,7 +20,7 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::rootfs::{Propagation, Root};
-use crate::sys::mount::{FsContext, MountAttr, attach, clone_tree, set_attributes};
+use crate::sys::mount::{FsContext, MountAttr, attach, clone_tree, legacy_flags, set_attributes};
 use crate::{Context, Error, Result};
 use options::Options;
 
@@ -62,8 +62,10 @@ pub(crate) struct Surroundings<'a> {
 /// A detached mount that waits to be attached.
 pub(crate) struct Prepared {
     tree: OwnedFd,
-    /// Mounts and symbolic links inside it (a cgroup v1 view).
-    parts: Vec<(String, OwnedFd)>,
+    /// What it does not have from birth: set once it is attached, since mount(2) cannot do it before.
+    attributes: MountAttr,
+    /// Mounts, with what they do not have from birth, and symbolic links inside it (a cgroup v1 view).
+    parts: Vec<(String, OwnedFd, MountAttr)>,
     links: Vec<(String, String)>,
     /// Made read-only only when everything is inside.
     readonly: bool,
@@ -173,8 +175,9 @@ impl Mount {
         source: Option<OwnedFd>,
         around: &Surroundings<'_>,
     ) -> Result<Option<Prepared>> {
-        let made = |tree| Prepared {
+        let made = |tree, attributes| Prepared {
             tree,
+            attributes,
             parts: Vec::new(),
             links: Vec::new(),
             readonly: false,
@@ -198,8 +201,7 @@ impl Mount {
                     };
                     slave.apply(tree.as_fd()).with_context(|| self.applying())?;
                 }
-                self.set_attributes(&tree, &self.options.attributes, &self.options.recursive)?;
-                made(tree)
+                made(tree, self.options.attributes)
             }
             Kind::FileSystem(fs_type) => {
                 let late =
@@ -208,20 +210,17 @@ impl Mount {
                 if late {
                     attributes.set &= !options::RDONLY;
                 }
-                let tree = match self.make(fs_type, attributes.set, around.scratch) {
+                let prepared = match self.make(fs_type, attributes.set, around.scratch) {
                     // Without a network namespace of its own a user namespace gets no sysfs: show the host's.
                     Err(_) if fs_type.as_c_str() == c"sysfs" && !privileged_here() => {
-                        let tree =
-                            clone_tree(AT_FDCWD, c"/sys", true).with_context(|| self.applying())?;
-                        self.set_attributes(&tree, &attributes, &MountAttr::default())?;
-                        tree
+                        let tree = clone_tree(AT_FDCWD, c"/sys", true);
+                        made(tree.with_context(|| self.applying())?, attributes)
                     }
-                    tree => tree?,
+                    tree => made(tree?, MountAttr::default()),
                 };
-                self.set_attributes(&tree, &MountAttr::default(), &self.options.recursive)?;
                 Prepared {
                     readonly: late,
-                    ..made(tree)
+                    ..prepared
                 }
             }
         };
@@ -290,23 +289,14 @@ impl Mount {
             Some(self.source.as_c_str()),
             scratch,
             Some(fs_type),
-            MsFlags::empty(),
+            legacy_flags(attributes),
             Some(data.as_slice()),
         );
         mounted.with_context(|| self.describe())?;
         let scratch_path = CString::new(scratch.as_os_str().as_encoded_bytes()).unwrap_or_default();
         let tree = clone_tree(AT_FDCWD, &scratch_path, false);
         umount2(scratch, MntFlags::MNT_DETACH).with_context(|| self.describe())?;
-        let tree = tree.with_context(|| self.describe())?;
-        self.set_attributes(
-            &tree,
-            &MountAttr {
-                set: attributes,
-                ..MountAttr::default()
-            },
-            &MountAttr::default(),
-        )?;
-        Ok(tree)
+        tree.with_context(|| self.describe())
     }
 
     fn set_attributes(
@@ -372,6 +362,11 @@ impl Mount {
                 .with_context(|| format!("{}: tmpcopyup", self.describe()))?;
         }
         attach(prepared.tree.as_fd(), place.as_fd()).with_context(|| self.describe())?;
+        self.set_attributes(
+            &prepared.tree,
+            &prepared.attributes,
+            &self.options.recursive,
+        )?;
         // Only now: what is detached cannot keep a peer group.
         self.propagate(&prepared.tree)?;
         cgroup::attach_parts(self, &prepared)?;

@@ -3,6 +3,10 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use nix::errno::Errno;
+use nix::mount::MsFlags;
+use nix::sys::statvfs::fstatvfs;
+
 use super::check;
 
 /// `struct mount_attr` of mount_setattr(2).
@@ -140,7 +144,16 @@ pub(crate) fn attach(tree: BorrowedFd<'_>, destination: BorrowedFd<'_>) -> nix::
     .map(drop)
 }
 
-/// mount_setattr(2) on the mount that `mount` refers to (Linux 5.12).
+/// Whether the kernel has mount_setattr(2) (Linux 5.12). Without it attributes are set by mount(2), which wants mounts that are attached
+/// and a path to them: [`set_attributes`] uses /proc/self/fd, so /proc must still be the host's.
+pub(crate) fn has_mount_setattr() -> bool {
+    let null = std::ptr::null::<MountAttr>();
+    // SAFETY: a size of 0 is refused before anything is read.
+    let answer = unsafe { libc::syscall(libc::SYS_mount_setattr, -1, c"".as_ptr(), 0, null, 0) };
+    check(answer) != Err(Errno::ENOSYS)
+}
+
+/// mount_setattr(2) on the mount that `mount` refers to; where the kernel lacks it mount(2), which cannot set attributes of the mounts below.
 pub(crate) fn set_attributes(
     mount: BorrowedFd<'_>,
     recursive: bool,
@@ -148,7 +161,7 @@ pub(crate) fn set_attributes(
 ) -> nix::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a valid empty C string and `attributes` a live struct of the size given.
-    check(unsafe {
+    let set = check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
@@ -157,6 +170,67 @@ pub(crate) fn set_attributes(
             attributes as *const MountAttr,
             size_of::<MountAttr>(),
         )
-    })
-    .map(drop)
+    });
+    match set {
+        Err(Errno::ENOSYS) => set_attributes_by_path(mount, recursive, attributes),
+        set => set.map(drop),
+    }
+}
+
+fn set_attributes_by_path(
+    mount: BorrowedFd<'_>,
+    recursive: bool,
+    attributes: &MountAttr,
+) -> nix::Result<()> {
+    let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
+    let change = |flags| {
+        nix::mount::mount(
+            None::<&str>,
+            path.as_str(),
+            None::<&str>,
+            flags,
+            None::<&str>,
+        )
+    };
+    if attributes.propagation != 0 {
+        let below = if recursive {
+            MsFlags::MS_REC
+        } else {
+            MsFlags::empty()
+        };
+        change(MsFlags::from_bits_truncate(attributes.propagation) | below)?;
+    }
+    if attributes.set | attributes.clear == 0 {
+        return Ok(());
+    }
+    if recursive {
+        return Err(Errno::ENOSYS);
+    }
+    // A remount sets all flags at once: those that are not changed are those that are.
+    let current = fstatvfs(mount)?.flags().bits();
+    let kept = MsFlags::from_bits_truncate(current & KEPT.bits()) & !legacy_flags(attributes.clear);
+    change(MsFlags::MS_REMOUNT | MsFlags::MS_BIND | kept | legacy_flags(attributes.set))
+}
+
+/// The flags of a mount that statvfs(3) shows with the values of mount(2).
+const KEPT: MsFlags = MsFlags::MS_RDONLY
+    .union(MsFlags::MS_NOSUID)
+    .union(MsFlags::MS_NODEV)
+    .union(MsFlags::MS_NOEXEC)
+    .union(MsFlags::MS_NOATIME)
+    .union(MsFlags::MS_NODIRATIME);
+
+/// `MOUNT_ATTR_*` as the flags of mount(2).
+pub(crate) fn legacy_flags(attributes: u64) -> MsFlags {
+    let pairs = [
+        (0x1, MsFlags::MS_RDONLY),
+        (0x2, MsFlags::MS_NOSUID),
+        (0x4, MsFlags::MS_NODEV),
+        (0x8, MsFlags::MS_NOEXEC),
+        (0x10, MsFlags::MS_NOATIME),
+        (0x20, MsFlags::MS_STRICTATIME),
+        (0x80, MsFlags::MS_NODIRATIME),
+    ];
+    let named = pairs.into_iter().filter(|(bit, _)| attributes & bit != 0);
+    named.fold(MsFlags::empty(), |flags, (_, flag)| flags | flag)
 }
