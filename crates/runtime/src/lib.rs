@@ -33,6 +33,7 @@ mod protect;
 mod protocol;
 mod rootfs;
 mod run;
+mod scheduling;
 mod spawn;
 mod spec;
 mod start;

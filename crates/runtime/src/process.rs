@@ -10,12 +10,13 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag, fstat, stat, umask};
 use nix::unistd::{AccessFlags, Gid, Pid, Uid, chdir, faccessat, fchown};
-use oci_spec::runtime::{IOPriorityClass, PosixRlimit, PosixRlimitType};
+use oci_spec::runtime::{PosixRlimit, PosixRlimitType};
 
 use crate::capabilities::Sets;
 use crate::lsm::Labels;
 use crate::procfs::Procfs;
 use crate::rootfs::Root;
+use crate::scheduling::Scheduling;
 use crate::terminal::Terminal;
 use crate::{Context, Error, Result, sys};
 
@@ -38,7 +39,7 @@ pub(crate) struct Process {
     pub oom_score_adj: Option<i32>,
     pub labels: Labels,
     pub terminal: Option<Terminal>,
-    pub io_priority: Option<(u32, u32)>,
+    pub scheduling: Scheduling,
 }
 
 impl Process {
@@ -76,16 +77,11 @@ impl Process {
         {
             return Err(invalid("oomScoreAdj", "must be between -1000 and 1000"));
         }
-        for unsupported in [
-            ("scheduler", configured.scheduler().is_some()),
-            ("execCPUAffinity", configured.exec_cpu_affinity().is_some()),
-        ] {
-            if unsupported.1 {
-                return Err(invalid(
-                    unsupported.0,
-                    "is not supported by this version of coracle",
-                ));
-            }
+        if configured.exec_cpu_affinity().is_some() {
+            return Err(invalid(
+                "execCPUAffinity",
+                "is not supported by this version of coracle",
+            ));
         }
         let rlimits = configured.rlimits().clone().unwrap_or_default();
         for (index, limit) in rlimits.iter().enumerate() {
@@ -120,11 +116,7 @@ impl Process {
                 .terminal()
                 .unwrap_or(false)
                 .then(|| terminal(configured)),
-            io_priority: configured
-                .io_priority()
-                .as_ref()
-                .map(io_priority)
-                .transpose()?,
+            scheduling: Scheduling::new(configured)?,
         })
     }
 
@@ -168,9 +160,7 @@ impl Process {
         filter: Option<&seccomp::Program>,
         can_set_groups: bool,
     ) -> Result<()> {
-        if let Some((class, level)) = self.io_priority {
-            sys::process::set_io_priority(class, level).context("process.ioPriority: set it")?;
-        }
+        self.scheduling.apply()?;
         self.own_standard_streams();
         self.capabilities
             .limit_to(sys::credentials::permitted_capabilities().context("read own capabilities")?);
@@ -412,20 +402,6 @@ fn terminal(configured: &oci_spec::runtime::Process) -> Terminal {
         .map(|size| (clamp(size.height()), clamp(size.width())));
     Terminal {
         size: size.filter(|size| *size != (0, 0)),
-    }
-}
-
-fn io_priority(configured: &oci_spec::runtime::LinuxIOPriority) -> Result<(u32, u32)> {
-    let class = match configured.class() {
-        IOPriorityClass::IoprioClassRt => 1,
-        IOPriorityClass::IoprioClassBe => 2,
-        IOPriorityClass::IoprioClassIdle => 3,
-    };
-    match u32::try_from(configured.priority()) {
-        Ok(level @ 0..=7) => Ok((class, level)),
-        _ => Err(Error::invalid(
-            "process.ioPriority.priority: must be between 0 and 7",
-        )),
     }
 }
 

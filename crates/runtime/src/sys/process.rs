@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::unistd::Pid;
 
 use super::check;
+use crate::scheduling::SchedAttr;
 
 /// On which side of [`clone3`] we are.
 pub(crate) enum Cloned {
@@ -306,6 +307,20 @@ pub(crate) fn limit(resource: u32) -> nix::Result<(u64, u64)> {
         )
     })?;
     Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// sched_setattr(2) of the calling process.
+pub(crate) fn set_scheduler(attributes: &SchedAttr) -> nix::Result<()> {
+    // SAFETY: the struct carries its own size, which is how much the kernel reads.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_sched_setattr,
+            0,
+            attributes as *const SchedAttr,
+            0,
+        )
+    })
+    .map(drop)
 }
 
 /// ioprio_set(2) of the calling process.
