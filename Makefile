@@ -5,7 +5,7 @@ BINARY     := target/$(TARGET)/release/coracle
 PREFIX     ?= /usr/local
 SYSCONFDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),/etc,$(PREFIX)/etc)
 
-.PHONY: build demo test check bench install clean setup
+.PHONY: build demo test vm-test check bench install clean setup
 
 build: setup
 	cargo build --release --target $(TARGET) -p coracle
@@ -15,6 +15,10 @@ demo: build
 
 test: build
 	cargo test --workspace
+
+# The behaviour tests in a virtual machine: cgroup v2 alone with all controllers. KERNEL=5.10, INIT=systemd and so on.
+vm-test: build
+	runtime-tests/vm/vm test --kernel $(or $(KERNEL),6.12) --init $(or $(INIT),minimal)
 
 check: setup
 	cargo fmt --all --check

@@ -3,7 +3,7 @@
 //! It never clears up: it says what failed, and exits. Undoing is for the runtime's side, in `launch.rs`, where the conversation
 //! between the two is drawn.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -72,6 +72,7 @@ pub(crate) struct Child<'a> {
     pub plan: &'a mut Plan,
     pub record: &'a Record,
     pub options: &'a CreateOptions,
+    pub directory: BorrowedFd<'a>,
     pub procfs: &'a Procfs,
     pub cgroup: Option<&'a cgroups::Cgroup>,
     pub tasks: Vec<OwnedFd>,
@@ -82,6 +83,8 @@ pub(crate) struct Child<'a> {
     pub channel: Channel,
     pub preserved: Vec<RawFd>,
     pub can_set_groups: bool,
+    /// The limit to be restored once no mount is a descriptor any more.
+    pub open_files: process::OpenFiles,
 }
 
 impl Child<'_> {
@@ -148,8 +151,9 @@ impl Child<'_> {
         let error = match self.set_up() {
             Ok(program) => match self.wait_for_go() {
                 Ok(connection) => {
-                    let error = self.start(&program);
-                    connection.unwrap_or(self.channel).send_failure(&error);
+                    let answer = connection.as_ref().unwrap_or(&self.channel);
+                    let error = self.start(&program, answer);
+                    answer.send_failure(&error);
                     sys::process::exit_now(1)
                 }
                 Err(error) => error,
@@ -164,6 +168,9 @@ impl Child<'_> {
         // 1. Nothing that the caller left set must reach the container; nothing of it is traced or read from inside.
         sys::process::reset_signals();
         sys::process::allow_all_cpus();
+        // The lock is the runtime's alone: a hook of ours that hangs must not keep others from deleting the container.
+        let lock = self.directory.as_raw_fd() as u32;
+        sys::process::close_range(lock, lock).context("close the state directory")?;
         // 2. v1: a single thread that moves itself skips the kernel's global lock. Before any id changes: the files were opened by root.
         process::enter_cgroup(&self.tasks)?;
         // 3. With a user namespace nothing works until the ids are mapped.
@@ -216,6 +223,7 @@ impl Child<'_> {
             mount.attach(prepared, &root)?;
         }
         self.make_devices(&root)?;
+        self.open_files.restore()?;
         if let Some(terminal) = self.plan.process.terminal {
             let console = self
                 .console
@@ -324,12 +332,17 @@ impl Child<'_> {
             .create_container()
             .as_deref()
             .unwrap_or_default();
-        hooks::run(
+        // A hook starts with what its kind usually has, not with what making devices needs.
+        umask(Mode::from_bits_truncate(0o022));
+        let run = hooks::run(
             "createContainer",
             hooks,
             &self.hook_state(Status::Creating),
             &self.record.bundle,
-        )
+            None,
+        );
+        umask(Mode::empty());
+        run
     }
 
     fn hook_state(&self, status: Status) -> Vec<u8> {
@@ -370,7 +383,7 @@ impl Child<'_> {
     }
 
     /// The last steps. Returns only if they fail.
-    fn start(&self, program: &std::ffi::CStr) -> Error {
+    fn start(&self, program: &std::ffi::CStr, answer: &Channel) -> Error {
         let hooks = self
             .plan
             .hooks
@@ -382,8 +395,12 @@ impl Child<'_> {
             hooks,
             &self.hook_state(Status::Created),
             Path::new("/"),
+            None,
         ) {
-            Ok(()) => self.plan.process.exec(program, self.plan.filter.as_ref()),
+            Ok(()) => match answer.send(&Message::Executing) {
+                Ok(()) => self.plan.process.exec(program, self.plan.filter.as_ref()),
+                Err(error) => error,
+            },
             Err(error) => error,
         }
     }

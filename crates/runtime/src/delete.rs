@@ -15,10 +15,19 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Deletes a stopped (or created) container; with `force` kills a running one first, and a missing one is success.
 pub fn delete(settings: &Settings, id: &str, force: bool) -> Result<()> {
+    if force && let Ok(container) = Container::open(settings, id) {
+        // Before waiting for the lock: whoever holds it may be waiting for this very process, or for a hook that goes with it.
+        stop(&container)?;
+    }
     let container = match Container::lock(settings, id) {
-        Err(error) if error.kind() == Kind::NotFound => return forget(settings, id, force, error),
         Err(error) if error.kind() == Kind::Damaged && force => {
-            return destroy(&Container::lock_damaged(settings, id)?);
+            Container::lock_damaged(settings, id)
+        }
+        container => container,
+    };
+    let container = match container {
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Damaged) => {
+            return forget(settings, id, force, error);
         }
         container => container?,
     };
@@ -33,7 +42,8 @@ pub fn delete(settings: &Settings, id: &str, force: bool) -> Result<()> {
     destroy(&container)
 }
 
-/// There is no record: either no container, or one whose `create` was killed before it had made anything but its directory.
+/// There is no record that can be read: no container, one whose `create` was killed before it had made anything but its directory, or one
+/// of which nothing is known any more.
 fn forget(settings: &Settings, id: &str, force: bool, missing: Error) -> Result<()> {
     if !force {
         return Err(missing);

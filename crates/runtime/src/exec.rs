@@ -72,7 +72,7 @@ pub struct ExecOptions {
 /// Runs a process in a container. Returns its exit status (128 + signal when a signal ended it), 0 when detached.
 pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     protect::ensure()?;
-    let preserved = process::preserved(options.preserve_fds + process::listen_fds());
+    let preserved = process::preserved(options.preserve_fds.saturating_add(process::listen_fds()));
     let container = Container::open(settings, &options.id)?;
     match container.status()? {
         Status::Stopped | Status::Creating => {
@@ -340,7 +340,8 @@ impl Child<'_> {
                 terminal::take_control()?;
             }
             self.channel.send(&Message::Ready)?;
-            self.channel.expect(&Message::Go)
+            self.channel.expect(&Message::Go)?;
+            self.channel.send(&Message::Executing)
         });
         let error = match ready {
             Ok(()) => self.process.exec(program, self.filter.as_ref()),

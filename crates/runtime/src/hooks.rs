@@ -1,7 +1,7 @@
 //! Hooks (runtime-spec config.md "POSIX-platform Hooks").
 
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -19,9 +19,17 @@ const OUTPUT_MAX: usize = 4096;
 
 /// Runs `hooks` in order and stops at the first failure: `error running createRuntime hook #0: …`. `point` is the specification's
 /// name, `state` the JSON that each gets on standard input, `cwd` the directory that they start in.
-pub(crate) fn run(point: &str, hooks: &[Hook], state: &[u8], cwd: &Path) -> Result<()> {
+///
+/// `container` is a pidfd of the process that they are run for: when it ends, so does the hook that is at work.
+pub(crate) fn run(
+    point: &str,
+    hooks: &[Hook],
+    state: &[u8],
+    cwd: &Path,
+    container: Option<BorrowedFd<'_>>,
+) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
-        run_one(hook, state, cwd)
+        run_one(hook, state, cwd, container)
             .with_context(|| format!("error running {point} hook #{index}"))?;
     }
     Ok(())
@@ -30,13 +38,13 @@ pub(crate) fn run(point: &str, hooks: &[Hook], state: &[u8], cwd: &Path) -> Resu
 /// The same where a failure must not stop the others (`poststop`): each is logged.
 pub(crate) fn run_all(point: &str, hooks: &[Hook], state: &[u8], cwd: &Path) {
     for (index, hook) in hooks.iter().enumerate() {
-        if let Err(error) = run_one(hook, state, cwd) {
+        if let Err(error) = run_one(hook, state, cwd, None) {
             log::warn!("error running {point} hook #{index}: {error}");
         }
     }
 }
 
-fn run_one(hook: &Hook, state: &[u8], cwd: &Path) -> Result<()> {
+fn run_one(hook: &Hook, state: &[u8], cwd: &Path, container: Option<BorrowedFd<'_>>) -> Result<()> {
     let path = hook.path();
     if !path.is_absolute() {
         return Err(Error::invalid(format!(
@@ -68,7 +76,7 @@ fn run_one(hook: &Hook, state: &[u8], cwd: &Path) -> Result<()> {
         .timeout()
         .filter(|seconds| *seconds > 0)
         .map(|s| Instant::now() + Duration::from_secs(s as u64));
-    let (status, output) = Running::new(child)?.finish(state, deadline)?;
+    let (status, output) = Running::new(child)?.finish(state, deadline, container)?;
     match describe(status) {
         None => Ok(()),
         Some(failure) => Err(Error::failed(format!(
@@ -122,13 +130,14 @@ impl Running {
         mut self,
         mut state: &[u8],
         deadline: Option<Instant>,
+        container: Option<BorrowedFd<'_>>,
     ) -> Result<(ExitStatus, [Vec<u8>; 2])> {
         let pidfd = sys::process::pidfd_open(Pid::from_raw(self.child.id() as i32))
             .context("watch the hook")?;
         loop {
             let timeout =
                 match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                    Some(Duration::ZERO) => return Err(self.end()),
+                    Some(Duration::ZERO) => return Err(self.end("timed out")),
                     Some(left) => PollTimeout::try_from(left + Duration::from_millis(1))
                         .unwrap_or(PollTimeout::MAX),
                     None => PollTimeout::NONE,
@@ -152,6 +161,7 @@ impl Running {
                     .as_ref()
                     .map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)),
             );
+            events.extend(container.map(|pidfd| PollFd::new(pidfd, PollFlags::POLLIN)));
             match poll(&mut events, timeout) {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(error).context("wait for the hook"),
@@ -163,6 +173,9 @@ impl Running {
                 .collect();
             self.feed(&ready, &mut state);
             self.collect(&ready);
+            if container.is_some_and(|pidfd| ready.contains(&pidfd.as_raw_fd())) {
+                return Err(self.end("outlived the container's process"));
+            }
             if ready.contains(&pidfd.as_raw_fd()) {
                 let status = self.child.wait().context("wait for the hook")?;
                 self.collect(&self.open_outputs());
@@ -205,11 +218,11 @@ impl Running {
         drain(&mut self.child.stderr, ready, stderr);
     }
 
-    /// It took too long: it goes with everything in its process group.
-    fn end(&mut self) -> Error {
+    /// It goes, with everything in its process group.
+    fn end(&mut self, why: &str) -> Error {
         let _ = killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL);
         let _ = self.child.wait();
-        Error::failed("timed out, and was killed")
+        Error::failed(format!("{why}, and was killed"))
     }
 }
 
@@ -247,7 +260,7 @@ mod tests {
     fn gets_state_environment_and_directory() {
         let script =
             "test \"$(cat)\" = '{}' && test \"$A\" = b && test \"$PWD\" = / && test -z \"$HOME\"";
-        run("prestart", &[hook(script, 0)], b"{}", Path::new("/")).unwrap();
+        run("prestart", &[hook(script, 0)], b"{}", Path::new("/"), None).unwrap();
     }
 
     #[test]
@@ -258,6 +271,7 @@ mod tests {
             &hooks,
             &vec![b' '; 1 << 20],
             Path::new("/"),
+            None,
         )
         .unwrap_err()
         .to_string();
@@ -274,6 +288,7 @@ mod tests {
             &[hook("sleep 1000 & sleep 1000", 1)],
             b"{}",
             Path::new("/"),
+            None,
         )
         .unwrap_err()
         .to_string();
@@ -291,6 +306,7 @@ mod tests {
             &[hook("sleep 20 & exit 0", 0)],
             b"{}",
             Path::new("/"),
+            None,
         )
         .unwrap();
         assert!(started.elapsed() < Duration::from_secs(10));

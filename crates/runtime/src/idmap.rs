@@ -38,6 +38,11 @@ impl Mappings {
                 _ if mappings.iter().any(|mapping| mapping.size() == 0) => Err(Error::invalid(
                     format!("linux.{field}: size of a mapping is 0"),
                 )),
+                _ if !mappings.iter().any(|mapping| mapping.container_id() == 0) => {
+                    Err(Error::invalid(format!(
+                        "linux.{field}: id 0 of the container is not mapped"
+                    )))
+                }
                 _ => Ok(mappings.to_vec()),
             }
         };

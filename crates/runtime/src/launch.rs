@@ -25,7 +25,7 @@
 //! happens, kills the child, and removes the cgroup and the state. The child never clears up: it says what failed, and exits. When the
 //! runtime is killed before the child is in state.json, the child sees the end of the channel instead of `Recorded`, and exits.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -106,8 +106,8 @@ impl Launched {
     pub(crate) fn start(&mut self) -> Result<()> {
         start::go(&self.channel)?;
         self.undo.container.directory.remove_file(CREATING_SOCKET)?;
-        start::run_poststart(&self.undo.container)?;
-        self.undo.container.directory.unlock()
+        self.undo.container.directory.unlock()?;
+        start::run_poststart(&self.undo.container)
     }
 
     /// Deletes the container, whose process has ended and been reaped. Another command may have done so already.
@@ -153,7 +153,7 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
 
     // Nothing exists yet: whatever is wrong with the input is found here.
     check_id(&options.id)?;
-    let preserved = process::preserved(options.preserve_fds + process::listen_fds());
+    let preserved = process::preserved(options.preserve_fds.saturating_add(process::listen_fds()));
     let bundle = plan::bundle(options.bundle.as_deref())?;
     let config_path = options
         .config
@@ -206,6 +206,7 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
             None
         }
     };
+    let open_files = process::OpenFiles::raise()?;
     let sources = Sources::open(&plan)?;
     let can_set_groups = plan
         .mappings
@@ -221,6 +222,7 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         plan: &mut plan,
         record: &undo.container.record,
         options,
+        directory: undo.container.directory.as_fd(),
         procfs: &procfs,
         cgroup: cgroup.as_ref(),
         tasks,
@@ -231,10 +233,19 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         channel: childs_channel,
         preserved,
         can_set_groups,
+        open_files,
     };
     let (pid, pidfd) = child.spawn()?;
     undo.child = Some(pid);
-    parent(&mut undo.container, &plan, &procfs, &channel, pid)?;
+    open_files.restore()?;
+    parent(
+        &mut undo.container,
+        &plan,
+        &procfs,
+        &channel,
+        pid,
+        pidfd.as_fd(),
+    )?;
 
     let terminal = own_console
         .map(|console| terminal::receive(console.as_fd()))
@@ -264,6 +275,7 @@ fn parent(
     procfs: &Procfs,
     channel: &Channel,
     pid: Pid,
+    pidfd: BorrowedFd<'_>,
 ) -> Result<()> {
     if let Some(mappings) = &plan.mappings {
         mappings
@@ -293,12 +305,8 @@ fn parent(
                     ("createRuntime", plan.hooks.create_runtime()),
                 ];
                 for (point, hooks) in early {
-                    hooks::run(
-                        point,
-                        hooks.as_deref().unwrap_or_default(),
-                        &state,
-                        &container.record.bundle,
-                    )?;
+                    let hooks = hooks.as_deref().unwrap_or_default();
+                    hooks::run(point, hooks, &state, &container.record.bundle, Some(pidfd))?;
                 }
                 channel.send(&Message::Continue)?;
             }

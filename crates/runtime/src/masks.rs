@@ -22,11 +22,17 @@ pub(crate) fn mask(root: &Root, paths: &[String]) -> Result<()> {
         };
         // Looked at before: a bind that fails with ENOTDIR costs far more than a stat.
         let mode = fstat(&place).with_context(masking)?.st_mode;
-        let cover = match SFlag::from_bits_truncate(mode) & SFlag::S_IFMT {
-            SFlag::S_IFDIR => first_or_clone(&mut empty, empty_directory).with_context(masking)?,
-            _ => first_or_clone(&mut null, || null_device(root))?,
-        };
-        attach(cover.as_fd(), place.as_fd()).with_context(masking)?;
+        if SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
+            cover_directory(&mut empty, &place).with_context(masking)?;
+        } else {
+            let null = match &null {
+                Some(null) => null,
+                None => null.insert(null_device(root)?),
+            };
+            clone_tree(null, c"", false)
+                .and_then(|cover| attach(cover.as_fd(), place.as_fd()))
+                .with_context(masking)?;
+        }
     }
     Ok(())
 }
@@ -62,23 +68,20 @@ fn open_existing(root: &Root, path: &str) -> nix::Result<Option<OwnedFd>> {
     }
 }
 
-/// The cover is made once; each further place gets a copy of that mount.
-fn first_or_clone<E: crate::error::IntoCause>(
-    cover: &mut Option<OwnedFd>,
-    make: impl FnOnce() -> Result<OwnedFd, E>,
-) -> Result<OwnedFd> {
-    let first = match cover {
-        Some(first) => first,
-        None => cover.insert(make().context("make the cover")?),
+/// One empty read-only tmpfs covers them all. It is copied from where it is attached first, since a detached mount can be copied only from
+/// Linux 6.15 on.
+fn cover_directory(empty: &mut Option<OwnedFd>, place: &OwnedFd) -> nix::Result<()> {
+    let Some(attached) = empty else {
+        let context = FsContext::open(c"tmpfs")?;
+        context.set(c"nr_inodes", Some(c"1"))?;
+        context.set(c"mode", Some(c"755"))?;
+        let made = context.mount(RDONLY)?;
+        attach(made.as_fd(), place.as_fd())?;
+        *empty = Some(made);
+        return Ok(());
     };
-    clone_tree(&*first, c"", false).context("copy the cover")
-}
-
-fn empty_directory() -> nix::Result<OwnedFd> {
-    let context = FsContext::open(c"tmpfs")?;
-    context.set(c"nr_inodes", Some(c"1"))?;
-    context.set(c"mode", Some(c"755"))?;
-    context.mount(RDONLY)
+    let cover = clone_tree(attached, c"", false)?;
+    attach(cover.as_fd(), place.as_fd())
 }
 
 /// The container's own /dev/null, if it is one (CVE-2025-31133: an image may put a symbolic link there).
@@ -88,7 +91,7 @@ fn null_device(root: &Root) -> Result<OwnedFd> {
         .open_ordinary(Path::new("/dev/null"), OFlag::O_PATH)
         .context(checking)?;
     match devices::is_character_device(&null, 1, 3).context(checking)? {
-        true => clone_tree(&null, c"", false).context(checking),
+        true => Ok(null),
         false => Err(Error::failed(format!(
             "{checking}: it is not the null device"
         ))),

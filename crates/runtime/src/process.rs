@@ -298,6 +298,34 @@ impl Process {
     }
 }
 
+/// The limit of open files, raised as far as it goes while each mount is a descriptor.
+#[derive(Clone, Copy)]
+pub(crate) struct OpenFiles {
+    soft: u64,
+    hard: u64,
+}
+
+impl OpenFiles {
+    /// Raises the soft limit to the hard one.
+    pub(crate) fn raise() -> Result<Self> {
+        let (soft, hard) = sys::process::limit(resource(PosixRlimitType::RlimitNofile))
+            .context("read the limit of open files")?;
+        OpenFiles { soft: hard, hard }.restore()?;
+        Ok(OpenFiles { soft, hard })
+    }
+
+    /// Sets the limit that was there, which the user's process inherits.
+    pub(crate) fn restore(&self) -> Result<()> {
+        sys::process::set_limit(
+            Pid::from_raw(0),
+            resource(PosixRlimitType::RlimitNofile),
+            self.soft,
+            self.hard,
+        )
+        .context("set the limit of open files")
+    }
+}
+
 /// Closes every descriptor but the standard streams, the preserved ones and those of `ours` that the last steps need.
 pub(crate) fn close_others(preserved: &[RawFd], ours: &[RawFd]) -> Result<()> {
     let mut kept: Vec<u32> = preserved

@@ -23,8 +23,10 @@ pub(crate) enum Message {
     Continue,
     /// From the child: only the user's program is left to be executed.
     Ready,
-    /// To the child: execute it. A closed connection is the answer that it worked.
+    /// To the child: execute it.
     Go,
+    /// From the child: what is left is execve(2). A closed connection after this is the answer that it worked.
+    Executing,
     /// From the child: what went wrong.
     Failed(String),
 }
@@ -38,6 +40,7 @@ impl Message {
             Message::Continue => (b'C', String::new()),
             Message::Ready => (b'R', String::new()),
             Message::Go => (b'G', String::new()),
+            Message::Executing => (b'X', String::new()),
             Message::Failed(text) => (b'F', text.clone()),
         };
         let mut bytes = vec![kind];
@@ -55,6 +58,7 @@ impl Message {
             b'C' => Message::Continue,
             b'R' => Message::Ready,
             b'G' => Message::Go,
+            b'X' => Message::Executing,
             b'F' => Message::Failed(text.into_owned()),
             _ => return None,
         })

@@ -85,6 +85,16 @@ impl Root {
         )
         .and_then(|directory| clone_tree(directory, c"", true))
         .with_context(|| format!("root.path: open {}", rootfs.display()))?;
+        if initial.is_none() {
+            // pivot_root(2) refuses a shared root: until it is shared again, it only listens.
+            let slave = Propagation {
+                kind: MsFlags::MS_SLAVE,
+                recursive: false,
+            };
+            slave
+                .apply(tree.as_fd())
+                .context("linux.rootfsPropagation: prepare the root")?;
+        }
         Ok(Root(tree))
     }
 

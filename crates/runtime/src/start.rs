@@ -9,7 +9,7 @@ use crate::{Error, Kind, Result, Settings, delete, hooks, state};
 
 /// Starts a created container. When this returns the user's program has been executed, and the poststart hooks have run.
 pub fn start(settings: &Settings, id: &str) -> Result<()> {
-    let container = Container::lock(settings, id)?;
+    let mut container = Container::lock(settings, id)?;
     let refused = |text: &str| Err(Error::new(Kind::WrongStatus, text));
     match container.status()? {
         Status::Created => {}
@@ -24,18 +24,29 @@ pub fn start(settings: &Settings, id: &str) -> Result<()> {
         None => return refused("cannot start a container that has stopped"),
     }
     container.directory.remove_file(EXEC_SOCKET)?;
+    // A poststart hook may take its time, and ask for the container's state or its end.
+    container.directory.unlock()?;
     run_poststart(&container)
 }
 
 /// Tells the container's process to go, and waits until it has: execve(2) closes the connection.
 pub(crate) fn go(channel: &Channel) -> Result<()> {
     channel.send(&Message::Go)?;
-    match channel.receive()? {
-        None => Ok(()),
-        Some(Message::Failed(text)) => Err(Error::failed(text)),
-        Some(other) => Err(Error::failed(format!(
-            "the container's process said {other:?} instead of starting"
-        ))),
+    let mut executing = false;
+    loop {
+        match channel.receive()? {
+            Some(Message::Executing) => executing = true,
+            Some(Message::Failed(text)) => return Err(Error::failed(text)),
+            Some(other) => {
+                let text = format!("the container's process said {other:?} instead of starting");
+                return Err(Error::failed(text));
+            }
+            None if executing => return Ok(()),
+            None => {
+                let text = "the container's process ended before it executed its program";
+                return Err(Error::failed(text));
+            }
+        }
     }
 }
 
@@ -52,6 +63,7 @@ pub(crate) fn run_poststart(container: &Container) -> Result<()> {
         &record.poststart,
         &state,
         Path::new(&record.bundle),
+        None,
     )
     .inspect_err(|_| {
         if let Err(error) = delete::stop(container) {

@@ -88,7 +88,8 @@ impl ProcessId {
         match crate::sys::process::pidfd_open(Pid::from_raw(self.pid)) {
             // Checked after opening: the descriptor cannot change its process any more.
             Ok(pidfd) => Ok(self.is_alive()?.then_some(pidfd)),
-            Err(Errno::ESRCH) => Ok(None),
+            // EINVAL: what kernels before 7.0 say of one that is being reaped.
+            Err(Errno::ESRCH | Errno::EINVAL) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("open process {}", self.pid)),
         }
     }

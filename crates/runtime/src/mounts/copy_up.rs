@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 
-use nix::dir::{Dir, Type};
+use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{
     FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, fstatat, mkdirat, mknodat, utimensat,
@@ -37,22 +37,22 @@ fn copy_directory(from: &OwnedFd, to: &OwnedFd) -> nix::Result<()> {
             )
         };
         let stat = fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        match entry.file_type() {
-            Some(Type::Directory) => {
+        // By stat(2): not every file system says so in its directories.
+        match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+            SFlag::S_IFDIR => {
                 mkdirat(to, name, Mode::S_IRWXU)?;
                 let directory = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
                 copy_directory(&open(from, directory)?, &open(to, directory)?)?;
             }
-            Some(Type::Symlink) => symlinkat(readlinkat(from, name)?.as_os_str(), to, name)?,
-            Some(Type::File) => {
+            SFlag::S_IFLNK => symlinkat(readlinkat(from, name)?.as_os_str(), to, name)?,
+            SFlag::S_IFREG => {
                 let (from, to) = (
                     open(from, OFlag::O_RDONLY)?,
                     open(to, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?,
                 );
                 while nix::sys::sendfile::sendfile(to.as_fd(), from.as_fd(), None, 1 << 20)? > 0 {}
             }
-            _ => {
-                let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+            kind => {
                 mknodat(to, name, kind, Mode::S_IRUSR | Mode::S_IWUSR, stat.st_rdev)?;
             }
         }

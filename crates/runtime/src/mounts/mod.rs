@@ -16,7 +16,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::rootfs::{Propagation, Root};
@@ -114,6 +114,18 @@ impl Mount {
                 format!("unknown option {:?} of a bind mount", key.to_string_lossy()),
             ));
         }
+        if destination == Path::new("/") && kind != Kind::Remount {
+            return Err(invalid(
+                "destination",
+                "cannot mount over the root of the container".into(),
+            ));
+        }
+        if kind == Kind::Remount && !options.data.is_empty() {
+            return Err(invalid(
+                "options",
+                "a remount cannot change options of the file system".into(),
+            ));
+        }
         if options.copy_up && kind != Kind::FileSystem(c"tmpfs".into()) {
             return Err(invalid("options", "tmpcopyup is for tmpfs only".into()));
         }
@@ -204,8 +216,9 @@ impl Mount {
                 made(tree, self.options.attributes)
             }
             Kind::FileSystem(fs_type) => {
-                let late =
-                    self.options.copy_up && self.options.attributes.set & options::RDONLY != 0;
+                // What is still written into it comes before read-only.
+                let late = (self.options.copy_up || self.takes_mode())
+                    && self.options.attributes.set & options::RDONLY != 0;
                 let mut attributes = self.options.attributes;
                 if late {
                     attributes.set &= !options::RDONLY;
@@ -320,6 +333,17 @@ impl Mount {
             .with_context(|| self.applying())
     }
 
+    /// A tmpfs without a mode of its own takes that of the directory which it covers.
+    fn takes_mode(&self) -> bool {
+        self.kind == Kind::FileSystem(c"tmpfs".into())
+            && !self.options.copy_up
+            && !self
+                .options
+                .data
+                .iter()
+                .any(|(key, _)| key.as_c_str() == c"mode")
+    }
+
     fn is_readonly(&self) -> bool {
         self.options.attributes.set & options::RDONLY != 0
     }
@@ -355,8 +379,19 @@ impl Mount {
             self.set_attributes(&there, &self.options.attributes, &self.options.recursive)?;
             return self.propagate(&there);
         };
+        let covered = match self.takes_mode() {
+            true => root
+                .open_path(&self.destination, OFlag::O_PATH | OFlag::O_DIRECTORY)
+                .ok(),
+            false => None,
+        };
         let place = self.place(&prepared, root)?;
         self.check_proc(&prepared, &place)?;
+        if let Some(covered) = covered {
+            let mode = fstat(covered).map(|stat| Mode::from_bits_truncate(stat.st_mode));
+            mode.and_then(|mode| fchmodat(&prepared.tree, ".", mode, FchmodatFlags::FollowSymlink))
+                .with_context(|| self.describe())?;
+        }
         if self.options.copy_up {
             copy_up::copy(&place, &prepared.tree)
                 .with_context(|| format!("{}: tmpcopyup", self.describe()))?;
