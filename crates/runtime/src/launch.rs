@@ -17,7 +17,9 @@
 //!
 //!   create: done. start connects to the socket ┐
 //!   run: goes on by itself                     ├▶ Go
-//!                                               startContainer hooks, seccomp, execve
+//!                                               startContainer hooks
+//!                  ◀────────────────── Executing
+//!                                               seccomp, execve
 //!   started ◀──────── connection closed by exec; or Failed
 //! ```
 //!
