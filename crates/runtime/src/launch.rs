@@ -74,6 +74,7 @@ pub struct CreateOptions {
 
 /// Creates a container: everything is set up, and its process waits for `start`.
 pub fn create(settings: &Settings, options: &CreateOptions) -> Result<()> {
+    protect::ensure()?;
     launch(settings, options, Gate::Start).map(Launched::release)
 }
 
@@ -151,8 +152,6 @@ impl Drop for Undo {
 
 /// Makes a container up to the point where only `Go` is missing.
 pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -> Result<Launched> {
-    protect::ensure()?;
-
     // Nothing exists yet: whatever is wrong with the input is found here.
     check_id(&options.id)?;
     let preserved = process::preserved(options.preserve_fds.saturating_add(process::listen_fds()));

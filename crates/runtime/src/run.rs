@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use crate::foreground::Foreground;
 use crate::launch::{Gate, launch};
-use crate::{CreateOptions, Result, Settings, sys};
+use crate::{CreateOptions, Result, Settings, protect, sys};
 
 /// The options of [`run`].
 #[derive(Clone, Debug, Default)]
@@ -21,6 +21,8 @@ pub struct RunOptions {
 
 /// Creates and starts a container. Returns its exit status (128 + signal when a signal ended it), 0 when detached.
 pub fn run(settings: &Settings, options: &RunOptions) -> Result<i32> {
+    // First of all, so that nothing is done twice when it executes us again.
+    protect::ensure()?;
     if options.detach {
         let mut launched = launch(settings, &options.create, Gate::Run { detached: true })?;
         launched.start()?;

@@ -31,6 +31,12 @@ fn line_of(info: &str, destination: &str) -> String {
         .to_owned()
 }
 
+/// What a line of mountinfo says of peers and masters, between the options and the dash.
+fn optional_fields(line: &str) -> &str {
+    let before_dash = line.split(" - ").next().unwrap();
+    before_dash.splitn(7, ' ').nth(6).unwrap_or("")
+}
+
 #[test]
 fn bind_mount_of_a_directory_and_of_a_file() {
     let mut c = Container::new("cat /volume/file /one/file; echo of the container > /volume/new");
@@ -195,14 +201,7 @@ fn propagation_of_a_mount() {
         let output = c.run();
         shell(&format!("umount {path}"));
         let line = line_of(&output.ok(), "/v");
-        let optional = line
-            .split(" - ")
-            .next()
-            .unwrap()
-            .splitn(7, ' ')
-            .nth(6)
-            .unwrap_or("")
-            .to_owned();
+        let optional = optional_fields(&line);
         assert!(
             if mark.is_empty() {
                 optional.is_empty()
@@ -224,14 +223,7 @@ fn propagation_of_the_root() {
             c.set("/linux/rootfsPropagation", json!(option));
         }
         let line = line_of(&c.run().ok(), "/");
-        let optional = line
-            .split(" - ")
-            .next()
-            .unwrap()
-            .splitn(7, ' ')
-            .nth(6)
-            .unwrap_or("")
-            .to_owned();
+        let optional = optional_fields(&line);
         assert!(
             if mark.is_empty() {
                 !optional.contains("shared:")
