@@ -66,11 +66,14 @@ impl Cgroup {
         }
     }
 
-    /// [`Cgroup::apply`] for a running cgroup: never touches devices.
+    /// [`Cgroup::apply`] for a running cgroup: never touches devices. systemd hears of it first, where the cgroup is one of its units'.
     ///
     /// # Errors
-    /// As [`Cgroup::apply`].
+    /// As [`Cgroup::apply`], and [`Error::Systemd`].
     pub fn update(&self, wanted: &LinuxResources) -> Result<()> {
+        if let Some(unit) = &self.location.unit {
+            unit.update(wanted, self.location.layout())?;
+        }
         resources::apply(self, wanted)
     }
 
@@ -105,6 +108,18 @@ impl Cgroup {
         let pid = pid.to_string();
         self.existing()
             .try_for_each(|(_, dir)| dir.write("cgroup.procs", &pid))
+    }
+
+    /// Has systemd move a process into this cgroup, if it is one of its units': it may where we may not, as from a login session into
+    /// the user's own units. Says whether it is one.
+    ///
+    /// # Errors
+    /// [`Error::Systemd`].
+    pub fn add_by_systemd(&self, pid: i32) -> Result<bool> {
+        match &self.location.unit {
+            Some(unit) => unit.attach(pid).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     /// The processes in this cgroup and in all below it, unsorted; none when it is gone.

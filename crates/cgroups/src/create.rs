@@ -24,6 +24,35 @@ impl Cgroup {
     /// [`Error::NotEmpty`] and [`Error::Frozen`] for a cgroup that exists and is in use. After any error exactly the
     /// directories that were made here are removed again.
     pub fn create(location: &Location) -> Result<Cgroup> {
+        let (cgroup, made) = Cgroup::make(location)?;
+        if !cgroup.fresh {
+            cgroup.refuse_used()?;
+        }
+        made.keep();
+        Ok(cgroup)
+    }
+
+    /// Takes over the cgroup of a unit that [`Systemd::start`](crate::Systemd::start) has started with `pid`: makes what systemd does not
+    /// know of, and puts the process there as well.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`]; what systemd made stays.
+    pub fn adopt(location: &Location, pid: i32) -> Result<Cgroup> {
+        let (mut cgroup, made) = Cgroup::make(location)?;
+        // A device program that is attached already is systemd's, and to stay beside ours.
+        cgroup.fresh = true;
+        let is_scope = location.unit.as_ref().is_some_and(|unit| !unit.is_slice());
+        for (version, dir) in cgroup.existing() {
+            // systemd knows some of v1's hierarchies, and puts no process into a slice.
+            if version == Version::V1 || !is_scope {
+                dir.write("cgroup.procs", &pid.to_string())?;
+            }
+        }
+        made.keep();
+        Ok(cgroup)
+    }
+
+    fn make(location: &Location) -> Result<(Cgroup, Made)> {
         let mut made = Made::default();
         let mut withheld = Vec::new();
         let mut dirs = Vec::with_capacity(location.places.len());
@@ -54,11 +83,7 @@ impl Cgroup {
             fresh: !existed,
             withheld,
         };
-        if existed {
-            cgroup.refuse_used()?;
-        }
-        made.keep();
-        Ok(cgroup)
+        Ok((cgroup, made))
     }
 
     /// Refuses a cgroup that somebody else lives in, or that would freeze whoever enters.
@@ -267,6 +292,7 @@ mod tests {
         fn location(&self, version: Version, controllers: &[&str], path: &str) -> Location {
             let controllers = controllers.iter().map(|c| c.to_string()).collect();
             Location {
+                unit: None,
                 places: vec![Place {
                     version,
                     controllers,

@@ -85,6 +85,16 @@ pub enum Error {
     /// A path that would leave the place it is to be resolved below.
     #[error("bad sub cgroup path: {0}")]
     BadPath(String),
+    /// systemd cannot be reached, or did not do what it was asked for.
+    #[error("{action}: {problem}")]
+    Systemd {
+        /// What was asked for.
+        action: String,
+        /// The D-Bus name of its error; empty when it did not come to an answer.
+        name: String,
+        /// systemd's own words, or what stands in the way to it.
+        problem: String,
+    },
     /// A file of the kernel did not have the documented form.
     #[error("parse {}: unexpected {text:?}", path.display())]
     Parse {
@@ -111,6 +121,23 @@ impl Error {
         Error::Config {
             field: field.into(),
             problem: problem.into(),
+        }
+    }
+
+    /// Whether it is this D-Bus error of systemd's.
+    pub(crate) fn is_answer(&self, known: &str) -> bool {
+        matches!(self, Error::Systemd { name, .. } if name == known)
+    }
+
+    /// An [`Error::Systemd`] that names the operation and the object instead of the method that was called.
+    pub(crate) fn while_doing(self, action: String) -> Error {
+        match self {
+            Error::Systemd { name, problem, .. } => Error::Systemd {
+                action,
+                name,
+                problem,
+            },
+            error => error,
         }
     }
 

@@ -27,6 +27,7 @@ mod signal;
 pub mod stats;
 #[allow(unsafe_code)]
 mod sys;
+mod systemd;
 
 pub use cgroup::Cgroup;
 pub use error::{Error, Result};
@@ -34,3 +35,4 @@ pub use host::{Host, Layout, Version};
 pub use location::{Location, Place};
 pub use oom::{OomState, OomWatch};
 pub use stats::Stats;
+pub use systemd::Systemd;

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::host::{self, Host, Layout, Version};
+use crate::systemd::Unit;
 use crate::{Error, Result};
 
 /// Where one cgroup lives: its directory in each hierarchy. Meant to be kept in a file, so that later commands find the
@@ -12,6 +13,9 @@ use crate::{Error, Result};
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Location {
     pub(crate) places: Vec<Place>,
+    /// The systemd unit whose cgroup this is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Option<Unit>,
 }
 
 /// The directory of a cgroup in one hierarchy.
@@ -95,6 +99,7 @@ impl Location {
         });
         Ok(Location {
             places: places.collect(),
+            unit: None,
         })
     }
 
@@ -123,7 +128,7 @@ impl Location {
                 place.path.push(&inner);
             }
         }
-        Ok(Location { places })
+        Ok(Location { places, unit: None })
     }
 
     /// How the hierarchies are laid out.

@@ -19,10 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Cgroup {
     /// Removes this cgroup and all below it from every hierarchy; device programs go with it. Processes that are left are
-    /// killed and waited for. What is gone already is fine. Directories above stay, even when they were made for it.
+    /// killed and waited for. What is gone already is fine. Directories above stay, even when they were made for it. A unit of
+    /// systemd's is stopped.
     ///
     /// # Errors
-    /// [`Error::Busy`] when processes do not end within ten seconds, [`Error::Root`] for the root of a hierarchy. The other
+    /// [`Error::Busy`] when processes do not end within ten seconds, [`Error::Root`] for the root of a hierarchy, [`Error::Systemd`]. The other
     /// hierarchies are cleaned all the same; the first error is returned.
     pub fn remove(&self) -> Result<()> {
         self.refuse_root("remove")?;
@@ -31,6 +32,9 @@ impl Cgroup {
         for place in &self.location.places {
             let removed = self.remove_from(place, deadline);
             result = result.and(removed);
+        }
+        if let Some(unit) = &self.location.unit {
+            result = result.and(unit.stop());
         }
         result
     }

@@ -75,6 +75,8 @@ pub(crate) struct Child<'a> {
     pub directory: BorrowedFd<'a>,
     pub procfs: &'a Procfs,
     pub cgroup: Option<&'a cgroups::Cgroup>,
+    /// Where its cgroup is, or will be once it is recorded.
+    pub location: Option<&'a cgroups::Location>,
     pub tasks: Vec<OwnedFd>,
     pub joined: Vec<Joined>,
     pub sources: Sources,
@@ -85,6 +87,8 @@ pub(crate) struct Child<'a> {
     pub can_set_groups: bool,
     /// The limit to be restored once no mount is a descriptor any more.
     pub open_files: process::OpenFiles,
+    /// `Recorded` comes before anything else: until then its ids are not mapped, or it is not in its cgroup.
+    pub recorded_first: bool,
 }
 
 impl Child<'_> {
@@ -173,10 +177,11 @@ impl Child<'_> {
         sys::process::close_range(lock, lock).context("close the state directory")?;
         // 2. v1: a single thread that moves itself skips the kernel's global lock. Before any id changes: the files were opened by root.
         process::enter_cgroup(&self.tasks)?;
-        // 3. With a user namespace nothing works until the ids are mapped.
-        let user_namespace = self.plan.namespaces.is_private(libc::CLONE_NEWUSER);
-        if user_namespace {
+        // 3. With a user namespace nothing works until the ids are mapped; systemd needs the process to make a cgroup for it.
+        if self.recorded_first {
             self.channel.expect(&Message::Recorded)?;
+        }
+        if self.plan.namespaces.is_private(libc::CLONE_NEWUSER) {
             if self.can_set_groups {
                 sys::credentials::set_groups(&[]).context("drop additional groups")?;
             }
@@ -287,7 +292,7 @@ impl Child<'_> {
         self.sources.open_devices(self.plan)?;
         let around = Surroundings {
             scratch: &self.plan.rootfs,
-            cgroup: self.record.cgroup.as_ref(),
+            cgroup: self.location,
             cgroup_namespace: self.plan.namespaces.is_private(libc::CLONE_NEWCGROUP),
             user_namespace: self.plan.namespaces.is_private(libc::CLONE_NEWUSER),
         };
@@ -321,8 +326,8 @@ impl Child<'_> {
 
     fn run_early_hooks(&self) -> Result<()> {
         self.channel.send(&Message::Hooks)?;
-        // `Recorded` was sent before anything else was, unless a user namespace has waited for it.
-        if !self.plan.namespaces.is_private(libc::CLONE_NEWUSER) {
+        // `Recorded` was sent before anything else was, and is read where it is needed first.
+        if !self.recorded_first {
             self.channel.expect(&Message::Recorded)?;
         }
         self.channel.expect(&Message::Continue)?;
@@ -361,7 +366,7 @@ impl Child<'_> {
 
     /// Says that it is ready, and waits. `create`: for a connection that says `Go`; a connection without a word comes from `state`.
     fn wait_for_go(&self) -> Result<Option<Channel>> {
-        if !self.plan.namespaces.is_private(libc::CLONE_NEWUSER) && !self.plan.has_early_hooks() {
+        if !self.recorded_first && !self.plan.has_early_hooks() {
             self.channel.expect(&Message::Recorded)?;
         }
         self.channel.send(&Message::Ready)?;

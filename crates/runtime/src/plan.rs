@@ -40,15 +40,15 @@ pub(crate) struct Plan {
     pub process: Process,
     pub filter: Option<seccomp::Program>,
     pub hooks: Hooks,
-    /// `linux.cgroupsPath`, or the id: relative to the runtime's own cgroup.
-    pub cgroup_path: String,
+    /// `linux.cgroupsPath`, unless it is empty.
+    pub cgroup_path: Option<String>,
     /// With the devices that every container may use.
     pub resources: LinuxResources,
 }
 
 impl Plan {
     /// Checks the whole configuration. `bundle` is absolute.
-    pub(crate) fn new(spec: &Spec, id: &str, bundle: &Path) -> Result<Self> {
+    pub(crate) fn new(spec: &Spec, bundle: &Path) -> Result<Self> {
         check_version(spec.version())?;
         let root = spec
             .root()
@@ -116,10 +116,11 @@ impl Plan {
             process,
             filter,
             hooks: spec.hooks().clone().unwrap_or_default(),
-            cgroup_path: match linux.cgroups_path() {
-                Some(path) if !path.as_os_str().is_empty() => path.to_string_lossy().into_owned(),
-                _ => id.to_owned(),
-            },
+            cgroup_path: linux
+                .cgroups_path()
+                .as_ref()
+                .filter(|path| !path.as_os_str().is_empty())
+                .map(|path| path.to_string_lossy().into_owned()),
             resources: resources(linux.resources().as_ref()),
             namespaces,
         })
@@ -372,7 +373,6 @@ mod tests {
         change(&mut config);
         Plan::new(
             &crate::config::parse_spec(config.to_string().as_bytes()).unwrap(),
-            "id",
             Path::new("/"),
         )
     }
@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn the_smallest_configuration() {
         let plan = plan(|_| {}).unwrap();
-        assert_eq!(plan.cgroup_path, "id");
+        assert_eq!(plan.cgroup_path, None);
         assert_eq!(plan.devices.unwrap().len(), 6);
         assert_eq!(plan.resources.devices().as_ref().unwrap().len(), 10);
     }

@@ -33,6 +33,12 @@ pub(crate) fn apply(cgroup: &Cgroup, wanted: &[LinuxDeviceCgroup]) -> Result<()>
     }
 }
 
+/// The devices that rules allow, and how, as patterns of systemd's `DeviceAllow=` (systemd.resource-control(5)): more than that where a
+/// later rule takes something back, or where there is no pattern. `None` stands for everything.
+pub(crate) fn allowed(wanted: &[LinuxDeviceCgroup]) -> Result<Option<Vec<(String, String)>>> {
+    rules::parse(wanted).map(|rules| rules::patterns(&rules))
+}
+
 fn refused(source: Error) -> Error {
     Error::Refused {
         field: FIELD.into(),
