@@ -16,7 +16,7 @@ use crate::bundle::{base_config, fill_rootfs, install_inside};
 use crate::cgroup::{cgroup_dirs_named, pids_in_cgroups_named};
 use crate::command::{Output, eventually, finish, finish_into, read_text};
 use crate::machine::{View, need_root};
-use crate::runtime::runtime;
+use crate::runtime::{cgroup_manager_flags, runtime};
 
 /// A container with a unique id, and the bundle and state root it lives in.
 #[derive(Debug)]
@@ -171,6 +171,7 @@ impl Container {
         command
             .arg("--root")
             .arg(&self.root)
+            .args(cgroup_manager_flags())
             .args(&self.global)
             .args(args)
             .stdin(Stdio::null());

@@ -19,10 +19,10 @@ pub use command::{Output, eventually, read_text, shell};
 pub use container::Container;
 pub use engine::{Engine, http_get};
 pub use machine::{
-    Hierarchy, View, has_capability, has_controller, has_program, hierarchy, kernel_has, need_root,
-    skip,
+    Hierarchy, View, has_capability, has_controller, has_program, has_systemd, hierarchy,
+    kernel_has, need_root, skip,
 };
-pub use runtime::{is_coracle, is_crun, is_runc, runtime};
+pub use runtime::{by_systemd, is_coracle, is_crun, is_runc, runtime};
 pub use terminal::{ConsoleSocket, Terminal};
 
 /// Leaves the test with a printed reason when this machine cannot show the behaviour.

@@ -42,6 +42,11 @@ pub fn kernel_has(path: &str) -> bool {
     Path::new(path).exists()
 }
 
+/// systemd is the init of this machine.
+pub fn has_systemd() -> bool {
+    Path::new("/run/systemd/system").exists()
+}
+
 /// How the cgroups of this machine are mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hierarchy {

@@ -295,6 +295,7 @@ fn parent(
         systemd.start(&location, pid.as_raw(), &plan.resources, annotations)?;
         // On record only now that it is ours: until here systemd drops the unit with its only process.
         container.record.cgroup = Some(location.clone());
+        container.directory.write_journal(&container.record)?;
         container.directory.write_record(&container.record)?;
         cgroups::Cgroup::adopt(&location, pid.as_raw())?.apply(&plan.resources)?;
     }

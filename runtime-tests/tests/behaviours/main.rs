@@ -24,6 +24,7 @@ mod security;
 mod signals;
 mod spec;
 mod state;
+mod systemd;
 mod terminal;
 mod update;
 mod userns;

@@ -135,13 +135,31 @@ impl Systemd {
                 ("CollectMode".to_owned(), Value::text("inactive-or-failed")),
             ]);
         }
-        all.extend(properties::limits(wanted, location.layout())?);
+        all.extend(self.limits(wanted, location.layout())?);
         all.extend(properties::devices(wanted)?);
         for property in properties::annotated(annotations)? {
             all.retain(|(name, _)| *name != property.0);
             all.push(property);
         }
         self.start_unit(unit, &all)
+    }
+
+    /// The limits as far as this systemd knows them.
+    fn limits(&mut self, wanted: &LinuxResources, layout: Layout) -> Result<Vec<Property>> {
+        let mut properties = properties::limits(wanted, layout)?;
+        if properties
+            .iter()
+            .any(|one| properties::since(one).is_some())
+        {
+            // As in "257.13-1~deb13u1", and "v246" before that.
+            let version = self.bus.property("Version")?;
+            let digits = version
+                .trim_start_matches('v')
+                .split(|c: char| !c.is_ascii_digit());
+            let version: u32 = digits.take(1).collect::<String>().parse().unwrap_or(0);
+            properties.retain(|one| properties::since(one).is_none_or(|since| since <= version));
+        }
+        Ok(properties)
     }
 
     fn start_unit(&mut self, unit: &Unit, properties: &[Property]) -> Result<()> {
@@ -187,7 +205,8 @@ impl Unit {
 
     /// Tells systemd of limits that change.
     pub(crate) fn update(&self, wanted: &LinuxResources, layout: Layout) -> Result<()> {
-        let properties = properties::limits(wanted, layout)?;
+        let mut systemd = self.connect()?;
+        let properties = systemd.limits(wanted, layout)?;
         if properties.is_empty() {
             return Ok(());
         }
@@ -197,7 +216,7 @@ impl Unit {
             Value::Bool(true),
             property_list(&properties),
         ];
-        let answer = self.connect()?.bus.call("SetUnitProperties", body);
+        let answer = systemd.bus.call("SetUnitProperties", body);
         let action = || format!("set the properties of systemd unit {}", self.name);
         answer
             .map(drop)

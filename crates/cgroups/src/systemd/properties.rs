@@ -14,6 +14,16 @@ use crate::{Error, Result};
 /// A property's name and value.
 pub(super) type Property = (String, Value);
 
+/// The version of systemd that has learnt a property, or a value of it; `None` where all that this runtime meets have it. For older
+/// ones the value stays in the cgroup's file alone.
+pub(super) fn since((name, value): &Property) -> Option<u32> {
+    match (name.as_str(), value) {
+        ("CPUWeight", Value::Uint64(0)) => Some(252),
+        ("OOMPolicy" | "MemoryZSwapMax", _) => Some(253),
+        _ => None,
+    }
+}
+
 /// All limits but devices. systemd speaks of limits in the terms of v2 whatever the `layout` is.
 ///
 /// # Errors
@@ -79,6 +89,14 @@ fn limit(file: &str, value: &str, properties: &mut Vec<Property>) -> Result<()> 
         "memory.min" => set("MemoryMin", Value::Uint64(number(value)?)),
         "memory.swap.max" => set("MemorySwapMax", Value::Uint64(number(value)?)),
         "memory.zswap.max" => set("MemoryZSwapMax", Value::Uint64(number(value)?)),
+        "memory.oom.group" => {
+            let policy = if value.trim() == "1" {
+                "kill"
+            } else {
+                "continue"
+            };
+            set("OOMPolicy", Value::text(policy));
+        }
         "cpu.weight" => set("CPUWeight", Value::Uint64(number(value)?)),
         // "idle" in unit files.
         "cpu.idle" if value.trim() == "1" => set("CPUWeight", Value::Uint64(0)),
@@ -296,6 +314,7 @@ mod tests {
                 "IOWriteBandwidthMax=[(/dev/block/8:0 infinity)]",
                 "IOWeight=50",
                 "MemoryHigh=infinity",
+                "OOMPolicy=kill",
                 "TasksMax=5",
             ]
         );
