@@ -7,6 +7,7 @@ KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 PACKAGES="
     systemd systemd-sysv dbus dbus-user-session libpam-systemd
     busybox-static crun runc uidmap
+    podman buildah containerd conmon netavark aardvark-dns nftables passt fuse-overlayfs catatonit skopeo umoci jq
     iproute2 kmod procps strace util-linux"
 
 vm_build() {
@@ -79,7 +80,9 @@ build_rootfs() {
         systemd-pcrphase.service systemd-pcrphase-sysinit.service systemd-tpm2-setup.service systemd-tpm2-setup-early.service \
         serial-getty@ttyS0.service getty@tty1.service getty.target apt-daily.timer apt-daily-upgrade.timer \
         dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer logrotate.timer \
-        systemd-tmpfiles-clean.timer tmp.mount 2>/dev/null
+        systemd-tmpfiles-clean.timer tmp.mount modprobe@drm.service modprobe@efi_pstore.service \
+        containerd.service podman.socket podman.service podman-restart.service podman-auto-update.timer \
+        podman-clean-transient.service 2>/dev/null
     echo 0123456789abcdef0123456789abcdef >"$root/etc/machine-id"
     echo vm >"$root/etc/hostname"
     printf '127.0.0.1 localhost vm\n' >"$root/etc/hosts"
