@@ -74,13 +74,9 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     protect::ensure()?;
     let preserved = process::preserved(options.preserve_fds.saturating_add(process::listen_fds()));
     let container = Container::open(settings, &options.id)?;
+    let stopped = || Error::new(Kind::WrongStatus, "cannot exec in a stopped container");
     match container.status()? {
-        Status::Stopped | Status::Creating => {
-            return Err(Error::new(
-                Kind::WrongStatus,
-                "cannot exec in a stopped container",
-            ));
-        }
+        Status::Stopped | Status::Creating => return Err(stopped()),
         Status::Paused if !options.ignore_paused => {
             let text = "cannot exec in a paused container (use --ignore-paused to override)";
             return Err(Error::new(Kind::WrongStatus, text));
@@ -97,10 +93,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         options.detach,
         options.console_socket.as_deref(),
     )?;
-    let init = container.record.init.as_ref();
-    let init = init.map(|init| init.open()).transpose()?.flatten();
-    let init =
-        init.ok_or_else(|| Error::new(Kind::WrongStatus, "cannot exec in a stopped container"))?;
+    let init = container.record.open_init()?.ok_or_else(stopped)?;
 
     let procfs = Procfs::open()?;
     let cgroups = cgroups_to_enter(&container, options)?;

@@ -185,7 +185,7 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
 
     // From here on everything is undone on failure. The journal names the cgroup before it is made.
     let directory = Directory::create(settings, &options.id)?;
-    let record = Record::new(&spec, &options.id, &bundle, &plan, location);
+    let record = Record::new(&spec, &options.id, &bundle, &plan, location)?;
     let mut undo = Undo {
         container: Container {
             directory,
@@ -419,7 +419,7 @@ impl Record {
         bundle: &Path,
         plan: &Plan,
         cgroup: Option<cgroups::Location>,
-    ) -> Self {
+    ) -> Result<Self> {
         let now = humantime::format_rfc3339_nanos(std::time::SystemTime::now());
         let uid = geteuid();
         let owner = if uid.is_root() {
@@ -431,9 +431,10 @@ impl Record {
                 .flatten()
                 .map_or_else(|| uid.to_string(), |user| user.name)
         };
-        Record {
+        Ok(Record {
             oci_version: spec.version().clone(),
             id: id.to_owned(),
+            boot_id: state::boot_id()?.to_owned(),
             init: None,
             bundle: bundle.to_owned(),
             rootfs: plan.rootfs.clone(),
@@ -448,6 +449,6 @@ impl Record {
             cgroup,
             poststart: plan.hooks.poststart().clone().unwrap_or_default(),
             poststop: plan.hooks.poststop().clone().unwrap_or_default(),
-        }
+        })
     }
 }

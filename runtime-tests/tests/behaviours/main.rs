@@ -18,6 +18,7 @@ mod pause;
 mod portability;
 mod process;
 mod ps_list;
+mod reboot;
 mod rootfs;
 mod seccomp;
 mod security;
