@@ -10,6 +10,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use crate::cgroup::{Cgroup, Withheld};
 use crate::dir::Dir;
 use crate::host::Version;
+use crate::refusal;
 use crate::{Error, Location, Place, Result};
 
 /// How often the way down is made anew when somebody removes a shared ancestor at the same time.
@@ -67,11 +68,17 @@ impl Cgroup {
         for (_, dir) in self.existing() {
             dir.processes(&mut found)?;
             if !found.is_empty() {
-                return Err(Error::NotEmpty(found.len()));
+                return Err(Error::NotEmpty {
+                    processes: found.len(),
+                    path: dir.path().to_owned(),
+                });
             }
         }
         if self.is_frozen()? {
-            Err(Error::Frozen)
+            let frozen = self.legacy("freezer").or_else(|| self.unified());
+            Err(Error::Frozen(
+                frozen.map_or_else(PathBuf::new, |dir| dir.path().to_owned()),
+            ))
         } else {
             Ok(())
         }
@@ -235,11 +242,12 @@ fn mkdir(path: &Path, made: &mut Made) -> Result<bool, Errno> {
 
 fn mkdir_error(path: &Path, errno: Errno) -> Error {
     let hint = match errno {
-        Errno::EAGAIN => {
-            Some("cgroup.max.depth or cgroup.max.descendants of an ancestor is reached")
+        Errno::EAGAIN => Some(refusal::too_many_cgroups(path).into()),
+        Errno::EROFS => Some(refusal::READ_ONLY.into()),
+        Errno::EACCES | Errno::EPERM => {
+            Some("the cgroup above it belongs to another user, have one delegated".into())
         }
-        Errno::EROFS => Some("the cgroup file system is mounted read-only"),
-        Errno::ENOMEM | Errno::ENOSPC => Some("the kernel allows no more cgroups"),
+        Errno::ENOMEM | Errno::ENOSPC => Some("the kernel allows no more cgroups".into()),
         _ => None,
     };
     Error::Io {
@@ -319,9 +327,9 @@ mod tests {
         std::fs::create_dir(tree.0.join("used")).unwrap();
         std::fs::write(tree.0.join("used/cgroup.procs"), "7\n8\n").unwrap();
         let error = Cgroup::create(&location).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "container's cgroup is not empty: 2 process(es) found"
+        assert!(
+            error.starts_with("container's cgroup is not empty: 2 process(es) found in "),
+            "{error}"
         );
         assert!(!tree.0.join("new").exists() && tree.0.join("used").exists());
     }
@@ -332,6 +340,7 @@ mod tests {
         std::fs::create_dir(tree.0.join("a")).unwrap();
         std::fs::write(tree.0.join("a/freezer.state"), "FROZEN\n").unwrap();
         let error = Cgroup::create(&tree.location(Version::V1, &["freezer"], "a")).unwrap_err();
-        assert_eq!(error.to_string(), "container's cgroup unexpectedly frozen");
+        let expected = "container's cgroup unexpectedly frozen: ";
+        assert!(error.to_string().starts_with(expected), "{error}");
     }
 }

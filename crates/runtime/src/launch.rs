@@ -172,7 +172,9 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
     let joined = plan.namespaces.open()?;
     let location = match settings.cgroup_manager {
         CgroupManager::Cgroupfs => Some(cgroups::Location::resolve(
-            &cgroups::Host::probe()?,
+            &cgroups::Host::probe().context(
+                "find a place for the container's cgroup (--cgroup-manager disabled does without one)",
+            )?,
             Path::new(&plan.cgroup_path),
         )?),
         CgroupManager::Disabled => None,
@@ -350,6 +352,7 @@ fn make_cgroup(
     match cgroups::Cgroup::create(location) {
         Ok(cgroup) => {
             cgroup.apply(&plan.resources)?;
+            delegate(&cgroup, plan)?;
             Ok(Some(cgroup))
         }
         // An ordinary user without a delegated cgroup can still have a container, if it asks for no limits.
@@ -368,6 +371,22 @@ fn make_cgroup(
             container.record.cgroup = None;
             Err(error.into())
         }
+    }
+}
+
+/// Gives the cgroup to the user who is to manage it from inside.
+fn delegate(cgroup: &cgroups::Cgroup, plan: &Plan) -> Result<()> {
+    let own = geteuid();
+    match plan.cgroup_owner().filter(|&uid| uid != own.as_raw()) {
+        Some(uid) => match cgroup.delegate(uid) {
+            // An ordinary user's other ids are not its to give to; its cgroup is its own as it is.
+            Err(error) if !own.is_root() && is_denied(&error) => {
+                log::debug!("{error}");
+                Ok(())
+            }
+            delegated => Ok(delegated?),
+        },
+        None => Ok(()),
     }
 }
 
