@@ -178,6 +178,15 @@ fn hand_down(
     if missing.is_empty() {
         return Ok(enabled);
     }
+    if has_processes(dir)? {
+        let refused = missing.into_iter().map(|controller| Withheld {
+            controller,
+            by: dir.path().to_owned(),
+            errno: Errno::EBUSY,
+        });
+        withheld.extend(refused);
+        return Ok(enabled);
+    }
     let all = missing
         .iter()
         .map(|controller| format!("+{controller}"))
@@ -187,8 +196,8 @@ fn hand_down(
         enabled.extend(missing);
         return Ok(enabled);
     }
-    // The kernel takes all or none, and one of them may be refused (cpu while realtime processes run, every domain
-    // controller where processes live in the directory). Whether that matters is known when a limit asks for it.
+    // The kernel takes all or none, and one of them may be refused (cpu while realtime processes run). Whether that matters
+    // is known when a limit asks for it.
     for controller in missing {
         match dir.try_write(FILE, &format!("+{controller}")) {
             Ok(()) => enabled.push(controller),
@@ -200,6 +209,13 @@ fn hand_down(
         }
     }
     Ok(enabled)
+}
+
+/// Whether processes live in this very cgroup, and it is not the real root, which may have them. The kernel would refuse
+/// the domain controllers and take the others, upon which no process could enter a sub-cgroup that is not threaded.
+fn has_processes(dir: &Dir) -> Result<bool> {
+    let procs = dir.read("cgroup.procs")?.unwrap_or_default();
+    Ok(!procs.is_empty() && dir.read("cgroup.type")?.is_some())
 }
 
 /// Fills empty `cpuset.cpus` and `cpuset.mems` from above, ancestors first.
@@ -315,6 +331,23 @@ mod tests {
         let cgroup = Cgroup::create(&tree.location(Version::V2, &["memory"], "a")).unwrap();
         assert_eq!(cgroup.withheld[0].controller, "memory");
         assert_eq!(cgroup.withheld[0].by, tree.0);
+    }
+
+    #[test]
+    fn a_cgroup_with_processes_hands_nothing_down() {
+        let tree = Tree::new("populated");
+        for (file, text) in [
+            ("cgroup.subtree_control", "cpu\n"),
+            ("cgroup.type", "domain\n"),
+            ("cgroup.procs", "7\n"),
+        ] {
+            std::fs::write(tree.0.join(file), text).unwrap();
+        }
+        let cgroup = Cgroup::create(&tree.location(Version::V2, &["cpu", "pids"], "a")).unwrap();
+        assert_eq!(cgroup.withheld.len(), 1);
+        assert_eq!(cgroup.withheld[0].errno, Errno::EBUSY);
+        let control = std::fs::read_to_string(tree.0.join("cgroup.subtree_control")).unwrap();
+        assert_eq!(control, "cpu\n");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 mod bad_input;
 mod capabilities;
+mod cgroup_setups;
+mod cgroups;
 mod command_line;
 mod concurrency;
 mod devices;
