@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use crate::cgroup::Cgroup;
-use crate::host::Version;
+use crate::host::{Layout, Version};
 use crate::signal::field;
 use crate::{Error, Location};
 
@@ -83,6 +83,10 @@ pub(crate) fn missing_controller(cgroup: &Cgroup, controller: &str) -> String {
     if let Some(by) = not_handed_down(&cgroup.location, controller) {
         let by = by.display();
         return format!(": {by}/cgroup.subtree_control does not have it");
+    }
+    if let (Layout::V2, Some(place)) = (cgroup.location.layout(), cgroup.location.places.first()) {
+        let file = place.mount.join("cgroup.controllers");
+        return format!(": {} does not list it", file.display());
     }
     let legacy = if controller == "io" {
         "blkio"
