@@ -79,11 +79,16 @@ impl Container {
         Self::with_args(&["sleep", "1000000"])
     }
 
-    /// Its commands see the machine's cgroups in another way.
+    /// Its commands see the machine in another way.
     #[must_use]
     pub fn in_view(mut self, view: View) -> Self {
-        self.view = Some(view);
+        self.enter(view);
         self
+    }
+
+    /// Its commands see the machine in another way from now on.
+    pub fn enter(&mut self, view: View) {
+        self.view = Some(view);
     }
 
     /// It shares another container's state root.

@@ -14,7 +14,7 @@ mod runtime;
 mod terminal;
 
 pub use bundle::{base_config, fill_rootfs, install_inside};
-pub use cgroup::{Limit, cgroup_dirs_named, limit_of, pids_in_cgroups_named};
+pub use cgroup::{Limit, V2Cgroup, cgroup_dirs_named, limit_of, pids_in_cgroups_named, v2_dir};
 pub use command::{Output, eventually, read_text, shell};
 pub use container::Container;
 pub use engine::{Engine, http_get};

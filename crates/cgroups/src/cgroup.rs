@@ -8,7 +8,7 @@ use nix::fcntl::OFlag;
 use oci_spec::runtime::LinuxResources;
 
 use crate::dir::Dir;
-use crate::host::Version;
+use crate::host::{Layout, Version};
 use crate::{Error, Location, Result, delegate, devices, resources};
 
 /// A cgroup with its directories open, one in each hierarchy.
@@ -100,6 +100,20 @@ impl Cgroup {
         .collect()
     }
 
+    /// Whether it hands v2 controllers to its sub-cgroups, and so takes no process while one lives there (`cgroup-v2.rst`,
+    /// "No Internal Process Constraint").
+    ///
+    /// # Errors
+    /// When the hierarchy cannot be read.
+    pub fn is_inner(&self) -> Result<bool> {
+        match self.unified() {
+            Some(dir) => Ok(dir
+                .read("cgroup.subtree_control")?
+                .is_some_and(|enabled| !enabled.trim_end().is_empty())),
+            None => Ok(false),
+        }
+    }
+
     /// Moves a process, with all its threads, into this cgroup in every hierarchy. Slow: see [`Cgroup::tasks`].
     ///
     /// # Errors
@@ -135,13 +149,15 @@ impl Cgroup {
     }
 
     /// Hands the v2 cgroup to `uid` as the runtime-spec's "Cgroup ownership" demands: the directory and the files that
-    /// `/sys/kernel/cgroup/delegate` lists. Does nothing on v1, where delegation is not safe.
+    /// `/sys/kernel/cgroup/delegate` lists. Does nothing where v1 is in use, where delegation is not safe.
     ///
     /// # Errors
     /// When the owner of a file cannot be changed.
     pub fn delegate(&self, uid: u32) -> Result<()> {
-        self.unified()
-            .map_or(Ok(()), |dir| delegate::chown(dir, uid))
+        match (self.location.layout(), self.unified()) {
+            (Layout::V2, Some(dir)) => delegate::chown(dir, uid),
+            _ => Ok(()),
+        }
     }
 
     /// Where this cgroup lives.

@@ -21,6 +21,7 @@ mod freezer;
 mod host;
 mod location;
 mod oom;
+mod refusal;
 mod remove;
 mod resources;
 mod signal;

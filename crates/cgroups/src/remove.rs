@@ -39,6 +39,20 @@ impl Cgroup {
         result
     }
 
+    /// Removes this cgroup where nobody and no sub-cgroup is in it, and touches nothing where somebody is.
+    ///
+    /// # Errors
+    /// When a hierarchy refuses for another reason. The others are cleaned all the same; the first error is returned.
+    pub fn remove_empty(&self) -> Result<()> {
+        self.refuse_root("remove")?;
+        let mut result = Ok(());
+        for place in &self.location.places {
+            let removed = rmdir(&place.dir()).map(drop);
+            result = result.and(removed);
+        }
+        result
+    }
+
     fn remove_from(&self, place: &Place, deadline: Instant) -> Result<()> {
         let path = place.dir();
         // The usual case is one system call: nothing below, nobody in it.

@@ -103,7 +103,7 @@ impl Child<'_> {
             late |= CLONE_NEWTIME;
         }
         let new = self.plan.namespaces.new & !late;
-        let cgroup = self.cgroup.and_then(|cgroup| cgroup.clone_into());
+        let cgroup = self.cgroup;
         let cloned = if self.needs_intermediate() {
             let joined = std::mem::take(&mut self.joined);
             spawn(new, cgroup, Some(&mut |_| self.enter(&joined)))?

@@ -74,13 +74,9 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     protect::ensure()?;
     let preserved = process::preserved(options.preserve_fds.saturating_add(process::listen_fds()));
     let container = Container::open(settings, &options.id)?;
+    let stopped = || Error::new(Kind::WrongStatus, "cannot exec in a stopped container");
     match container.status()? {
-        Status::Stopped | Status::Creating => {
-            return Err(Error::new(
-                Kind::WrongStatus,
-                "cannot exec in a stopped container",
-            ));
-        }
+        Status::Stopped | Status::Creating => return Err(stopped()),
         Status::Paused if !options.ignore_paused => {
             let text = "cannot exec in a paused container (use --ignore-paused to override)";
             return Err(Error::new(Kind::WrongStatus, text));
@@ -97,10 +93,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         options.detach,
         options.console_socket.as_deref(),
     )?;
-    let init = container.record.init.as_ref();
-    let init = init.map(|init| init.open()).transpose()?.flatten();
-    let init =
-        init.ok_or_else(|| Error::new(Kind::WrongStatus, "cannot exec in a stopped container"))?;
+    let init = container.record.open_init()?.ok_or_else(stopped)?;
 
     let procfs = Procfs::open()?;
     let cgroups = cgroups_to_enter(&container, options)?;
@@ -125,7 +118,16 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         channel: childs_channel,
         preserved,
     };
-    let (pid, pidfd) = child.spawn(cgroups.iter().find_map(|cgroup| cgroup.clone_into()))?;
+    let first = cgroups
+        .iter()
+        .find(|&cgroup| cgroups::Cgroup::clone_into(cgroup).is_some());
+    let (pid, pidfd) = match child.spawn(first) {
+        Err(error) => match init_cgroup(&container, options, first)? {
+            Some(inner) => child.spawn(Some(&inner))?,
+            None => return Err(error),
+        },
+        spawned => spawned?,
+    };
     let Child {
         channel: childs_channel,
         ..
@@ -267,6 +269,25 @@ fn cgroups_to_enter(container: &Container, options: &ExecOptions) -> Result<Vec<
     Ok(opened)
 }
 
+/// Where the container's process lives, for one that cannot be made in `refused`: a container that hands controllers to sub-cgroups of
+/// its own, as systemd does, has moved all its processes there.
+fn init_cgroup(
+    container: &Container,
+    options: &ExecOptions,
+    refused: Option<&cgroups::Cgroup>,
+) -> Result<Option<cgroups::Cgroup>> {
+    let record = &container.record;
+    let (Some(refused), Some(location), Some(init)) = (refused, &record.cgroup, &record.init)
+    else {
+        return Ok(None);
+    };
+    if !options.cgroups.is_empty() || !refused.is_inner()? {
+        return Ok(None);
+    }
+    let inner = location.of_member(init.pid)?;
+    Ok(inner.as_ref().map(cgroups::Cgroup::open).transpose()?)
+}
+
 /// Everything that the new process needs of what the runtime has prepared.
 struct Child<'a> {
     id: &'a str,
@@ -284,7 +305,7 @@ struct Child<'a> {
 
 impl Child<'_> {
     /// Makes the process. In the runtime this returns; in the child it never does.
-    fn spawn(&mut self, cgroup: Option<BorrowedFd<'_>>) -> Result<(Pid, OwnedFd)> {
+    fn spawn(&mut self, cgroup: Option<&cgroups::Cgroup>) -> Result<(Pid, OwnedFd)> {
         let mut program = None;
         let cloned = spawn(
             0,

@@ -84,6 +84,14 @@ impl Mappings {
         )
     }
 
+    /// The host's number of a user of the container.
+    pub(crate) fn host_uid(&self, uid: u32) -> Option<u32> {
+        self.uids.iter().find_map(|mapping| {
+            let offset = uid.checked_sub(mapping.container_id())?;
+            (offset < mapping.size()).then(|| mapping.host_id().checked_add(offset))?
+        })
+    }
+
     /// Whether setgroups(2) works inside.
     pub(crate) fn allows_setgroups(&self) -> bool {
         geteuid().is_root() || !matches!(self.gids.as_slice(), [one] if one.size() == 1)

@@ -175,7 +175,7 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
 
     // From here on everything is undone on failure. The journal names the cgroup before it is made.
     let directory = Directory::create(settings, &options.id)?;
-    let record = Record::new(&spec, &options.id, &bundle, &plan, location);
+    let record = Record::new(&spec, &options.id, &bundle, &plan, location)?;
     let mut undo = Undo {
         container: Container {
             directory,
@@ -367,8 +367,10 @@ fn locate_cgroup(
         CgroupManager::Disabled => Ok((None, None)),
         CgroupManager::Cgroupfs => {
             let path = Path::new(path.unwrap_or(id));
-            let location = cgroups::Location::resolve(&cgroups::Host::probe()?, path)?;
-            Ok((Some(location), None))
+            let host = cgroups::Host::probe().context(
+                "find a place for the container's cgroup (--cgroup-manager disabled does without one)",
+            )?;
+            Ok((Some(cgroups::Location::resolve(&host, path)?), None))
         }
         CgroupManager::Systemd => {
             let mut systemd = cgroups::Systemd::connect()?;
@@ -391,6 +393,7 @@ fn make_cgroup(
     match cgroups::Cgroup::create(location) {
         Ok(cgroup) => {
             cgroup.apply(&plan.resources)?;
+            delegate(&cgroup, plan)?;
             Ok(Some(cgroup))
         }
         // An ordinary user without a delegated cgroup can still have a container, if it asks for no limits.
@@ -409,6 +412,22 @@ fn make_cgroup(
             container.record.cgroup = None;
             Err(error.into())
         }
+    }
+}
+
+/// Gives the cgroup to the user who is to manage it from inside.
+fn delegate(cgroup: &cgroups::Cgroup, plan: &Plan) -> Result<()> {
+    let own = geteuid();
+    match plan.cgroup_owner().filter(|&uid| uid != own.as_raw()) {
+        Some(uid) => match cgroup.delegate(uid) {
+            // An ordinary user's other ids are not its to give to; its cgroup is its own as it is.
+            Err(error) if !own.is_root() && is_denied(&error) => {
+                log::debug!("{error}");
+                Ok(())
+            }
+            delegated => Ok(delegated?),
+        },
+        None => Ok(()),
     }
 }
 
@@ -460,7 +479,7 @@ impl Record {
         bundle: &Path,
         plan: &Plan,
         cgroup: Option<cgroups::Location>,
-    ) -> Self {
+    ) -> Result<Self> {
         let now = humantime::format_rfc3339_nanos(std::time::SystemTime::now());
         let uid = geteuid();
         let owner = if uid.is_root() {
@@ -472,9 +491,10 @@ impl Record {
                 .flatten()
                 .map_or_else(|| uid.to_string(), |user| user.name)
         };
-        Record {
+        Ok(Record {
             oci_version: spec.version().clone(),
             id: id.to_owned(),
+            boot_id: state::boot_id()?.to_owned(),
             init: None,
             bundle: bundle.to_owned(),
             rootfs: plan.rootfs.clone(),
@@ -489,6 +509,6 @@ impl Record {
             cgroup,
             poststart: plan.hooks.poststart().clone().unwrap_or_default(),
             poststop: plan.hooks.poststop().clone().unwrap_or_default(),
-        }
+        })
     }
 }

@@ -126,6 +126,19 @@ impl Plan {
         })
     }
 
+    /// The user, by the host's number, who gets the container's cgroup: runtime-spec, config-linux.md, "Cgroup ownership".
+    pub(crate) fn cgroup_owner(&self) -> Option<u32> {
+        let delegated = self.namespaces.is_new(libc::CLONE_NEWCGROUP)
+            && self.mounts.iter().any(Mount::is_writable_cgroup);
+        match &self.mappings {
+            _ if !delegated => None,
+            Some(mappings) => mappings.host_uid(self.process.uid),
+            // The maps of a user namespace that is only joined are not ours to know.
+            None if self.namespaces.is_private(libc::CLONE_NEWUSER) => None,
+            None => Some(self.process.uid),
+        }
+    }
+
     /// Whether hooks want to see the container's mounts below the bundle's own path, as createRuntime and createContainer do: the root is
     /// then mounted there, and becomes the root only after them.
     pub(crate) fn has_early_hooks(&self) -> bool {

@@ -1,7 +1,9 @@
 //! Making a process in namespaces: one clone3(2), or two where the kernel demands that somebody else goes in first.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
+use cgroups::Cgroup;
+use nix::errno::Errno;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
@@ -20,15 +22,15 @@ pub(crate) type Enter<'a> = &'a mut dyn FnMut(RawFd) -> Result<()>;
 /// so its pid stays its own until we reap it.
 pub(crate) fn spawn(
     flags: i32,
-    cgroup: Option<BorrowedFd<'_>>,
+    cgroup: Option<&Cgroup>,
     enter: Option<Enter<'_>>,
 ) -> Result<Cloned> {
     let flags = flags as u64;
     let Some(enter) = enter else {
-        return clone3(flags, cgroup).context(CREATING);
+        return clone_into(flags, cgroup);
     };
     let (ours, theirs) = Channel::pair()?;
-    match clone3(0, cgroup).context("create a process that joins the namespaces")? {
+    match clone_into(0, cgroup)? {
         Cloned::Child => {
             let parents = flags | libc::CLONE_PARENT as u64;
             let cloned =
@@ -65,5 +67,16 @@ pub(crate) fn spawn(
                 )),
             }
         }
+    }
+}
+
+/// clone3(2) into a cgroup of v2. Processes count against the limits of v1 as well.
+fn clone_into(flags: u64, cgroup: Option<&Cgroup>) -> Result<Cloned> {
+    match (clone3(flags, cgroup.and_then(Cgroup::clone_into)), cgroup) {
+        (
+            Err(errno @ (Errno::EAGAIN | Errno::EBUSY | Errno::EOPNOTSUPP | Errno::ENODEV)),
+            Some(cgroup),
+        ) => Err(cgroup.no_entry(errno)).context(CREATING),
+        (cloned, _) => cloned.context(CREATING),
     }
 }

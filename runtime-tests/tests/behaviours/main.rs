@@ -3,6 +3,8 @@
 
 mod bad_input;
 mod capabilities;
+mod cgroup_setups;
+mod cgroups;
 mod command_line;
 mod concurrency;
 mod devices;
@@ -18,6 +20,7 @@ mod pause;
 mod portability;
 mod process;
 mod ps_list;
+mod reboot;
 mod rootfs;
 mod seccomp;
 mod security;

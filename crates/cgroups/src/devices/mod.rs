@@ -8,7 +8,7 @@ use oci_spec::runtime::LinuxDeviceCgroup;
 
 use crate::cgroup::Cgroup;
 use crate::dir::Dir;
-use crate::{Error, Result, sys};
+use crate::{Error, Result, refusal, sys};
 
 use std::os::fd::AsFd;
 
@@ -28,7 +28,7 @@ pub(crate) fn apply(cgroup: &Cgroup, wanted: &[LinuxDeviceCgroup]) -> Result<()>
         None => Err(Error::MissingController {
             field: FIELD.into(),
             controller: "devices".into(),
-            why: String::new(),
+            why: refusal::missing_controller(cgroup, "devices"),
         }),
     }
 }

@@ -159,6 +159,13 @@ impl Mount {
         self.destination == Path::new(path)
     }
 
+    /// Whether the container may change its cgroups here.
+    pub(crate) fn is_writable_cgroup(&self) -> bool {
+        self.kind == Kind::Cgroup
+            && self.is_at("/sys/fs/cgroup")
+            && self.options.attributes.set & options::RDONLY == 0
+    }
+
     /// Whether the mount shows a part of the host.
     pub(crate) fn is_bind(&self) -> bool {
         matches!(self.kind, Kind::Bind { .. })
