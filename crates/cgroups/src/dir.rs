@@ -107,6 +107,10 @@ impl Dir {
             ("cpuset.cpus" | "cpuset.mems", Errno::EACCES) => {
                 Some("not among those of the parent cgroup")
             }
+            ("cpu.cfs_burst_us" | "cpu.max.burst", Errno::ENOENT) => {
+                Some("Linux has it since 5.14")
+            }
+            ("cpu.idle", Errno::ENOENT) => Some("Linux has it since 5.15"),
             ("devices.allow", Errno::EPERM) => Some("the parent cgroup does not allow this device"),
             _ => None,
         };

@@ -177,40 +177,73 @@ fn bind_mount_flags_are_set_too() {
 
 #[test]
 fn propagation_of_a_mount() {
-    for (option, mark) in [
-        ("private", ""),
-        ("rprivate", ""),
-        ("rslave", "master:"),
-        ("rshared", "shared:"),
-        ("unbindable", "unbindable"),
+    // With hooks the root becomes the root after its mounts, which must not change them.
+    for hooks in [
+        json!({}),
+        json!({ "createRuntime": [{ "path": "/bin/true" }] }),
     ] {
-        let mut c = Container::new("cat /proc/self/mountinfo");
-        c.set("/linux/rootfsPropagation", json!("rslave"));
-        let dir = volume(&c);
-        let path = dir.display();
-        shell(&format!(
-            "mount --bind {path} {path} && mount --make-shared {path}"
-        ));
-        mount(
-            &mut c,
-            "/v",
-            "bind",
-            &dir.to_string_lossy(),
-            json!(["rbind", option]),
-        );
-        let output = c.run();
-        shell(&format!("umount {path}"));
-        let line = line_of(&output.ok(), "/v");
-        let optional = optional_fields(&line);
-        assert!(
-            if mark.is_empty() {
-                optional.is_empty()
-            } else {
-                optional.contains(mark)
-            },
-            "{option}: {line}"
-        );
+        for (option, mark) in [
+            ("private", ""),
+            ("rprivate", ""),
+            ("rslave", "master:"),
+            ("rshared", "shared:"),
+            ("unbindable", "unbindable"),
+        ] {
+            let mut c = Container::new("cat /proc/self/mountinfo");
+            c.set("/linux/rootfsPropagation", json!("rslave"));
+            c.set("/hooks", hooks.clone());
+            let dir = volume(&c);
+            let path = dir.display();
+            shell(&format!(
+                "mount --bind {path} {path} && mount --make-shared {path}"
+            ));
+            mount(
+                &mut c,
+                "/v",
+                "bind",
+                &dir.to_string_lossy(),
+                json!(["rbind", option]),
+            );
+            let output = c.run();
+            shell(&format!("umount {path}"));
+            let line = line_of(&output.ok(), "/v");
+            let optional = optional_fields(&line);
+            assert!(
+                if mark.is_empty() {
+                    optional.is_empty()
+                } else {
+                    optional.contains(mark)
+                },
+                "{option}: {line}"
+            );
+        }
     }
+}
+
+#[test]
+fn a_shared_root_takes_no_mount_of_the_host_away() {
+    // The old root is unmounted with all that is below it, in a mount namespace whose mounts are peers of the host's.
+    let host = tempfile_dir("host");
+    let path = host.display();
+    shell(&format!(
+        "mount -t tmpfs outer {path} && mount --make-shared {path} && mkdir {path}/sub && mount -t tmpfs inner {path}/sub"
+    ));
+    for hooks in [
+        json!({}),
+        json!({ "createRuntime": [{ "path": "/bin/true" }] }),
+    ] {
+        let mut c = Container::new("true");
+        c.set("/linux/rootfsPropagation", json!("shared"));
+        c.set("/hooks", hooks);
+        let output = c.run();
+        assert_eq!(
+            shell(&format!("grep -c {path} /proc/self/mountinfo")),
+            "2\n",
+            "{output:?}"
+        );
+        output.ok();
+    }
+    shell(&format!("umount -R {path} && rmdir {path}"));
 }
 
 #[test]
