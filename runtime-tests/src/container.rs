@@ -17,6 +17,7 @@ use crate::cgroup::{cgroup_dirs_named, pids_in_cgroups_named};
 use crate::command::{Output, eventually, finish, finish_into, read_text};
 use crate::machine::{View, need_root};
 use crate::runtime::{cgroup_manager_flags, runtime};
+use crate::without::Without;
 
 /// A container with a unique id, and the bundle and state root it lives in.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub struct Container {
     /// Its configuration: the base one until the test changes it. Written before each create and run.
     pub config: Value,
     view: Option<View>,
+    without: Without,
     global: Vec<String>,
     root: PathBuf,
     dir: TempDir,
@@ -59,6 +61,7 @@ impl Container {
             id,
             config,
             view: None,
+            without: Without::default(),
             global: Vec::new(),
             root: dir.path().join("state"),
             dir,
@@ -89,6 +92,13 @@ impl Container {
     /// Its commands see the machine in another way from now on.
     pub fn enter(&mut self, view: View) {
         self.view = Some(view);
+    }
+
+    /// Its commands do without some system calls.
+    #[must_use]
+    pub fn without(mut self, calls: Without) -> Self {
+        self.without = calls;
+        self
     }
 
     /// It shares another container's state root.
@@ -180,6 +190,7 @@ impl Container {
             .args(&self.global)
             .args(args)
             .stdin(Stdio::null());
+        self.without.apply(&mut command);
         command
     }
 

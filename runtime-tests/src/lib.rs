@@ -12,6 +12,7 @@ mod engine;
 mod machine;
 mod runtime;
 mod terminal;
+mod without;
 
 pub use bundle::{base_config, fill_rootfs, install_inside};
 pub use cgroup::{Limit, V2Cgroup, cgroup_dirs_named, limit_of, pids_in_cgroups_named, v2_dir};
@@ -24,6 +25,7 @@ pub use machine::{
 };
 pub use runtime::{by_systemd, is_coracle, is_crun, is_runc, runtime};
 pub use terminal::{ConsoleSocket, Terminal};
+pub use without::{Without, kernel_lacks};
 
 /// Leaves the test with a printed reason when this machine cannot show the behaviour.
 #[macro_export]

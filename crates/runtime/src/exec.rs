@@ -317,7 +317,7 @@ impl Child<'_> {
         )?;
         match (cloned, program) {
             (Cloned::Parent { pid, pidfd }, _) => Ok((pid, pidfd)),
-            (Cloned::Child, program) => self.run(&program.unwrap_or_default()),
+            (Cloned::Child { .. }, program) => self.run(&program.unwrap_or_default()),
         }
     }
 
@@ -349,7 +349,11 @@ impl Child<'_> {
         self.process.labels.apply(self.procfs)?;
         self.process.add_home(&root);
         drop(root);
-        process::close_others(&self.preserved, &[self.channel.as_raw_fd(), keep])?;
+        process::close_others(
+            self.procfs,
+            &self.preserved,
+            &[self.channel.as_raw_fd(), keep],
+        )?;
         self.process.settle(self.filter.as_ref(), can_set_groups)?;
         self.process.look_up()
     }

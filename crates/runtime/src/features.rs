@@ -109,7 +109,7 @@ pub fn features() -> Features {
             selinux: Enabled { enabled: true },
             intel_rdt: Enabled { enabled: false },
             mount_extensions: MountExtensions {
-                idmap: Enabled { enabled: false },
+                idmap: Enabled { enabled: true },
             },
             net_devices: Enabled { enabled: false },
         },

@@ -198,7 +198,7 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         }
     };
     let open_files = process::OpenFiles::raise()?;
-    let sources = Sources::open(&plan)?;
+    let sources = Sources::open(&plan, &procfs, &joined)?;
     let can_set_groups = plan
         .mappings
         .as_ref()

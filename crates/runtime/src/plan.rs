@@ -86,7 +86,10 @@ impl Plan {
         let mounts: Vec<Mount> = mounts
             .iter()
             .enumerate()
-            .map(|(index, mount)| Mount::new(index, mount, bundle))
+            .map(|(index, mount)| {
+                let user_namespace = namespaces.is_private(libc::CLONE_NEWUSER);
+                Mount::new(index, mount, bundle, user_namespace)
+            })
             .collect::<Result<_>>()?;
         // With the host's /dev there is nothing to make, and it is not ours to change.
         let own_dev = !mounts
