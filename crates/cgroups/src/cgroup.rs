@@ -124,16 +124,19 @@ impl Cgroup {
             .try_for_each(|(_, dir)| dir.write("cgroup.procs", &pid))
     }
 
-    /// Has systemd move a process into this cgroup, if it is one of its units': it may where we may not, as from a login session into
-    /// the user's own units. Says whether it is one.
+    /// Whether it is the cgroup of a systemd unit.
+    pub fn is_unit(&self) -> bool {
+        self.location.unit.is_some()
+    }
+
+    /// Has systemd move a process into this cgroup of one of its units: it may where we may not.
     ///
     /// # Errors
     /// [`Error::Systemd`].
-    pub fn add_by_systemd(&self, pid: i32) -> Result<bool> {
-        match &self.location.unit {
-            Some(unit) => unit.attach(pid).map(|()| true),
-            None => Ok(false),
-        }
+    pub fn add_by_systemd(&self, pid: i32) -> Result<()> {
+        let unit = self.location.unit.as_ref();
+        unit.ok_or(Error::NoHierarchy("attach to the unit of cgroup"))?
+            .attach(pid)
     }
 
     /// The processes in this cgroup and in all below it, unsorted; none when it is gone.

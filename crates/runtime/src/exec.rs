@@ -117,11 +117,19 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         console,
         channel: childs_channel,
         preserved,
+        attach_to: None,
     };
     let first = cgroups
         .iter()
         .find(|&cgroup| cgroups::Cgroup::clone_into(cgroup).is_some());
     let (pid, pidfd) = match child.spawn(first) {
+        // From a login session, say, an ordinary user cannot get into their own units, but systemd can put them there.
+        Err(error)
+            if error.kind() == Kind::Denied && first.is_some_and(|first| first.is_unit()) =>
+        {
+            child.attach_to = first;
+            child.spawn(None)?
+        }
         Err(error) => match init_cgroup(&container, options, first)? {
             Some(inner) => child.spawn(Some(&inner))?,
             None => return Err(error),
@@ -301,6 +309,8 @@ struct Child<'a> {
     console: Option<OwnedFd>,
     channel: Channel,
     preserved: Vec<RawFd>,
+    /// The cgroup into which systemd is to move it.
+    attach_to: Option<&'a cgroups::Cgroup>,
 }
 
 impl Child<'_> {
@@ -327,6 +337,9 @@ impl Child<'_> {
         sys::process::allow_all_cpus();
         sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
         process::enter_cgroup(&self.tasks)?;
+        if let Some(unit) = self.attach_to {
+            unit.add_by_systemd(Pid::this().as_raw())?;
+        }
         if let Some(score) = self.process.oom_score_adj {
             process::set_oom_score(self.procfs, "self", score)?;
         }
