@@ -4,6 +4,7 @@
 //! The runtime is `$RUNTIME`, or the release build of Coracle. A test is believed once it has passed against
 //! `RUNTIME=/usr/bin/runc`.
 
+mod account;
 mod bundle;
 mod cgroup;
 mod command;
@@ -13,14 +14,15 @@ mod machine;
 mod runtime;
 mod terminal;
 
+pub use account::{Account, Ids, rootless};
 pub use bundle::{base_config, fill_rootfs, install_inside};
 pub use cgroup::{Limit, cgroup_dirs_named, limit_of, pids_in_cgroups_named};
 pub use command::{Output, eventually, read_text, shell};
 pub use container::Container;
 pub use engine::{Engine, http_get};
 pub use machine::{
-    Hierarchy, View, has_capability, has_controller, has_program, hierarchy, kernel_has, need_root,
-    skip,
+    Hierarchy, View, has_capability, has_cgroup, has_controller, has_program, hierarchy,
+    kernel_has, need_root, skip,
 };
 pub use runtime::{is_coracle, is_crun, is_runc, runtime};
 pub use terminal::{ConsoleSocket, Terminal};

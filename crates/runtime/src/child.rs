@@ -3,6 +3,7 @@
 //! It never clears up: it says what failed, and exits. Undoing is for the runtime's side, in `launch.rs`, where the conversation
 //! between the two is drawn.
 
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
@@ -82,7 +83,6 @@ pub(crate) struct Child<'a> {
     pub listener: Option<OwnedFd>,
     pub channel: Channel,
     pub preserved: Vec<RawFd>,
-    pub can_set_groups: bool,
     /// The limit to be restored once no mount is a descriptor any more.
     pub open_files: process::OpenFiles,
 }
@@ -112,15 +112,14 @@ impl Child<'_> {
         }
     }
 
-    /// A pid namespace is only entered by children; new namespaces must be made inside a joined user namespace; what a new user
-    /// namespace does not own must be joined before it; and time offsets are set before anyone is inside.
+    /// A pid namespace is only entered by children; new namespaces must be made inside a joined user namespace; and what a new user
+    /// namespace does not own must be joined before it.
     fn needs_intermediate(&self) -> bool {
         let joins = |flag| self.joined.iter().any(|namespace| namespace.flag == flag);
         let new_user = self.plan.namespaces.is_new(libc::CLONE_NEWUSER);
         joins(libc::CLONE_NEWPID)
             || joins(libc::CLONE_NEWUSER)
             || new_user && !self.joined.is_empty()
-            || self.plan.time_offsets.is_some()
     }
 
     /// An ipc namespace's message queue directory belongs to whoever makes the namespace: that should be the container's root.
@@ -132,13 +131,20 @@ impl Child<'_> {
     /// What only another process can do before the child is there.
     fn enter(&self, joined: &[Joined]) -> Result<()> {
         sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
-        namespaces::join(joined)?;
-        let Some(offsets) = &self.plan.time_offsets else {
-            return Ok(());
-        };
+        namespaces::join(joined)
+    }
+
+    /// Offsets are set while nobody is inside (time_namespaces(7)): unshare(2) makes the namespace for children, and setns(2) enters it.
+    fn enter_time_namespace(&self, offsets: &str) -> Result<()> {
         sys::process::unshare(CLONE_NEWTIME).context("linux.timeOffsets: make a time namespace")?;
         let written = self.procfs.write("self/timens_offsets", offsets.as_bytes());
-        written.context("linux.timeOffsets: set them")
+        written.context("linux.timeOffsets: set them")?;
+        File::open("/proc/self/ns/time_for_children")
+            .context("linux.timeOffsets: open the time namespace")
+            .and_then(|namespace| {
+                sys::process::setns(namespace.as_fd(), CLONE_NEWTIME)
+                    .context("linux.timeOffsets: enter the time namespace")
+            })
     }
 
     fn fail(&self, error: &Error) -> ! {
@@ -177,16 +183,19 @@ impl Child<'_> {
         let user_namespace = self.plan.namespaces.is_private(libc::CLONE_NEWUSER);
         if user_namespace {
             self.channel.expect(&Message::Recorded)?;
-            if self.can_set_groups {
-                sys::credentials::set_groups(&[]).context("drop additional groups")?;
-            }
-            sys::credentials::set_ids(0, 0).context("become root in the user namespace")?;
+        }
+        let groups = process::Groups::drop_all(self.procfs)?;
+        if user_namespace {
+            process::become_user(0, 0).context("become root in the user namespace")?;
         }
         if self.late_ipc() {
             sys::process::unshare(libc::CLONE_NEWIPC)
                 .context("linux.namespaces: make an ipc namespace")?;
         }
         namespaces::join(&self.joined)?;
+        if let Some(offsets) = &self.plan.time_offsets {
+            self.enter_time_namespace(offsets)?;
+        }
         sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
         setsid().context("start a session")?;
         if !self.options.no_new_keyring {
@@ -279,7 +288,7 @@ impl Child<'_> {
         // 10. The user, and with it the end of most rights.
         self.plan
             .process
-            .settle(self.plan.filter.as_ref(), self.can_set_groups)?;
+            .settle(self.plan.filter.as_ref(), groups)?;
         self.plan.process.look_up()
     }
 
@@ -288,8 +297,7 @@ impl Child<'_> {
         let around = Surroundings {
             scratch: &self.plan.rootfs,
             cgroup: self.record.cgroup.as_ref(),
-            cgroup_namespace: self.plan.namespaces.is_private(libc::CLONE_NEWCGROUP),
-            user_namespace: self.plan.namespaces.is_private(libc::CLONE_NEWUSER),
+            namespaces: &self.plan.namespaces,
         };
         let sources = std::mem::take(&mut self.sources.mounts);
         let sources = sources.into_iter().chain(std::iter::repeat_with(|| None));

@@ -2,12 +2,13 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
+use nix::errno::Errno;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use crate::protocol::{Channel, Message};
 use crate::sys::process::{Cloned, clone3, exit_now, pidfd_open, pidfd_send_signal};
-use crate::{Context, Error, Result};
+use crate::{Context, Error, Result, userns};
 
 const CREATING: &str = "create the container's process";
 
@@ -25,14 +26,14 @@ pub(crate) fn spawn(
 ) -> Result<Cloned> {
     let flags = flags as u64;
     let Some(enter) = enter else {
-        return clone3(flags, cgroup).context(CREATING);
+        return clone3(flags, cgroup).map_err(|errno| refused(errno, flags, cgroup));
     };
     let (ours, theirs) = Channel::pair()?;
-    match clone3(0, cgroup).context("create a process that joins the namespaces")? {
+    match clone3(0, cgroup).map_err(|errno| refused(errno, 0, cgroup))? {
         Cloned::Child => {
             let parents = flags | libc::CLONE_PARENT as u64;
-            let cloned =
-                enter(theirs.as_raw_fd()).and_then(|()| clone3(parents, None).context(CREATING));
+            let cloned = enter(theirs.as_raw_fd())
+                .and_then(|()| clone3(parents, None).map_err(|errno| refused(errno, flags, None)));
             match cloned {
                 Ok(Cloned::Child) => return Ok(Cloned::Child),
                 Ok(Cloned::Parent { pid, pidfd }) => {
@@ -65,5 +66,24 @@ pub(crate) fn spawn(
                 )),
             }
         }
+    }
+}
+
+/// The kernel has one errno for many reasons.
+fn refused(errno: Errno, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Error {
+    let flags = flags as i32;
+    let reason = match (errno, cgroup) {
+        // Into a cgroup of another subtree (cgroup-v2.rst, "Delegation Containment"). No namespace gives this answer without AppArmor.
+        (Errno::EACCES, Some(_)) if !userns::privileged() => Some(
+            "linux.cgroupsPath: a process can only be moved within what is delegated to its user, and coracle itself is somewhere else \
+             (/proc/self/cgroup): start it inside the delegated cgroup, or with \"systemd-run --user --scope -p Delegate=yes\""
+                .to_owned(),
+        ),
+        _ => userns::refused(errno, flags),
+    };
+    let text = format!("{CREATING}: {}", errno.desc().to_lowercase());
+    match reason {
+        Some(reason) => Error::failed(format!("{text}: {reason}")),
+        None => Error::failed(text),
     }
 }
