@@ -66,7 +66,15 @@ impl Cgroup {
         }
     }
 
-    /// [`Cgroup::apply`] for a running cgroup: never touches devices. systemd hears of it first, where the cgroup is one of its units'.
+    /// [`Cgroup::apply`] without devices, for which one must be the host's root.
+    ///
+    /// # Errors
+    /// As [`Cgroup::apply`].
+    pub fn limit(&self, wanted: &LinuxResources) -> Result<()> {
+        resources::apply(self, wanted)
+    }
+
+    /// [`Cgroup::limit`] for a running cgroup. systemd hears of it first, where the cgroup is one of its units'.
     ///
     /// # Errors
     /// As [`Cgroup::apply`], and [`Error::Systemd`].

@@ -8,8 +8,9 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, geteuid, setsid};
+use nix::unistd::{Pid, setsid};
 use oci_spec::runtime::Spec;
 
 use crate::foreground::Foreground;
@@ -75,7 +76,8 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     let preserved = process::preserved(options.preserve_fds.saturating_add(process::listen_fds()));
     let container = Container::open(settings, &options.id)?;
     let stopped = || Error::new(Kind::WrongStatus, "cannot exec in a stopped container");
-    match container.status()? {
+    let status = container.status()?;
+    match status {
         Status::Stopped | Status::Creating => return Err(stopped()),
         Status::Paused if !options.ignore_paused => {
             let text = "cannot exec in a paused container (use --ignore-paused to override)";
@@ -113,6 +115,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
             .collect(),
         process,
         init: init.as_fd(),
+        created: status == Status::Created,
         procfs: &procfs,
         console,
         channel: childs_channel,
@@ -252,13 +255,8 @@ fn cgroups_to_enter(container: &Container, options: &ExecOptions) -> Result<Vec<
     if options.cgroups.is_empty() {
         return Ok(container.cgroup()?.into_iter().collect());
     }
-    let location = container.record.cgroup.as_ref();
-    let location = location.ok_or_else(|| {
-        Error::failed(format!(
-            "container {} has no cgroup of its own",
-            container.record.id
-        ))
-    })?;
+    let all = container.required_cgroup()?;
+    let location = all.location();
     let mut opened = Vec::new();
     for argument in &options.cgroups {
         let (controllers, path) = match argument.rsplit_once(':') {
@@ -305,6 +303,8 @@ struct Child<'a> {
     tasks: Vec<OwnedFd>,
     process: Process,
     init: BorrowedFd<'a>,
+    /// Whether its program has not been started yet.
+    created: bool,
     procfs: &'a Procfs,
     console: Option<OwnedFd>,
     channel: Channel,
@@ -343,13 +343,18 @@ impl Child<'_> {
         if let Some(score) = self.process.oom_score_adj {
             process::set_oom_score(self.procfs, "self", score)?;
         }
-        sys::process::setns(self.init, self.namespaces.all())
-            .context("join the container's namespaces")?;
-        let mut can_set_groups = geteuid().is_root();
+        match sys::process::setns(self.init, self.namespaces.all()) {
+            // Before its program runs the container's process is not dumpable, which only the host's root may look behind.
+            Err(Errno::EPERM) if self.created => {
+                return Err(Error::failed(
+                    "join the container's namespaces: operation not permitted: an ordinary user's container can be joined once it is started",
+                ));
+            }
+            joined => joined.context("join the container's namespaces")?,
+        }
+        let groups = process::Groups::drop_all(self.procfs)?;
         if self.namespaces.is_private(libc::CLONE_NEWUSER) {
-            // As the container's root from here on, in whichever groups its maps allow.
-            can_set_groups = sys::credentials::set_groups(&[]).is_ok();
-            sys::credentials::set_ids(0, 0).context("become root in the user namespace")?;
+            process::become_user(0, 0).context("become root in the user namespace")?;
         }
         process::join_keyring(self.id)?;
         let root = Root::current()?;
@@ -367,7 +372,7 @@ impl Child<'_> {
             &self.preserved,
             &[self.channel.as_raw_fd(), keep],
         )?;
-        self.process.settle(self.filter.as_ref(), can_set_groups)?;
+        self.process.settle(self.filter.as_ref(), groups)?;
         self.process.look_up()
     }
 

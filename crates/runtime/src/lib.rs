@@ -41,6 +41,7 @@ mod state;
 mod sys;
 mod terminal;
 mod update;
+mod userns;
 
 use std::path::PathBuf;
 
@@ -73,7 +74,7 @@ pub struct Settings {
     pub root: PathBuf,
     /// Who makes cgroups.
     pub cgroup_manager: CgroupManager,
-    /// Without the rights of root (`--rootless`; by the effective uid when `None`): a container that asks for no limits may then do
+    /// Without the rights of root (`--rootless`; by the rights that there are when `None`): a container that asks for no limits may then do
     /// without a cgroup.
     pub rootless: Option<bool>,
 }

@@ -2,11 +2,14 @@
 
 use std::fs::File;
 
-use runtime_tests::{Container, eventually, has_controller, is_coracle, read_text, requires};
+use runtime_tests::{
+    Container, eventually, has_cgroup, has_controller, is_coracle, read_text, requires,
+};
 use serde_json::{Value, json};
 
 #[test]
 fn statistics() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
     requires!(
         has_controller("memory") && has_controller("pids") && has_controller("cpu"),
         "a controller is missing"
@@ -45,6 +48,7 @@ fn statistics() {
 
 #[test]
 fn a_stream_until_the_container_ends() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
     let c = Container::idle();
     c.run_detached();
     let log = c.dir().join("events");
@@ -76,6 +80,7 @@ fn a_stream_until_the_container_ends() {
 
 #[test]
 fn go_durations() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
     let c = Container::idle();
     c.run_detached();
     for interval in ["5s", "1m30s", "250ms", "1h", "1.5s"] {

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use runtime_tests::{
-    Container, Limit, eventually, has_controller, is_coracle, limit_of, read_text, requires,
+    Container, Limit, eventually, has_cgroup, has_controller, is_coracle, limit_of, read_text,
+    requires,
 };
 use serde_json::{Value, json};
 
@@ -46,6 +47,7 @@ fn memory_and_swap() {
 
 #[test]
 fn swappiness_and_oom_disable_on_v1() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
     requires!(
         std::path::Path::new("/sys/fs/cgroup/memory/memory.swappiness").exists(),
         "not cgroup v1"
@@ -149,6 +151,7 @@ fn cpuset() {
 
 #[test]
 fn block_io() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
     requires!(
         std::path::Path::new("/sys/fs/cgroup/blkio").exists(),
         "no blkio controller"

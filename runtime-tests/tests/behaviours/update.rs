@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use runtime_tests::{Container, Limit, has_controller, is_coracle, limit_of, requires};
+use runtime_tests::{Container, Limit, has_cgroup, has_controller, is_coracle, limit_of, requires};
 use serde_json::json;
 
 fn running() -> Container {
@@ -147,6 +147,7 @@ fn resources_from_a_file_and_from_stdin() {
 
 #[test]
 fn devices_are_never_touched() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
     let c = Container::idle();
     c.run_detached();
     let resources =
@@ -173,6 +174,7 @@ fn a_created_container_can_be_updated() {
 
 #[test]
 fn updates_that_make_no_sense_are_refused() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
     let c = running();
     for flags in [
         &["--memory", "lots"][..],
