@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::command::eventually;
 
 /// A limit's file on either version.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +70,8 @@ fn v1_dir(pid: i64, controller: &str) -> Option<PathBuf> {
     Some(mount.join(path.trim_start_matches('/')))
 }
 
-fn v2_dir(pid: i64) -> Option<PathBuf> {
+/// The directory of a process's v2 cgroup.
+pub fn v2_dir(pid: i64) -> Option<PathBuf> {
     let lines = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let path = lines
         .lines()
@@ -126,4 +130,60 @@ pub fn pids_in_cgroups_named(name: &str) -> Vec<i32> {
     pids.sort_unstable();
     pids.dedup();
     pids
+}
+
+/// A cgroup that a test makes in the v2 hierarchy, removed at its end with the empty ones below it.
+#[derive(Debug)]
+pub struct V2Cgroup {
+    name: String,
+    dir: PathBuf,
+}
+
+impl V2Cgroup {
+    /// A new one at the top of the hierarchy, which hands it all its controllers; `None` on a machine without v2.
+    pub fn new() -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tc-{}-{number}", std::process::id());
+        let mount = mounts("cgroup2", None)?;
+        for controller in fs::read_to_string(mount.join("cgroup.controllers"))
+            .unwrap_or_default()
+            .split_whitespace()
+        {
+            let _ = fs::write(
+                mount.join("cgroup.subtree_control"),
+                format!("+{controller}"),
+            );
+        }
+        let dir = mount.join(&name);
+        fs::create_dir(&dir).expect("a cgroup can be made");
+        Some(Self { name, dir })
+    }
+
+    /// Its path in the hierarchy.
+    pub fn path(&self) -> String {
+        format!("/{}", self.name)
+    }
+
+    /// Its directory on the host.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Writes one of its files.
+    #[track_caller]
+    pub fn write(&self, file: &str, value: &str) {
+        fs::write(self.dir.join(file), value)
+            .unwrap_or_else(|e| panic!("{value:?} to {file}: {e}"));
+    }
+}
+
+impl Drop for V2Cgroup {
+    fn drop(&mut self) {
+        for dir in cgroup_dirs_named(&self.name) {
+            eventually("the cgroup can be removed", || {
+                (fs::remove_dir(&dir).is_ok() || !dir.exists()).then_some(())
+            });
+        }
+    }
 }

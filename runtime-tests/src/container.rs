@@ -16,7 +16,8 @@ use crate::bundle::{base_config, fill_rootfs, install_inside};
 use crate::cgroup::{cgroup_dirs_named, pids_in_cgroups_named};
 use crate::command::{Output, eventually, finish, finish_into, read_text};
 use crate::machine::{View, need_root};
-use crate::runtime::runtime;
+use crate::runtime::{cgroup_manager_flags, runtime};
+use crate::without::Without;
 
 /// A container with a unique id, and the bundle and state root it lives in.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub struct Container {
     /// Its configuration: the base one until the test changes it. Written before each create and run.
     pub config: Value,
     view: Option<View>,
+    without: Without,
     global: Vec<String>,
     root: PathBuf,
     dir: TempDir,
@@ -59,6 +61,7 @@ impl Container {
             id,
             config,
             view: None,
+            without: Without::default(),
             global: Vec::new(),
             root: dir.path().join("state"),
             dir,
@@ -79,10 +82,22 @@ impl Container {
         Self::with_args(&["sleep", "1000000"])
     }
 
-    /// Its commands see the machine's cgroups in another way.
+    /// Its commands see the machine in another way.
     #[must_use]
     pub fn in_view(mut self, view: View) -> Self {
+        self.enter(view);
+        self
+    }
+
+    /// Its commands see the machine in another way from now on.
+    pub fn enter(&mut self, view: View) {
         self.view = Some(view);
+    }
+
+    /// Its commands do without some system calls.
+    #[must_use]
+    pub fn without(mut self, calls: Without) -> Self {
+        self.without = calls;
         self
     }
 
@@ -171,9 +186,11 @@ impl Container {
         command
             .arg("--root")
             .arg(&self.root)
+            .args(cgroup_manager_flags())
             .args(&self.global)
             .args(args)
             .stdin(Stdio::null());
+        self.without.apply(&mut command);
         command
     }
 

@@ -12,18 +12,20 @@ mod engine;
 mod machine;
 mod runtime;
 mod terminal;
+mod without;
 
 pub use bundle::{base_config, fill_rootfs, install_inside};
-pub use cgroup::{Limit, cgroup_dirs_named, limit_of, pids_in_cgroups_named};
+pub use cgroup::{Limit, V2Cgroup, cgroup_dirs_named, limit_of, pids_in_cgroups_named, v2_dir};
 pub use command::{Output, eventually, read_text, shell};
 pub use container::Container;
 pub use engine::{Engine, http_get};
 pub use machine::{
-    Hierarchy, View, has_capability, has_controller, has_program, hierarchy, kernel_has, need_root,
-    skip,
+    Hierarchy, View, has_capability, has_controller, has_program, has_systemd, hierarchy,
+    kernel_has, need_root, skip,
 };
-pub use runtime::{is_coracle, is_crun, is_runc, runtime};
+pub use runtime::{by_systemd, is_coracle, is_crun, is_runc, runtime};
 pub use terminal::{ConsoleSocket, Terminal};
+pub use without::{Without, kernel_lacks};
 
 /// Leaves the test with a printed reason when this machine cannot show the behaviour.
 #[macro_export]

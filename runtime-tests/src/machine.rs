@@ -42,6 +42,11 @@ pub fn kernel_has(path: &str) -> bool {
     Path::new(path).exists()
 }
 
+/// systemd is the init of this machine.
+pub fn has_systemd() -> bool {
+    Path::new("/run/systemd/system").exists()
+}
+
 /// How the cgroups of this machine are mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hierarchy {
@@ -79,8 +84,8 @@ pub fn has_controller(name: &str) -> bool {
     v1 || v2.split_whitespace().any(|controller| controller == name)
 }
 
-/// A private mount namespace in which `/sys/fs/cgroup` shows the machine's cgroups in another way. It lives as long
-/// as the process that holds it.
+/// A private mount namespace that shows the machine in another way: other mounts below `/sys/fs/cgroup`, another boot
+/// id. It lives as long as the process that holds it.
 #[derive(Debug)]
 pub struct View {
     holder: Child,
@@ -101,8 +106,16 @@ impl View {
         Some(Self::new(&[], change))
     }
 
+    /// The machine as it is after its next start: every boot has an id of its own.
+    pub fn after_reboot() -> Self {
+        Self::new(
+            &[],
+            "id=$(mktemp); cat /proc/sys/kernel/random/uuid > $id; mount --bind $id /proc/sys/kernel/random/boot_id; rm $id",
+        )
+    }
+
     /// A new mount namespace (and what `flags` of unshare ask for) changed by a line of shell.
-    pub(crate) fn new(flags: &[&str], change: &str) -> Self {
+    pub fn new(flags: &[&str], change: &str) -> Self {
         let script = format!("set -e; {change}; echo ready; exec sleep infinity");
         let mut holder = Command::new("unshare")
             .args(["--mount", "--propagation", "private"])

@@ -35,6 +35,20 @@ fn find() -> PathBuf {
         })
 }
 
+/// Who makes the cgroups of the containers under test: the cgroupfs manager, or systemd with `CGROUP_MANAGER=systemd`.
+pub fn by_systemd() -> bool {
+    env::var_os("CGROUP_MANAGER").is_some_and(|manager| manager == "systemd")
+}
+
+/// The global flags that say so.
+pub(crate) fn cgroup_manager_flags() -> &'static [&'static str] {
+    if by_systemd() {
+        &["--systemd-cgroup"]
+    } else {
+        &[]
+    }
+}
+
 /// The first word that the runtime says about itself.
 fn name() -> &'static str {
     static NAME: OnceLock<String> = OnceLock::new();

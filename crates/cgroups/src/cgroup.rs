@@ -8,7 +8,7 @@ use nix::fcntl::OFlag;
 use oci_spec::runtime::LinuxResources;
 
 use crate::dir::Dir;
-use crate::host::Version;
+use crate::host::{Layout, Version};
 use crate::{Error, Location, Result, delegate, devices, resources};
 
 /// A cgroup with its directories open, one in each hierarchy.
@@ -66,11 +66,14 @@ impl Cgroup {
         }
     }
 
-    /// [`Cgroup::apply`] for a running cgroup: never touches devices.
+    /// [`Cgroup::apply`] for a running cgroup: never touches devices. systemd hears of it first, where the cgroup is one of its units'.
     ///
     /// # Errors
-    /// As [`Cgroup::apply`].
+    /// As [`Cgroup::apply`], and [`Error::Systemd`].
     pub fn update(&self, wanted: &LinuxResources) -> Result<()> {
+        if let Some(unit) = &self.location.unit {
+            unit.update(wanted, self.location.layout())?;
+        }
         resources::apply(self, wanted)
     }
 
@@ -97,6 +100,20 @@ impl Cgroup {
         .collect()
     }
 
+    /// Whether it hands v2 controllers to its sub-cgroups, and so takes no process while one lives there (`cgroup-v2.rst`,
+    /// "No Internal Process Constraint").
+    ///
+    /// # Errors
+    /// When the hierarchy cannot be read.
+    pub fn is_inner(&self) -> Result<bool> {
+        match self.unified() {
+            Some(dir) => Ok(dir
+                .read("cgroup.subtree_control")?
+                .is_some_and(|enabled| !enabled.trim_end().is_empty())),
+            None => Ok(false),
+        }
+    }
+
     /// Moves a process, with all its threads, into this cgroup in every hierarchy. Slow: see [`Cgroup::tasks`].
     ///
     /// # Errors
@@ -105,6 +122,21 @@ impl Cgroup {
         let pid = pid.to_string();
         self.existing()
             .try_for_each(|(_, dir)| dir.write("cgroup.procs", &pid))
+    }
+
+    /// Whether it is the cgroup of a systemd unit.
+    pub fn is_unit(&self) -> bool {
+        self.location.unit.is_some()
+    }
+
+    /// Has systemd move a process into this cgroup of one of its units: it may where we may not.
+    ///
+    /// # Errors
+    /// [`Error::Systemd`].
+    pub fn add_by_systemd(&self, pid: i32) -> Result<()> {
+        let unit = self.location.unit.as_ref();
+        unit.ok_or(Error::NoHierarchy("attach to the unit of cgroup"))?
+            .attach(pid)
     }
 
     /// The processes in this cgroup and in all below it, unsorted; none when it is gone.
@@ -120,13 +152,15 @@ impl Cgroup {
     }
 
     /// Hands the v2 cgroup to `uid` as the runtime-spec's "Cgroup ownership" demands: the directory and the files that
-    /// `/sys/kernel/cgroup/delegate` lists. Does nothing on v1, where delegation is not safe.
+    /// `/sys/kernel/cgroup/delegate` lists. Does nothing where v1 is in use, where delegation is not safe.
     ///
     /// # Errors
     /// When the owner of a file cannot be changed.
     pub fn delegate(&self, uid: u32) -> Result<()> {
-        self.unified()
-            .map_or(Ok(()), |dir| delegate::chown(dir, uid))
+        match (self.location.layout(), self.unified()) {
+            (Layout::V2, Some(dir)) => delegate::chown(dir, uid),
+            _ => Ok(()),
+        }
     }
 
     /// Where this cgroup lives.

@@ -10,6 +10,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use crate::cgroup::{Cgroup, Withheld};
 use crate::dir::Dir;
 use crate::host::Version;
+use crate::refusal;
 use crate::{Error, Location, Place, Result};
 
 /// How often the way down is made anew when somebody removes a shared ancestor at the same time.
@@ -24,6 +25,35 @@ impl Cgroup {
     /// [`Error::NotEmpty`] and [`Error::Frozen`] for a cgroup that exists and is in use. After any error exactly the
     /// directories that were made here are removed again.
     pub fn create(location: &Location) -> Result<Cgroup> {
+        let (cgroup, made) = Cgroup::make(location)?;
+        if !cgroup.fresh {
+            cgroup.refuse_used()?;
+        }
+        made.keep();
+        Ok(cgroup)
+    }
+
+    /// Takes over the cgroup of a unit that [`Systemd::start`](crate::Systemd::start) has started with `pid`: makes what systemd does not
+    /// know of, and puts the process there as well.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`]; what systemd made stays.
+    pub fn adopt(location: &Location, pid: i32) -> Result<Cgroup> {
+        let (mut cgroup, made) = Cgroup::make(location)?;
+        // A device program that is attached already is systemd's, and to stay beside ours.
+        cgroup.fresh = true;
+        let is_scope = location.unit.as_ref().is_some_and(|unit| !unit.is_slice());
+        for (version, dir) in cgroup.existing() {
+            // systemd knows some of v1's hierarchies, and puts no process into a slice.
+            if version == Version::V1 || !is_scope {
+                dir.write("cgroup.procs", &pid.to_string())?;
+            }
+        }
+        made.keep();
+        Ok(cgroup)
+    }
+
+    fn make(location: &Location) -> Result<(Cgroup, Made)> {
         let mut made = Made::default();
         let mut withheld = Vec::new();
         let mut dirs = Vec::with_capacity(location.places.len());
@@ -54,11 +84,7 @@ impl Cgroup {
             fresh: !existed,
             withheld,
         };
-        if existed {
-            cgroup.refuse_used()?;
-        }
-        made.keep();
-        Ok(cgroup)
+        Ok((cgroup, made))
     }
 
     /// Refuses a cgroup that somebody else lives in, or that would freeze whoever enters.
@@ -67,11 +93,17 @@ impl Cgroup {
         for (_, dir) in self.existing() {
             dir.processes(&mut found)?;
             if !found.is_empty() {
-                return Err(Error::NotEmpty(found.len()));
+                return Err(Error::NotEmpty {
+                    processes: found.len(),
+                    path: dir.path().to_owned(),
+                });
             }
         }
         if self.is_frozen()? {
-            Err(Error::Frozen)
+            let frozen = self.legacy("freezer").or_else(|| self.unified());
+            Err(Error::Frozen(
+                frozen.map_or_else(PathBuf::new, |dir| dir.path().to_owned()),
+            ))
         } else {
             Ok(())
         }
@@ -171,6 +203,15 @@ fn hand_down(
     if missing.is_empty() {
         return Ok(enabled);
     }
+    if has_processes(dir)? {
+        let refused = missing.into_iter().map(|controller| Withheld {
+            controller,
+            by: dir.path().to_owned(),
+            errno: Errno::EBUSY,
+        });
+        withheld.extend(refused);
+        return Ok(enabled);
+    }
     let all = missing
         .iter()
         .map(|controller| format!("+{controller}"))
@@ -180,8 +221,8 @@ fn hand_down(
         enabled.extend(missing);
         return Ok(enabled);
     }
-    // The kernel takes all or none, and one of them may be refused (cpu while realtime processes run, every domain
-    // controller where processes live in the directory). Whether that matters is known when a limit asks for it.
+    // The kernel takes all or none, and one of them may be refused (cpu while realtime processes run). Whether that matters
+    // is known when a limit asks for it.
     for controller in missing {
         match dir.try_write(FILE, &format!("+{controller}")) {
             Ok(()) => enabled.push(controller),
@@ -193,6 +234,13 @@ fn hand_down(
         }
     }
     Ok(enabled)
+}
+
+/// Whether processes live in this very cgroup, and it is not the real root, which may have them. The kernel would refuse
+/// the domain controllers and take the others, upon which no process could enter a sub-cgroup that is not threaded.
+fn has_processes(dir: &Dir) -> Result<bool> {
+    let procs = dir.read("cgroup.procs")?.unwrap_or_default();
+    Ok(!procs.is_empty() && dir.read("cgroup.type")?.is_some())
 }
 
 /// Fills empty `cpuset.cpus` and `cpuset.mems` from above, ancestors first.
@@ -235,11 +283,12 @@ fn mkdir(path: &Path, made: &mut Made) -> Result<bool, Errno> {
 
 fn mkdir_error(path: &Path, errno: Errno) -> Error {
     let hint = match errno {
-        Errno::EAGAIN => {
-            Some("cgroup.max.depth or cgroup.max.descendants of an ancestor is reached")
+        Errno::EAGAIN => Some(refusal::too_many_cgroups(path).into()),
+        Errno::EROFS => Some(refusal::READ_ONLY.into()),
+        Errno::EACCES | Errno::EPERM => {
+            Some("the cgroup above it belongs to another user, have one delegated".into())
         }
-        Errno::EROFS => Some("the cgroup file system is mounted read-only"),
-        Errno::ENOMEM | Errno::ENOSPC => Some("the kernel allows no more cgroups"),
+        Errno::ENOMEM | Errno::ENOSPC => Some("the kernel allows no more cgroups".into()),
         _ => None,
     };
     Error::Io {
@@ -267,6 +316,7 @@ mod tests {
         fn location(&self, version: Version, controllers: &[&str], path: &str) -> Location {
             let controllers = controllers.iter().map(|c| c.to_string()).collect();
             Location {
+                unit: None,
                 places: vec![Place {
                     version,
                     controllers,
@@ -310,6 +360,23 @@ mod tests {
     }
 
     #[test]
+    fn a_cgroup_with_processes_hands_nothing_down() {
+        let tree = Tree::new("populated");
+        for (file, text) in [
+            ("cgroup.subtree_control", "cpu\n"),
+            ("cgroup.type", "domain\n"),
+            ("cgroup.procs", "7\n"),
+        ] {
+            std::fs::write(tree.0.join(file), text).unwrap();
+        }
+        let cgroup = Cgroup::create(&tree.location(Version::V2, &["cpu", "pids"], "a")).unwrap();
+        assert_eq!(cgroup.withheld.len(), 1);
+        assert_eq!(cgroup.withheld[0].errno, Errno::EBUSY);
+        let control = std::fs::read_to_string(tree.0.join("cgroup.subtree_control")).unwrap();
+        assert_eq!(control, "cpu\n");
+    }
+
+    #[test]
     fn a_used_cgroup_is_refused_and_nothing_is_left() {
         let tree = Tree::new("used");
         let mut location = tree.location(Version::V1, &["pids"], "new/x");
@@ -319,9 +386,9 @@ mod tests {
         std::fs::create_dir(tree.0.join("used")).unwrap();
         std::fs::write(tree.0.join("used/cgroup.procs"), "7\n8\n").unwrap();
         let error = Cgroup::create(&location).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "container's cgroup is not empty: 2 process(es) found"
+        assert!(
+            error.starts_with("container's cgroup is not empty: 2 process(es) found in "),
+            "{error}"
         );
         assert!(!tree.0.join("new").exists() && tree.0.join("used").exists());
     }
@@ -332,6 +399,7 @@ mod tests {
         std::fs::create_dir(tree.0.join("a")).unwrap();
         std::fs::write(tree.0.join("a/freezer.state"), "FROZEN\n").unwrap();
         let error = Cgroup::create(&tree.location(Version::V1, &["freezer"], "a")).unwrap_err();
-        assert_eq!(error.to_string(), "container's cgroup unexpectedly frozen");
+        let expected = "container's cgroup unexpectedly frozen: ";
+        assert!(error.to_string().starts_with(expected), "{error}");
     }
 }

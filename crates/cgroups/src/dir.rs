@@ -11,6 +11,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd;
 
+use crate::refusal;
 use crate::{Error, Result};
 
 /// An open cgroup directory. The path serves error messages only.
@@ -95,6 +96,7 @@ impl Dir {
     /// The error for a write that failed.
     pub(crate) fn write_error(&self, file: &str, value: &str, errno: Errno) -> Error {
         let hint = match (file, errno) {
+            (_, Errno::EROFS) => Some(refusal::READ_ONLY),
             ("memory.limit_in_bytes" | "memory.memsw.limit_in_bytes", Errno::EBUSY) => {
                 Some("more memory is in use than the new limit allows")
             }
@@ -107,6 +109,36 @@ impl Dir {
             ("cpuset.cpus" | "cpuset.mems", Errno::EACCES) => {
                 Some("not among those of the parent cgroup")
             }
+            ("cpuset.cpus" | "cpuset.mems", Errno::EINVAL | Errno::ERANGE) => {
+                Some("not a list of what this machine has")
+            }
+            ("cpuset.cpus" | "cpuset.mems", Errno::EBUSY) => Some("a sub-cgroup needs the others"),
+            ("cpu.max" | "cpu.cfs_quota_us" | "cpu.cfs_period_us", Errno::EINVAL) => {
+                Some("a quota is at least 1000 and a period 1000 to 1000000, in microseconds")
+            }
+            ("cpu.max.burst" | "cpu.cfs_burst_us", Errno::EINVAL) => {
+                Some("a burst is at most the quota")
+            }
+            ("cpu.max.burst" | "cpu.cfs_burst_us", Errno::ENOENT) => {
+                Some("the kernel must be 5.14 or later")
+            }
+            ("cpu.idle", Errno::ENOENT) => Some("the kernel must be 5.15 or later"),
+            ("memory.swap.max" | "memory.memsw.limit_in_bytes", Errno::ENOENT) => {
+                Some("the kernel does not account swap")
+            }
+            ("io.weight" | "io.bfq.weight", Errno::EOPNOTSUPP) => Some(
+                "the device takes no weights: give it the bfq scheduler, or turn io.cost.qos on for it",
+            ),
+            ("io.max" | "io.weight" | "io.bfq.weight", Errno::ENODEV) => {
+                Some("no disk has this number; partitions have no limits of their own")
+            }
+            ("rdma.max", Errno::ENODEV) => Some("no RDMA device has this name"),
+            (file, Errno::ENOENT) if file.starts_with("hugetlb.") => {
+                Some("the machine has no huge pages of this size: see /sys/kernel/mm/hugepages")
+            }
+            (file, Errno::ENODEV) if file.starts_with("blkio.") => {
+                Some("no disk has this number; partitions have no limits of their own")
+            }
             ("devices.allow", Errno::EPERM) => Some("the parent cgroup does not allow this device"),
             _ => None,
         };
@@ -114,7 +146,7 @@ impl Dir {
             action: format!("write {value:?} to"),
             path: self.path.join(file),
             errno,
-            hint,
+            hint: hint.map(Into::into),
         }
     }
 

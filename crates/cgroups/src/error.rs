@@ -1,5 +1,6 @@
 //! What can go wrong, in words that name the operation, the file and the object.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -12,7 +13,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A system call on a file or directory of the hierarchy failed.
-    #[error("{action} {}: {}{}", path.display(), errno.desc(), hint.map(|hint| format!(" ({hint})")).unwrap_or_default())]
+    #[error("{action} {}: {}{}", path.display(), errno.desc(), hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
     Io {
         /// What was tried: `open`, `write "max" to`, …
         action: String,
@@ -21,7 +22,7 @@ pub enum Error {
         /// The kernel's answer.
         errno: Errno,
         /// What this answer means for this file, where that is known.
-        hint: Option<&'static str>,
+        hint: Option<Cow<'static, str>>,
     },
     /// A value of the configuration cannot be used as it stands.
     #[error("{field}: {problem}")]
@@ -50,11 +51,19 @@ pub enum Error {
         why: String,
     },
     /// A cgroup that is to be created is there already and in use.
-    #[error("container's cgroup is not empty: {0} process(es) found")]
-    NotEmpty(usize),
+    #[error("container's cgroup is not empty: {processes} process(es) found in {} (choose another linux.cgroupsPath)", path.display())]
+    NotEmpty {
+        /// How many processes are in it and below.
+        processes: usize,
+        /// The directory in which they were found.
+        path: PathBuf,
+    },
     /// A cgroup that is to be created is there already and frozen.
-    #[error("container's cgroup unexpectedly frozen")]
-    Frozen,
+    #[error("container's cgroup unexpectedly frozen: {} (thaw it, or choose another linux.cgroupsPath)", .0.display())]
+    Frozen(PathBuf),
+    /// There is no hierarchy at all.
+    #[error("no cgroup hierarchy is mounted at or below {path} (mount -t cgroup2 cgroup2 {path})", path = .0.display())]
+    NotMounted(PathBuf),
     /// The cgroup still has processes or sub-cgroups after the time allowed for removing it.
     #[error("remove cgroup {}: still busy after {seconds} s", path.display())]
     Busy {
@@ -85,6 +94,16 @@ pub enum Error {
     /// A path that would leave the place it is to be resolved below.
     #[error("bad sub cgroup path: {0}")]
     BadPath(String),
+    /// systemd cannot be reached, or did not do what it was asked for.
+    #[error("{action}: {problem}")]
+    Systemd {
+        /// What was asked for.
+        action: String,
+        /// The D-Bus name of its error; empty when it did not come to an answer.
+        name: String,
+        /// systemd's own words, or what stands in the way to it.
+        problem: String,
+    },
     /// A file of the kernel did not have the documented form.
     #[error("parse {}: unexpected {text:?}", path.display())]
     Parse {
@@ -111,6 +130,23 @@ impl Error {
         Error::Config {
             field: field.into(),
             problem: problem.into(),
+        }
+    }
+
+    /// Whether it is this D-Bus error of systemd's.
+    pub(crate) fn is_answer(&self, known: &str) -> bool {
+        matches!(self, Error::Systemd { name, .. } if name == known)
+    }
+
+    /// An [`Error::Systemd`] that names the operation and the object instead of the method that was called.
+    pub(crate) fn while_doing(self, action: String) -> Error {
+        match self {
+            Error::Systemd { name, problem, .. } => Error::Systemd {
+                action,
+                name,
+                problem,
+            },
+            error => error,
         }
     }
 

@@ -92,6 +92,7 @@ impl Location {
         match legacy.or_else(unified) {
             Some(place) => Cgroup::open(&Location {
                 places: vec![place.clone()],
+                unit: None,
             })?
             .is_frozen(),
             None => Ok(false),

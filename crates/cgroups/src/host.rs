@@ -58,23 +58,19 @@ impl Host {
     /// Looks at `/sys/fs/cgroup`: one `statfs` where the unified hierarchy is mounted there, else one for each directory.
     ///
     /// # Errors
-    /// When no hierarchy is mounted there at all.
+    /// [`Error::NotMounted`] when no hierarchy is mounted there at all.
     pub fn probe() -> Result<Host> {
         Host::probe_at(Path::new(ROOT))
     }
 
     fn probe_at(root: &Path) -> Result<Host> {
         let hierarchies = match magic(root)? {
-            CGROUP2_SUPER_MAGIC => vec![unified(root.to_owned())?],
-            _ => mounted_below(root)?,
+            Some(CGROUP2_SUPER_MAGIC) => vec![unified(root.to_owned())?],
+            Some(_) => mounted_below(root)?,
+            None => Vec::new(),
         };
         if hierarchies.is_empty() {
-            return Err(Error::Io {
-                action: "find cgroup hierarchies in".into(),
-                path: root.to_owned(),
-                errno: Errno::ENOENT,
-                hint: Some("mount cgroup2 there"),
-            });
+            return Err(Error::NotMounted(root.to_owned()));
         }
         Ok(Host { hierarchies })
     }
@@ -102,10 +98,13 @@ pub(crate) fn layout(mut versions: impl Iterator<Item = Version>) -> Layout {
     }
 }
 
-fn magic(path: &Path) -> Result<FsType> {
-    statfs(path)
-        .map(|fs| fs.filesystem_type())
-        .map_err(|errno| Error::io("look at", path, errno))
+/// The type of the file system at a path; `None` when there is nothing.
+fn magic(path: &Path) -> Result<Option<FsType>> {
+    match statfs(path) {
+        Ok(fs) => Ok(Some(fs.filesystem_type())),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(Error::io("look at", path, errno)),
+    }
 }
 
 fn unified(mount: PathBuf) -> Result<Hierarchy> {
@@ -139,7 +138,7 @@ fn mounted_below(root: &Path) -> Result<Vec<Hierarchy>> {
         }
         let mount = root.join(OsStr::from_bytes(name));
         match magic(&mount)? {
-            CGROUP_SUPER_MAGIC => {
+            Some(CGROUP_SUPER_MAGIC) => {
                 let controllers = controllers_in_name(&String::from_utf8_lossy(name));
                 found.push(Hierarchy {
                     version: Version::V1,
@@ -147,7 +146,7 @@ fn mounted_below(root: &Path) -> Result<Vec<Hierarchy>> {
                     mount,
                 });
             }
-            CGROUP2_SUPER_MAGIC => found.push(unified(mount)?),
+            Some(CGROUP2_SUPER_MAGIC) => found.push(unified(mount)?),
             _ => {}
         }
     }
@@ -188,8 +187,10 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            error.starts_with("find cgroup hierarchies in /proc/self:"),
+            error.starts_with("no cgroup hierarchy is mounted at or below /proc/self "),
             "{error}"
         );
+        let nowhere = Host::probe_at(Path::new("/proc/self/none"));
+        assert!(matches!(nowhere, Err(Error::NotMounted(_))));
     }
 }

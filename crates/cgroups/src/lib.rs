@@ -21,12 +21,14 @@ mod freezer;
 mod host;
 mod location;
 mod oom;
+mod refusal;
 mod remove;
 mod resources;
 mod signal;
 pub mod stats;
 #[allow(unsafe_code)]
 mod sys;
+mod systemd;
 
 pub use cgroup::Cgroup;
 pub use error::{Error, Result};
@@ -34,3 +36,4 @@ pub use host::{Host, Layout, Version};
 pub use location::{Location, Place};
 pub use oom::{OomState, OomWatch};
 pub use stats::Stats;
+pub use systemd::Systemd;

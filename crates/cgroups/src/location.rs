@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::host::{self, Host, Layout, Version};
+use crate::systemd::Unit;
 use crate::{Error, Result};
 
 /// Where one cgroup lives: its directory in each hierarchy. Meant to be kept in a file, so that later commands find the
@@ -12,6 +13,9 @@ use crate::{Error, Result};
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Location {
     pub(crate) places: Vec<Place>,
+    /// The systemd unit whose cgroup this is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Option<Unit>,
 }
 
 /// The directory of a cgroup in one hierarchy.
@@ -95,6 +99,7 @@ impl Location {
         });
         Ok(Location {
             places: places.collect(),
+            unit: None,
         })
     }
 
@@ -123,7 +128,38 @@ impl Location {
                 place.path.push(&inner);
             }
         }
-        Ok(Location { places })
+        Ok(Location { places, unit: None })
+    }
+
+    /// The sub-cgroup of this one that a process is in on v2; `None` when it is in this one itself, or elsewhere.
+    ///
+    /// # Errors
+    /// When `/proc/PID/cgroup` cannot be read.
+    pub fn of_member(&self, pid: i32) -> Result<Option<Location>> {
+        let file = format!("/proc/{pid}/cgroup");
+        match std::fs::read_to_string(&file) {
+            Ok(text) => self.of_entry(&text),
+            Err(e) => {
+                let errno = nix::errno::Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
+                Err(Error::io("read", file, errno))
+            }
+        }
+    }
+
+    /// [`Location::of_member`] by the text of that file.
+    fn of_entry(&self, text: &str) -> Result<Option<Location>> {
+        let place = self
+            .places
+            .iter()
+            .find(|place| place.version == Version::V2);
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
+        match (place, path) {
+            (Some(place), Some(path)) => match Path::new(path).strip_prefix(&place.path) {
+                Ok(inner) if !inner.as_os_str().is_empty() => self.below(&[], inner).map(Some),
+                _ => Ok(None),
+            },
+            _ => Ok(None),
+        }
     }
 
     /// How the hierarchies are laid out.
@@ -258,6 +294,19 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("unknown controller nope"), "{error}");
+    }
+
+    #[test]
+    fn a_member_may_be_in_a_sub_cgroup() {
+        let location = Location::resolve_below(&host(), Path::new("/x"), "", |_| true).unwrap();
+        let inner = location
+            .of_entry("1:pids:/x\n0::/x/init.scope\n")
+            .unwrap()
+            .unwrap();
+        assert_eq!(inner.places[3].path, Path::new("x/init.scope"));
+        for elsewhere in ["0::/x\n", "0::/xy/z\n", "0::/../x\n", "4:memory:/x/y\n", ""] {
+            assert_eq!(location.of_entry(elsewhere).unwrap(), None, "{elsewhere}");
+        }
     }
 
     #[test]

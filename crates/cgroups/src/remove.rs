@@ -19,10 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Cgroup {
     /// Removes this cgroup and all below it from every hierarchy; device programs go with it. Processes that are left are
-    /// killed and waited for. What is gone already is fine. Directories above stay, even when they were made for it.
+    /// killed and waited for. What is gone already is fine. Directories above stay, even when they were made for it. A unit of
+    /// systemd's is stopped.
     ///
     /// # Errors
-    /// [`Error::Busy`] when processes do not end within ten seconds, [`Error::Root`] for the root of a hierarchy. The other
+    /// [`Error::Busy`] when processes do not end within ten seconds, [`Error::Root`] for the root of a hierarchy, [`Error::Systemd`]. The other
     /// hierarchies are cleaned all the same; the first error is returned.
     pub fn remove(&self) -> Result<()> {
         self.refuse_root("remove")?;
@@ -30,6 +31,23 @@ impl Cgroup {
         let mut result = Ok(());
         for place in &self.location.places {
             let removed = self.remove_from(place, deadline);
+            result = result.and(removed);
+        }
+        if let Some(unit) = &self.location.unit {
+            result = result.and(unit.stop());
+        }
+        result
+    }
+
+    /// Removes this cgroup where nobody and no sub-cgroup is in it, and touches nothing where somebody is.
+    ///
+    /// # Errors
+    /// When a hierarchy refuses for another reason. The others are cleaned all the same; the first error is returned.
+    pub fn remove_empty(&self) -> Result<()> {
+        self.refuse_root("remove")?;
+        let mut result = Ok(());
+        for place in &self.location.places {
+            let removed = rmdir(&place.dir()).map(drop);
             result = result.and(removed);
         }
         result

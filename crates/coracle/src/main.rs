@@ -35,7 +35,14 @@ impl Failure {
 
 impl From<runtime::Error> for Failure {
     fn from(error: runtime::Error) -> Self {
-        Failure::new(error.to_string())
+        let missing = runtime::missing_calls();
+        Failure::new(match missing.is_empty() {
+            true => error.to_string(),
+            false => format!(
+                "{error} (coracle needs {}: the kernel does not have it, or a seccomp filter denies it)",
+                missing.join(", ")
+            ),
+        })
     }
 }
 

@@ -13,21 +13,21 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, geteuid, setsid};
 
 use crate::launch::CreateOptions;
-use crate::mounts::{Prepared, Surroundings};
+use crate::mounts::{Mount, Prepared, Surroundings, UserNamespaces};
 use crate::namespaces::{CLONE_NEWTIME, Joined};
 use crate::plan::Plan;
 use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
 use crate::rootfs::Root;
-use crate::spawn::spawn;
+use crate::spawn::{ENTERING, spawn};
 use crate::state::{Record, Status};
 use crate::sys::process::Cloned;
 use crate::{
     Context, Error, Result, devices, hooks, masks, namespaces, process, state, sys, terminal,
 };
 
-/// Host files that the privileged runtime opens for a container with a user namespace: its root may not be allowed to walk to them,
-/// and cannot make devices.
+/// Host files that the runtime opens. All of them for a container with a user namespace: its root may not be allowed to walk to them,
+/// and cannot make devices. And those whose ids are mapped, by user namespaces that only the runtime has rights over.
 #[derive(Default)]
 pub(crate) struct Sources {
     mounts: Vec<Option<OwnedFd>>,
@@ -37,18 +37,20 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    pub(crate) fn open(plan: &Plan) -> Result<Self> {
+    pub(crate) fn open(plan: &Plan, procfs: &Procfs, joined: &[Joined]) -> Result<Self> {
         let with_user_namespace = plan.namespaces.is_private(libc::CLONE_NEWUSER);
+        let all = with_user_namespace && geteuid().is_root();
+        let mut user_namespaces = UserNamespaces::new(plan, procfs, joined);
+        let mut open = |mount: &Mount| match all || mount.is_idmapped() {
+            true => mount.open_source(&mut user_namespaces),
+            false => Ok(None),
+        };
         let mut sources = Sources {
+            mounts: plan.mounts.iter().map(&mut open).collect::<Result<_>>()?,
             bind_devices: with_user_namespace || !crate::mounts::privileged_here(),
             ..Self::default()
         };
-        if with_user_namespace && geteuid().is_root() {
-            sources.mounts = plan
-                .mounts
-                .iter()
-                .map(|mount| mount.open_source())
-                .collect::<Result<_>>()?;
+        if all {
             sources.open_devices(plan)?;
         }
         Ok(sources)
@@ -75,6 +77,8 @@ pub(crate) struct Child<'a> {
     pub directory: BorrowedFd<'a>,
     pub procfs: &'a Procfs,
     pub cgroup: Option<&'a cgroups::Cgroup>,
+    /// Where its cgroup is, or will be once it is recorded.
+    pub location: Option<&'a cgroups::Location>,
     pub tasks: Vec<OwnedFd>,
     pub joined: Vec<Joined>,
     pub sources: Sources,
@@ -85,6 +89,8 @@ pub(crate) struct Child<'a> {
     pub can_set_groups: bool,
     /// The limit to be restored once no mount is a descriptor any more.
     pub open_files: process::OpenFiles,
+    /// `Recorded` comes before anything else: until then its ids are not mapped, or it is not in its cgroup.
+    pub recorded_first: bool,
 }
 
 impl Child<'_> {
@@ -95,32 +101,38 @@ impl Child<'_> {
         if self.late_ipc() {
             late |= libc::CLONE_NEWIPC;
         }
-        if self.plan.time_offsets.is_some() {
+        let late_time = self.late_time();
+        if late_time {
             late |= CLONE_NEWTIME;
         }
         let new = self.plan.namespaces.new & !late;
-        let cgroup = self.cgroup.and_then(|cgroup| cgroup.clone_into());
-        let cloned = if self.needs_intermediate() {
+        let cgroup = self.cgroup;
+        let cloned = if late_time || self.needs_intermediate() {
             let joined = std::mem::take(&mut self.joined);
-            spawn(new, cgroup, Some(&mut |_| self.enter(&joined)))?
+            spawn(new, cgroup, Some(&mut |_| self.enter(&joined, late_time)))?
         } else {
             spawn(new, cgroup, None)?
         };
         match cloned {
             Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
-            Cloned::Child => self.run(),
+            Cloned::Child { entered } => self.run(entered),
         }
     }
 
     /// A pid namespace is only entered by children; new namespaces must be made inside a joined user namespace; what a new user
-    /// namespace does not own must be joined before it; and time offsets are set before anyone is inside.
+    /// namespace does not own must be joined before it.
     fn needs_intermediate(&self) -> bool {
         let joins = |flag| self.joined.iter().any(|namespace| namespace.flag == flag);
         let new_user = self.plan.namespaces.is_new(libc::CLONE_NEWUSER);
         joins(libc::CLONE_NEWPID)
             || joins(libc::CLONE_NEWUSER)
             || new_user && !self.joined.is_empty()
-            || self.plan.time_offsets.is_some()
+    }
+
+    /// Only children of its maker enter a time namespace, unless clone3(2) makes it; and its offsets are set before anyone is inside.
+    fn late_time(&self) -> bool {
+        self.plan.namespaces.is_new(CLONE_NEWTIME)
+            && (self.plan.time_offsets.is_some() || !sys::process::has_clone3())
     }
 
     /// An ipc namespace's message queue directory belongs to whoever makes the namespace: that should be the container's root.
@@ -130,13 +142,16 @@ impl Child<'_> {
     }
 
     /// What only another process can do before the child is there.
-    fn enter(&self, joined: &[Joined]) -> Result<()> {
+    fn enter(&self, joined: &[Joined], make_time: bool) -> Result<()> {
         sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
         namespaces::join(joined)?;
+        if make_time {
+            sys::process::unshare(CLONE_NEWTIME)
+                .context("linux.namespaces: make a time namespace")?;
+        }
         let Some(offsets) = &self.plan.time_offsets else {
             return Ok(());
         };
-        sys::process::unshare(CLONE_NEWTIME).context("linux.timeOffsets: make a time namespace")?;
         let written = self.procfs.write("self/timens_offsets", offsets.as_bytes());
         written.context("linux.timeOffsets: set them")
     }
@@ -147,8 +162,9 @@ impl Child<'_> {
     }
 
     /// The child's whole life.
-    fn run(mut self) -> ! {
-        let error = match self.set_up() {
+    fn run(mut self, entered: nix::Result<()>) -> ! {
+        let set_up = entered.context(ENTERING).and_then(|()| self.set_up());
+        let error = match set_up {
             Ok(program) => match self.wait_for_go() {
                 Ok(connection) => {
                     let answer = connection.as_ref().unwrap_or(&self.channel);
@@ -169,14 +185,14 @@ impl Child<'_> {
         sys::process::reset_signals();
         sys::process::allow_all_cpus();
         // The lock is the runtime's alone: a hook of ours that hangs must not keep others from deleting the container.
-        let lock = self.directory.as_raw_fd() as u32;
-        sys::process::close_range(lock, lock).context("close the state directory")?;
+        sys::process::close(self.directory.as_raw_fd()).context("close the state directory")?;
         // 2. v1: a single thread that moves itself skips the kernel's global lock. Before any id changes: the files were opened by root.
         process::enter_cgroup(&self.tasks)?;
-        // 3. With a user namespace nothing works until the ids are mapped.
-        let user_namespace = self.plan.namespaces.is_private(libc::CLONE_NEWUSER);
-        if user_namespace {
+        // 3. With a user namespace nothing works until the ids are mapped; systemd needs the process to make a cgroup for it.
+        if self.recorded_first {
             self.channel.expect(&Message::Recorded)?;
+        }
+        if self.plan.namespaces.is_private(libc::CLONE_NEWUSER) {
             if self.can_set_groups {
                 sys::credentials::set_groups(&[]).context("drop additional groups")?;
             }
@@ -275,7 +291,7 @@ impl Child<'_> {
             .map(AsRawFd::as_raw_fd)
             .chain([self.channel.as_raw_fd()])
             .collect();
-        process::close_others(&self.preserved, &ours)?;
+        process::close_others(self.procfs, &self.preserved, &ours)?;
         // 10. The user, and with it the end of most rights.
         self.plan
             .process
@@ -287,12 +303,11 @@ impl Child<'_> {
         self.sources.open_devices(self.plan)?;
         let around = Surroundings {
             scratch: &self.plan.rootfs,
-            cgroup: self.record.cgroup.as_ref(),
+            cgroup: self.location,
             cgroup_namespace: self.plan.namespaces.is_private(libc::CLONE_NEWCGROUP),
             user_namespace: self.plan.namespaces.is_private(libc::CLONE_NEWUSER),
         };
         let sources = std::mem::take(&mut self.sources.mounts);
-        let sources = sources.into_iter().chain(std::iter::repeat_with(|| None));
         self.plan
             .mounts
             .iter()
@@ -321,8 +336,8 @@ impl Child<'_> {
 
     fn run_early_hooks(&self) -> Result<()> {
         self.channel.send(&Message::Hooks)?;
-        // `Recorded` was sent before anything else was, unless a user namespace has waited for it.
-        if !self.plan.namespaces.is_private(libc::CLONE_NEWUSER) {
+        // `Recorded` was sent before anything else was, and is read where it is needed first.
+        if !self.recorded_first {
             self.channel.expect(&Message::Recorded)?;
         }
         self.channel.expect(&Message::Continue)?;
@@ -361,7 +376,7 @@ impl Child<'_> {
 
     /// Says that it is ready, and waits. `create`: for a connection that says `Go`; a connection without a word comes from `state`.
     fn wait_for_go(&self) -> Result<Option<Channel>> {
-        if !self.plan.namespaces.is_private(libc::CLONE_NEWUSER) && !self.plan.has_early_hooks() {
+        if !self.recorded_first && !self.plan.has_early_hooks() {
             self.channel.expect(&Message::Recorded)?;
         }
         self.channel.send(&Message::Ready)?;

@@ -62,10 +62,15 @@ fn forget(settings: &Settings, id: &str, force: bool, missing: Error) -> Result<
 pub(crate) fn destroy(container: &Container) -> Result<()> {
     stop(container)?;
     let record = &container.record;
-    if let Some(cgroup) = container.cgroup()? {
-        // Without a process the container never got into its cgroup: whoever is in there is a stranger.
-        if record.init.is_some() || container.damaged || cgroup.processes()?.is_empty() {
+    if let Some(location) = &record.cgroup {
+        let cgroup = cgroups::Cgroup::open(location)?;
+        // Without a process the container never got into its cgroup, and a reboot takes all cgroups away: whoever is in there is a
+        // stranger.
+        let had_process = record.init.is_some() || container.damaged;
+        if had_process && record.is_of_this_boot()? {
             cgroup.remove()?;
+        } else {
+            cgroup.remove_empty()?;
         }
     }
     if record.init.is_some() {
@@ -81,15 +86,13 @@ pub(crate) fn destroy(container: &Container) -> Result<()> {
 
 /// Kills the container's process and waits for its end.
 pub(crate) fn stop(container: &Container) -> Result<()> {
-    let Some(init) = &container.record.init else {
+    let Some(pidfd) = container.record.open_init()? else {
         return Ok(());
     };
-    let Some(pidfd) = init.open()? else {
-        return Ok(());
-    };
+    let pid = container.record.init.as_ref().map_or(0, |init| init.pid);
     match sys::process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
         Ok(()) | Err(Errno::ESRCH) => {}
-        Err(error) => return Err(error).with_context(|| format!("kill process {}", init.pid)),
+        Err(error) => return Err(error).with_context(|| format!("kill process {pid}")),
     }
     // A frozen process dies only when it is thawed.
     if let Some(cgroup) = container.cgroup()?
@@ -105,8 +108,7 @@ pub(crate) fn stop(container: &Container) -> Result<()> {
         ) {
             Ok(0) => {
                 let text = format!(
-                    "process {} does not end {} seconds after SIGKILL (it may hang in the kernel): try again later",
-                    init.pid,
+                    "process {pid} does not end {} seconds after SIGKILL (it may hang in the kernel): try again later",
                     KILL_TIMEOUT.as_secs()
                 );
                 return Err(Error::failed(text));
@@ -114,7 +116,7 @@ pub(crate) fn stop(container: &Container) -> Result<()> {
             Ok(_) => return Ok(()),
             Err(Errno::EINTR) => {}
             Err(error) => {
-                return Err(error).with_context(|| format!("wait for process {}", init.pid));
+                return Err(error).with_context(|| format!("wait for process {pid}"));
             }
         }
     }

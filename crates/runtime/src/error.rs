@@ -15,6 +15,8 @@ pub enum Kind {
     Damaged,
     /// The configuration or an argument is wrong; nothing was tried.
     Invalid,
+    /// The kernel denied an operation: EACCES, EPERM.
+    Denied,
     /// An operation failed.
     Failed,
 }
@@ -113,7 +115,11 @@ impl IntoCause for Error {
 
 impl IntoCause for nix::errno::Errno {
     fn into_cause(self) -> (Kind, Box<dyn std::error::Error + Send + Sync>) {
-        (Kind::Failed, self.desc().to_lowercase().into())
+        let kind = match self {
+            Self::EACCES | Self::EPERM => Kind::Denied,
+            _ => Kind::Failed,
+        };
+        (kind, self.desc().to_lowercase().into())
     }
 }
 

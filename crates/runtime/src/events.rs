@@ -52,14 +52,9 @@ pub fn events(
     if options.once {
         return stats(out);
     }
-    let init = container
-        .record
-        .init
-        .as_ref()
-        .map(|init| init.open())
-        .transpose()?
-        .flatten();
-    let Some(init) = init else { return Ok(()) };
+    let Some(init) = container.record.open_init()? else {
+        return Ok(());
+    };
     let mut oom = cgroup.oom_watch()?;
     let mut next = Instant::now() + options.interval;
     loop {

@@ -74,13 +74,9 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     protect::ensure()?;
     let preserved = process::preserved(options.preserve_fds.saturating_add(process::listen_fds()));
     let container = Container::open(settings, &options.id)?;
+    let stopped = || Error::new(Kind::WrongStatus, "cannot exec in a stopped container");
     match container.status()? {
-        Status::Stopped | Status::Creating => {
-            return Err(Error::new(
-                Kind::WrongStatus,
-                "cannot exec in a stopped container",
-            ));
-        }
+        Status::Stopped | Status::Creating => return Err(stopped()),
         Status::Paused if !options.ignore_paused => {
             let text = "cannot exec in a paused container (use --ignore-paused to override)";
             return Err(Error::new(Kind::WrongStatus, text));
@@ -97,10 +93,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         options.detach,
         options.console_socket.as_deref(),
     )?;
-    let init = container.record.init.as_ref();
-    let init = init.map(|init| init.open()).transpose()?.flatten();
-    let init =
-        init.ok_or_else(|| Error::new(Kind::WrongStatus, "cannot exec in a stopped container"))?;
+    let init = container.record.open_init()?.ok_or_else(stopped)?;
 
     let procfs = Procfs::open()?;
     let cgroups = cgroups_to_enter(&container, options)?;
@@ -124,8 +117,25 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         console,
         channel: childs_channel,
         preserved,
+        attach_to: None,
     };
-    let (pid, pidfd) = child.spawn(cgroups.iter().find_map(|cgroup| cgroup.clone_into()))?;
+    let first = cgroups
+        .iter()
+        .find(|&cgroup| cgroups::Cgroup::clone_into(cgroup).is_some());
+    let (pid, pidfd) = match child.spawn(first) {
+        // From a login session, say, an ordinary user cannot get into their own units, but systemd can put them there.
+        Err(error)
+            if error.kind() == Kind::Denied && first.is_some_and(|first| first.is_unit()) =>
+        {
+            child.attach_to = first;
+            child.spawn(None)?
+        }
+        Err(error) => match init_cgroup(&container, options, first)? {
+            Some(inner) => child.spawn(Some(&inner))?,
+            None => return Err(error),
+        },
+        spawned => spawned?,
+    };
     let Child {
         channel: childs_channel,
         ..
@@ -267,6 +277,25 @@ fn cgroups_to_enter(container: &Container, options: &ExecOptions) -> Result<Vec<
     Ok(opened)
 }
 
+/// Where the container's process lives, for one that cannot be made in `refused`: a container that hands controllers to sub-cgroups of
+/// its own, as systemd does, has moved all its processes there.
+fn init_cgroup(
+    container: &Container,
+    options: &ExecOptions,
+    refused: Option<&cgroups::Cgroup>,
+) -> Result<Option<cgroups::Cgroup>> {
+    let record = &container.record;
+    let (Some(refused), Some(location), Some(init)) = (refused, &record.cgroup, &record.init)
+    else {
+        return Ok(None);
+    };
+    if !options.cgroups.is_empty() || !refused.is_inner()? {
+        return Ok(None);
+    }
+    let inner = location.of_member(init.pid)?;
+    Ok(inner.as_ref().map(cgroups::Cgroup::open).transpose()?)
+}
+
 /// Everything that the new process needs of what the runtime has prepared.
 struct Child<'a> {
     id: &'a str,
@@ -280,11 +309,13 @@ struct Child<'a> {
     console: Option<OwnedFd>,
     channel: Channel,
     preserved: Vec<RawFd>,
+    /// The cgroup into which systemd is to move it.
+    attach_to: Option<&'a cgroups::Cgroup>,
 }
 
 impl Child<'_> {
     /// Makes the process. In the runtime this returns; in the child it never does.
-    fn spawn(&mut self, cgroup: Option<BorrowedFd<'_>>) -> Result<(Pid, OwnedFd)> {
+    fn spawn(&mut self, cgroup: Option<&cgroups::Cgroup>) -> Result<(Pid, OwnedFd)> {
         let mut program = None;
         let cloned = spawn(
             0,
@@ -296,7 +327,7 @@ impl Child<'_> {
         )?;
         match (cloned, program) {
             (Cloned::Parent { pid, pidfd }, _) => Ok((pid, pidfd)),
-            (Cloned::Child, program) => self.run(&program.unwrap_or_default()),
+            (Cloned::Child { .. }, program) => self.run(&program.unwrap_or_default()),
         }
     }
 
@@ -306,6 +337,9 @@ impl Child<'_> {
         sys::process::allow_all_cpus();
         sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
         process::enter_cgroup(&self.tasks)?;
+        if let Some(unit) = self.attach_to {
+            unit.add_by_systemd(Pid::this().as_raw())?;
+        }
         if let Some(score) = self.process.oom_score_adj {
             process::set_oom_score(self.procfs, "self", score)?;
         }
@@ -328,7 +362,11 @@ impl Child<'_> {
         self.process.labels.apply(self.procfs)?;
         self.process.add_home(&root);
         drop(root);
-        process::close_others(&self.preserved, &[self.channel.as_raw_fd(), keep])?;
+        process::close_others(
+            self.procfs,
+            &self.preserved,
+            &[self.channel.as_raw_fd(), keep],
+        )?;
         self.process.settle(self.filter.as_ref(), can_set_groups)?;
         self.process.look_up()
     }

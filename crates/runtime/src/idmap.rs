@@ -1,13 +1,17 @@
-//! Id mappings of a new user namespace (user_namespaces(7)): written directly, or by newuidmap(1) and newgidmap(1).
+//! Id mappings of new user namespaces (user_namespaces(7)): written directly, or by newuidmap(1) and newgidmap(1).
 
 use std::fmt::Write;
+use std::os::fd::OwnedFd;
 use std::process::Command;
 
 use nix::errno::Errno;
+use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getegid, geteuid};
 use oci_spec::runtime::LinuxIdMapping;
 
 use crate::procfs::Procfs;
+use crate::protocol::Channel;
+use crate::sys::process::{Cloned, clone, exit_now};
 use crate::{Context, Error, Result};
 
 /// The kernel takes at most this many lines per map.
@@ -21,35 +25,63 @@ pub(crate) struct Mappings {
 }
 
 impl Mappings {
-    /// Checks the configured mappings.
+    /// Checks the mappings of a container (`linux.uidMappings`, `linux.gidMappings`).
     pub(crate) fn new(
         uids: Option<&[LinuxIdMapping]>,
         gids: Option<&[LinuxIdMapping]>,
     ) -> Result<Self> {
-        let checked = |field: &str, mappings: Option<&[LinuxIdMapping]>| {
-            let mappings = mappings.unwrap_or_default();
-            match mappings {
+        let checked =
+            |field: &str, mappings: Option<&[LinuxIdMapping]>| match mappings.unwrap_or_default() {
                 [] => Err(Error::invalid(format!(
                     "linux.{field}: user namespaces enabled, but no mapping found"
                 ))),
-                _ if mappings.len() > MAX_LINES => Err(Error::invalid(format!(
-                    "linux.{field}: more than the kernel's {MAX_LINES} mappings"
-                ))),
-                _ if mappings.iter().any(|mapping| mapping.size() == 0) => Err(Error::invalid(
-                    format!("linux.{field}: size of a mapping is 0"),
-                )),
-                _ if !mappings.iter().any(|mapping| mapping.container_id() == 0) => {
+                mappings if !mappings.iter().any(|mapping| mapping.container_id() == 0) => {
                     Err(Error::invalid(format!(
                         "linux.{field}: id 0 of the container is not mapped"
                     )))
                 }
-                _ => Ok(mappings.to_vec()),
-            }
-        };
+                mappings => check(&format!("linux.{field}"), mappings),
+            };
         Ok(Mappings {
             uids: checked("uidMappings", uids)?,
             gids: checked("gidMappings", gids)?,
         })
+    }
+
+    /// Checks the mappings of one mount (`mounts[index].uidMappings`, `.gidMappings`).
+    pub(crate) fn of_mount(
+        index: usize,
+        uids: &[LinuxIdMapping],
+        gids: &[LinuxIdMapping],
+    ) -> Result<Self> {
+        Ok(Mappings {
+            uids: check(&format!("mounts[{index}].uidMappings"), uids)?,
+            gids: check(&format!("mounts[{index}].gidMappings"), gids)?,
+        })
+    }
+
+    /// A new user namespace with these mappings and no process in it: it lives as long as the descriptor.
+    pub(crate) fn namespace(&self, procfs: &Procfs) -> Result<OwnedFd> {
+        let (ours, theirs) = Channel::pair()?;
+        match clone(libc::CLONE_NEWUSER as u64, None).context("make a user namespace")? {
+            Cloned::Child { .. } => {
+                drop(ours);
+                // Until the namespace is open, or the runtime is gone.
+                let _ = theirs.receive();
+                exit_now(0)
+            }
+            Cloned::Parent { pid, .. } => {
+                drop(theirs);
+                let namespace = self.write(procfs, pid).and_then(|()| {
+                    procfs
+                        .open_namespace(pid, "user")
+                        .context("open the user namespace")
+                });
+                drop(ours);
+                waitpid(pid, None).context("reap the process in the user namespace")?;
+                namespace
+            }
+        }
     }
 
     /// Writes the maps of the process `pid`, which waits in its new user namespace.
@@ -84,9 +116,30 @@ impl Mappings {
         )
     }
 
+    /// The host's number of a user of the container.
+    pub(crate) fn host_uid(&self, uid: u32) -> Option<u32> {
+        self.uids.iter().find_map(|mapping| {
+            let offset = uid.checked_sub(mapping.container_id())?;
+            (offset < mapping.size()).then(|| mapping.host_id().checked_add(offset))?
+        })
+    }
+
     /// Whether setgroups(2) works inside.
     pub(crate) fn allows_setgroups(&self) -> bool {
         geteuid().is_root() || !matches!(self.gids.as_slice(), [one] if one.size() == 1)
+    }
+}
+
+/// What the kernel demands of any map; `field` is for the message.
+fn check(field: &str, mappings: &[LinuxIdMapping]) -> Result<Vec<LinuxIdMapping>> {
+    if mappings.len() > MAX_LINES {
+        return Err(Error::invalid(format!(
+            "{field}: more than the kernel's {MAX_LINES} mappings"
+        )));
+    }
+    match mappings.iter().any(|mapping| mapping.size() == 0) {
+        true => Err(Error::invalid(format!("{field}: size of a mapping is 0"))),
+        false => Ok(mappings.to_vec()),
     }
 }
 
@@ -152,5 +205,17 @@ mod tests {
         assert!(Mappings::new(None, Some(&one)).is_err());
         assert!(Mappings::new(Some(&[mapping(0, 0, 0)]), Some(&one)).is_err());
         assert!(Mappings::new(Some(&vec![mapping(0, 0, 1); 341]), Some(&one)).is_err());
+        assert!(Mappings::new(Some(&[mapping(1, 0, 1)]), Some(&one)).is_err());
+    }
+
+    #[test]
+    fn a_mount_need_not_map_root() {
+        let five = [mapping(5, 1000, 1)];
+        assert!(Mappings::of_mount(3, &five, &five).is_ok());
+        let error = Mappings::of_mount(3, &five, &[mapping(0, 0, 0)]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "mounts[3].gidMappings: size of a mapping is 0"
+        );
     }
 }

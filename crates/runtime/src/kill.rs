@@ -22,14 +22,13 @@ pub fn kill(settings: &Settings, id: &str, signal: i32, all: bool) -> Result<()>
 
 fn signal_init(container: &Container, signal: i32) -> Result<()> {
     let not_running = || Error::new(Kind::WrongStatus, "container not running");
-    let init = container.record.init.as_ref().ok_or_else(not_running)?;
-    let pidfd = init.open()?.ok_or_else(not_running)?;
+    let pidfd = container.record.open_init()?.ok_or_else(not_running)?;
     match sys::process::pidfd_send_signal(pidfd.as_fd(), signal) {
         Ok(()) => {}
         Err(Errno::ESRCH) => return Err(not_running()),
         Err(error) => {
-            return Err(error)
-                .with_context(|| format!("send signal {signal} to process {}", init.pid));
+            let pid = container.record.init.as_ref().map_or(0, |init| init.pid);
+            return Err(error).with_context(|| format!("send signal {signal} to process {pid}"));
         }
     }
     // A frozen process dies only when it is thawed; cgroup v2 lets SIGKILL through by itself, v1 does not.

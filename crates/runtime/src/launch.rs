@@ -7,7 +7,8 @@
 //!   take the id, write the journal
 //!   make and fill the cgroup
 //!   clone3 ───────────────────────────────────▶ born in its namespaces, on v2 in its cgroup
-//!   write id maps, state.json with the pid      (with a user namespace: waits here)
+//!   write id maps, state.json with the pid      (with a user namespace, or for systemd: waits here)
+//!   (with systemd: make its cgroup, fill it)
 //!   Recorded ─────────────────────────────────▶
 //!                                               namespaces, root, mounts, devices, …
 //!   prestart, createRuntime hooks ◀────── Hooks (only if there are any)
@@ -161,7 +162,7 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         .clone()
         .unwrap_or_else(|| bundle.join("config.json"));
     let (spec, config) = config::read(&config_path)?;
-    let mut plan = Plan::new(&spec, &options.id, &bundle)?;
+    let mut plan = Plan::new(&spec, &bundle)?;
     let (own_console, console) = terminal::receiver(
         plan.process.terminal.is_some(),
         gate != Gate::Run { detached: false },
@@ -170,22 +171,11 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
     plan.process.pass_listen_fds();
     let procfs = Procfs::open()?;
     let joined = plan.namespaces.open()?;
-    let location = match settings.cgroup_manager {
-        CgroupManager::Cgroupfs => Some(cgroups::Location::resolve(
-            &cgroups::Host::probe()?,
-            Path::new(&plan.cgroup_path),
-        )?),
-        CgroupManager::Disabled => None,
-        CgroupManager::Systemd => {
-            return Err(Error::invalid(
-                "the systemd cgroup manager is not supported by this version of coracle: use cgroupfs",
-            ));
-        }
-    };
+    let (location, unit) = locate_cgroup(settings, &plan, &options.id)?;
 
     // From here on everything is undone on failure. The journal names the cgroup before it is made.
     let directory = Directory::create(settings, &options.id)?;
-    let record = Record::new(&spec, &options.id, &bundle, &plan, location);
+    let record = Record::new(&spec, &options.id, &bundle, &plan, location)?;
     let mut undo = Undo {
         container: Container {
             directory,
@@ -208,7 +198,7 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         }
     };
     let open_files = process::OpenFiles::raise()?;
-    let sources = Sources::open(&plan)?;
+    let sources = Sources::open(&plan, &procfs, &joined)?;
     let can_set_groups = plan
         .mappings
         .as_ref()
@@ -219,6 +209,11 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         .transpose()?
         .unwrap_or_default();
     let (channel, childs_channel) = Channel::pair()?;
+    let recorded_first = unit.is_some() || plan.namespaces.is_private(libc::CLONE_NEWUSER);
+    let location = match &unit {
+        Some(unit) => Some(&unit.location),
+        None => undo.container.record.cgroup.as_ref(),
+    };
     let child = Child {
         plan: &mut plan,
         record: &undo.container.record,
@@ -226,6 +221,7 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         directory: undo.container.directory.as_fd(),
         procfs: &procfs,
         cgroup: cgroup.as_ref(),
+        location,
         tasks,
         joined,
         sources,
@@ -235,6 +231,7 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         preserved,
         can_set_groups,
         open_files,
+        recorded_first,
     };
     let (pid, pidfd) = child.spawn()?;
     undo.child = Some(pid);
@@ -244,6 +241,7 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         &plan,
         &procfs,
         &channel,
+        unit,
         pid,
         pidfd.as_fd(),
     )?;
@@ -275,6 +273,7 @@ fn parent(
     plan: &Plan,
     procfs: &Procfs,
     channel: &Channel,
+    unit: Option<Unit>,
     pid: Pid,
     pidfd: BorrowedFd<'_>,
 ) -> Result<()> {
@@ -286,6 +285,20 @@ fn parent(
     // From here on it may live without us: whoever deletes the container finds it.
     container.record.init = Some(ProcessId::of(pid)?);
     container.directory.write_record(&container.record)?;
+    if let Some(Unit {
+        location,
+        mut systemd,
+    }) = unit
+    {
+        let annotations = container.record.annotations.iter();
+        let annotations = annotations.map(|(name, value)| (name.as_str(), value.as_str()));
+        systemd.start(&location, pid.as_raw(), &plan.resources, annotations)?;
+        // On record only now that it is ours: until here systemd drops the unit with its only process.
+        container.record.cgroup = Some(location.clone());
+        container.directory.write_journal(&container.record)?;
+        container.directory.write_record(&container.record)?;
+        cgroups::Cgroup::adopt(&location, pid.as_raw())?.apply(&plan.resources)?;
+    }
     if let Some(score) = plan.process.oom_score_adj {
         process::set_oom_score(procfs, &pid.to_string(), score)?;
     }
@@ -337,6 +350,36 @@ fn died(pid: Pid) -> Error {
     Error::failed(format!("the container's process {how} during set-up"))
 }
 
+/// The cgroup that systemd is going to make, and the connection to it.
+struct Unit {
+    location: cgroups::Location,
+    systemd: cgroups::Systemd,
+}
+
+/// Where the container's cgroup will be: one that is ours to make, or one that is systemd's.
+fn locate_cgroup(
+    settings: &Settings,
+    plan: &Plan,
+    id: &str,
+) -> Result<(Option<cgroups::Location>, Option<Unit>)> {
+    let path = plan.cgroup_path.as_deref();
+    match settings.cgroup_manager {
+        CgroupManager::Disabled => Ok((None, None)),
+        CgroupManager::Cgroupfs => {
+            let path = Path::new(path.unwrap_or(id));
+            let host = cgroups::Host::probe().context(
+                "find a place for the container's cgroup (--cgroup-manager disabled does without one)",
+            )?;
+            Ok((Some(cgroups::Location::resolve(&host, path)?), None))
+        }
+        CgroupManager::Systemd => {
+            let mut systemd = cgroups::Systemd::connect()?;
+            let location = systemd.locate(&cgroups::Host::probe()?, path, id)?;
+            Ok((None, Some(Unit { location, systemd })))
+        }
+    }
+}
+
 /// Makes the cgroup and writes the limits.
 fn make_cgroup(
     settings: &Settings,
@@ -350,6 +393,7 @@ fn make_cgroup(
     match cgroups::Cgroup::create(location) {
         Ok(cgroup) => {
             cgroup.apply(&plan.resources)?;
+            delegate(&cgroup, plan)?;
             Ok(Some(cgroup))
         }
         // An ordinary user without a delegated cgroup can still have a container, if it asks for no limits.
@@ -368,6 +412,22 @@ fn make_cgroup(
             container.record.cgroup = None;
             Err(error.into())
         }
+    }
+}
+
+/// Gives the cgroup to the user who is to manage it from inside.
+fn delegate(cgroup: &cgroups::Cgroup, plan: &Plan) -> Result<()> {
+    let own = geteuid();
+    match plan.cgroup_owner().filter(|&uid| uid != own.as_raw()) {
+        Some(uid) => match cgroup.delegate(uid) {
+            // An ordinary user's other ids are not its to give to; its cgroup is its own as it is.
+            Err(error) if !own.is_root() && is_denied(&error) => {
+                log::debug!("{error}");
+                Ok(())
+            }
+            delegated => Ok(delegated?),
+        },
+        None => Ok(()),
     }
 }
 
@@ -419,7 +479,7 @@ impl Record {
         bundle: &Path,
         plan: &Plan,
         cgroup: Option<cgroups::Location>,
-    ) -> Self {
+    ) -> Result<Self> {
         let now = humantime::format_rfc3339_nanos(std::time::SystemTime::now());
         let uid = geteuid();
         let owner = if uid.is_root() {
@@ -431,9 +491,10 @@ impl Record {
                 .flatten()
                 .map_or_else(|| uid.to_string(), |user| user.name)
         };
-        Record {
+        Ok(Record {
             oci_version: spec.version().clone(),
             id: id.to_owned(),
+            boot_id: state::boot_id()?.to_owned(),
             init: None,
             bundle: bundle.to_owned(),
             rootfs: plan.rootfs.clone(),
@@ -448,6 +509,6 @@ impl Record {
             cgroup,
             poststart: plan.hooks.poststart().clone().unwrap_or_default(),
             poststop: plan.hooks.poststop().clone().unwrap_or_default(),
-        }
+        })
     }
 }

@@ -60,6 +60,12 @@ pub use start::start;
 pub use state::{State, Status, state};
 pub use update::{UpdateOptions, update};
 
+/// The system calls that every operation stands on and this process cannot make, as `name(2) (Linux version)`: the kernel is older than
+/// 5.10, or a seccomp filter around us denies them. Empty where all is well; meant to explain an error.
+pub fn missing_calls() -> Vec<String> {
+    sys::needed::missing()
+}
+
 /// What holds for every operation: the global flags.
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -1,7 +1,7 @@
 //! Namespaces (runtime-spec config-linux.md "Namespaces"): which are new, which are joined by path.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::errno::Errno;
@@ -110,6 +110,10 @@ pub(crate) struct Joined {
 }
 
 impl Joined {
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     fn enter(&self) -> nix::Result<()> {
         sys::process::setns(self.fd.as_fd(), self.flag)
     }

@@ -40,15 +40,15 @@ pub(crate) struct Plan {
     pub process: Process,
     pub filter: Option<seccomp::Program>,
     pub hooks: Hooks,
-    /// `linux.cgroupsPath`, or the id: relative to the runtime's own cgroup.
-    pub cgroup_path: String,
+    /// `linux.cgroupsPath`, unless it is empty.
+    pub cgroup_path: Option<String>,
     /// With the devices that every container may use.
     pub resources: LinuxResources,
 }
 
 impl Plan {
     /// Checks the whole configuration. `bundle` is absolute.
-    pub(crate) fn new(spec: &Spec, id: &str, bundle: &Path) -> Result<Self> {
+    pub(crate) fn new(spec: &Spec, bundle: &Path) -> Result<Self> {
         check_version(spec.version())?;
         let root = spec
             .root()
@@ -86,7 +86,10 @@ impl Plan {
         let mounts: Vec<Mount> = mounts
             .iter()
             .enumerate()
-            .map(|(index, mount)| Mount::new(index, mount, bundle))
+            .map(|(index, mount)| {
+                let user_namespace = namespaces.is_private(libc::CLONE_NEWUSER);
+                Mount::new(index, mount, bundle, user_namespace)
+            })
             .collect::<Result<_>>()?;
         // With the host's /dev there is nothing to make, and it is not ours to change.
         let own_dev = !mounts
@@ -116,13 +119,27 @@ impl Plan {
             process,
             filter,
             hooks: spec.hooks().clone().unwrap_or_default(),
-            cgroup_path: match linux.cgroups_path() {
-                Some(path) if !path.as_os_str().is_empty() => path.to_string_lossy().into_owned(),
-                _ => id.to_owned(),
-            },
+            cgroup_path: linux
+                .cgroups_path()
+                .as_ref()
+                .filter(|path| !path.as_os_str().is_empty())
+                .map(|path| path.to_string_lossy().into_owned()),
             resources: resources(linux.resources().as_ref()),
             namespaces,
         })
+    }
+
+    /// The user, by the host's number, who gets the container's cgroup: runtime-spec, config-linux.md, "Cgroup ownership".
+    pub(crate) fn cgroup_owner(&self) -> Option<u32> {
+        let delegated = self.namespaces.is_new(libc::CLONE_NEWCGROUP)
+            && self.mounts.iter().any(Mount::is_writable_cgroup);
+        match &self.mappings {
+            _ if !delegated => None,
+            Some(mappings) => mappings.host_uid(self.process.uid),
+            // The maps of a user namespace that is only joined are not ours to know.
+            None if self.namespaces.is_private(libc::CLONE_NEWUSER) => None,
+            None => Some(self.process.uid),
+        }
     }
 
     /// Whether hooks want to see the container's mounts below the bundle's own path, as createRuntime and createContainer do: the root is
@@ -372,7 +389,6 @@ mod tests {
         change(&mut config);
         Plan::new(
             &crate::config::parse_spec(config.to_string().as_bytes()).unwrap(),
-            "id",
             Path::new("/"),
         )
     }
@@ -384,7 +400,7 @@ mod tests {
     #[test]
     fn the_smallest_configuration() {
         let plan = plan(|_| {}).unwrap();
-        assert_eq!(plan.cgroup_path, "id");
+        assert_eq!(plan.cgroup_path, None);
         assert_eq!(plan.devices.unwrap().len(), 6);
         assert_eq!(plan.resources.devices().as_ref().unwrap().len(), 10);
     }

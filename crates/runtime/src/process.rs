@@ -2,7 +2,7 @@
 //! surroundings are ready" and execve(2). `create`, `run` and `exec` share all of it.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,7 @@ use crate::lsm::Labels;
 use crate::procfs::Procfs;
 use crate::rootfs::Root;
 use crate::scheduling::Scheduling;
+use crate::spawn::ENTERING;
 use crate::terminal::Terminal;
 use crate::{Context, Error, Result, sys};
 
@@ -327,23 +328,44 @@ impl OpenFiles {
 }
 
 /// Closes every descriptor but the standard streams, the preserved ones and those of `ours` that the last steps need.
-pub(crate) fn close_others(preserved: &[RawFd], ours: &[RawFd]) -> Result<()> {
-    let mut kept: Vec<u32> = preserved
-        .iter()
-        .chain(ours)
-        .map(|fd| *fd as u32)
-        .filter(|fd| *fd > 2)
-        .collect();
+pub(crate) fn close_others(procfs: &Procfs, preserved: &[RawFd], ours: &[RawFd]) -> Result<()> {
+    let mut kept: Vec<RawFd> = preserved.iter().chain(ours).copied().collect();
     kept.sort_unstable();
     kept.dedup();
     let mut next = 3;
-    for fd in kept {
+    let last = i64::from(u32::MAX) + 1;
+    for fd in kept.iter().map(|fd| i64::from(*fd)).chain([last]) {
         if fd > next {
-            sys::process::close_range(next, fd - 1).context("close file descriptors")?;
+            match sys::process::close_range(next as u32, (fd - 1) as u32) {
+                // A seccomp filter around us.
+                Err(Errno::ENOSYS | Errno::EPERM) => return close_listed(procfs, &kept),
+                closed => closed.context(CLOSING)?,
+            }
         }
-        next = fd + 1;
+        next = next.max(fd + 1);
     }
-    sys::process::close_range(next, u32::MAX).context("close file descriptors")
+    Ok(())
+}
+
+const CLOSING: &str = "close file descriptors";
+
+/// The same by the list that /proc gives.
+fn close_listed(procfs: &Procfs, kept: &[RawFd]) -> Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    let list = procfs.open_file("self/fd", flags).context(CLOSING)?;
+    let mut list = nix::dir::Dir::from_fd(list).context(CLOSING)?;
+    let number =
+        |entry: nix::Result<nix::dir::Entry>| entry.ok()?.file_name().to_str().ok()?.parse().ok();
+    let open: Vec<RawFd> = list.iter().filter_map(number).collect();
+    let own = list.as_raw_fd();
+    drop(list);
+    let others = open
+        .into_iter()
+        .filter(|fd| *fd > 2 && *fd != own && !kept.contains(fd));
+    others
+        .map(sys::process::close)
+        .collect::<nix::Result<()>>()
+        .context(CLOSING)
 }
 
 /// The descriptors `3..3+count` that the caller really handed to us: holes are allowed, and what we opened ourselves is close-on-exec.
@@ -373,7 +395,7 @@ pub(crate) fn enter_cgroup(tasks: &[OwnedFd]) -> Result<()> {
     tasks
         .iter()
         .try_for_each(|tasks| nix::unistd::write(tasks, b"0").map(drop))
-        .context("enter the container's cgroup")
+        .context(ENTERING)
 }
 
 /// A session keyring of the container's own.

@@ -4,9 +4,10 @@
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::Pid;
 
 use crate::{Context, Error, Result};
 
@@ -36,6 +37,17 @@ impl Procfs {
         openat2(&self.0, path, how)
     }
 
+    /// Opens a namespace of a process by its file in /proc/PID/ns, which is a magic link.
+    pub(crate) fn open_namespace(&self, pid: Pid, name: &str) -> nix::Result<OwnedFd> {
+        let directory = self.open_file(&format!("{pid}/ns"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        openat(
+            directory,
+            name,
+            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+    }
+
     /// Writes `value` in one write(2), as the files of /proc want it.
     pub(crate) fn write(&self, path: &str, value: &[u8]) -> nix::Result<()> {
         let file = self.open_file(path, OFlag::O_WRONLY)?;
@@ -48,7 +60,7 @@ impl Procfs {
 
 /// Reads a file of /proc that is short: at most 1 KiB of it.
 pub(crate) fn read_small(path: &str) -> nix::Result<Vec<u8>> {
-    let file = nix::fcntl::openat(
+    let file = openat(
         AT_FDCWD,
         path,
         OFlag::O_RDONLY | OFlag::O_CLOEXEC,

@@ -54,7 +54,11 @@ impl Propagation {
 }
 
 /// The root directory of a container.
-pub(crate) struct Root(OwnedFd);
+pub(crate) struct Root {
+    directory: OwnedFd,
+    /// The mounts around it are peers of the host's: what is unmounted here goes there as well.
+    among_peers: bool,
+}
 
 impl Root {
     /// In a new mount namespace: cuts it off from the host as `propagation` says, and makes a detached copy of the mount tree at
@@ -95,15 +99,19 @@ impl Root {
                 .apply(tree.as_fd())
                 .context("linux.rootfsPropagation: prepare the root")?;
         }
-        Ok(Root(tree))
+        Ok(Root {
+            directory: tree,
+            among_peers: initial.is_none(),
+        })
     }
 
     /// The root of a process that is already inside (`exec`).
     pub(crate) fn current() -> Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        Ok(Root(
-            open("/", flags, Mode::empty()).context("open the container's root")?,
-        ))
+        Ok(Root {
+            directory: open("/", flags, Mode::empty()).context("open the container's root")?,
+            among_peers: false,
+        })
     }
 
     /// Attaches the copy at `place`, whose mount is made private first so that the host does not see it.
@@ -130,29 +138,40 @@ impl Root {
         }
         let place =
             open(place, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).with_context(attaching)?;
-        attach(self.0.as_fd(), place.as_fd()).with_context(attaching)
+        attach(self.directory.as_fd(), place.as_fd()).with_context(attaching)
     }
 
     /// Makes this the root of the mount namespace, and lets go of the old one.
     pub(crate) fn pivot(&self) -> Result<()> {
-        fchdir(&self.0).context("enter the root file system")?;
+        let old = match self.among_peers {
+            true => {
+                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+                Some(open("/", flags, Mode::empty()).context("open the old root")?)
+            }
+            false => None,
+        };
+        fchdir(&self.directory).context("enter the root file system")?;
         // The old root ends up on top of the new one, and goes with the unmount (pivot_root(2), "pivot_root(".", ".")").
         pivot_root(".", ".").context("pivot_root to the root file system")?;
-        mount(
-            None::<&str>,
-            ".",
-            None::<&str>,
-            MsFlags::MS_SLAVE | MsFlags::MS_REC,
-            None::<&str>,
-        )
-        .context("cut the old root off")?;
+        if let Some(old) = old {
+            // From inside it: the new root lies below, and the propagation of its mounts is settled.
+            fchdir(old).context("enter the old root")?;
+            mount(
+                None::<&str>,
+                ".",
+                None::<&str>,
+                MsFlags::MS_SLAVE | MsFlags::MS_REC,
+                None::<&str>,
+            )
+            .context("cut the old root off")?;
+        }
         umount2(".", MntFlags::MNT_DETACH).context("unmount the old root")?;
         chdir("/").context("enter the new root")
     }
 
     /// Where pivot_root(2) cannot work (the old root is a ramdisk): moves the root over `/` and changes into it.
     pub(crate) fn move_and_chroot(&self) -> Result<()> {
-        fchdir(&self.0).context("enter the root file system")?;
+        fchdir(&self.directory).context("enter the root file system")?;
         mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
             .context("move the root file system to /")?;
         chroot(".").context("chroot to the root file system")?;
@@ -165,7 +184,7 @@ impl Root {
             set: MOUNT_ATTR_RDONLY,
             ..MountAttr::default()
         };
-        set_attributes(self.0.as_fd(), false, &attributes)
+        set_attributes(self.directory.as_fd(), false, &attributes)
             .context("root.readonly: make the root file system read-only")
     }
 
@@ -199,7 +218,7 @@ impl Root {
         // EAGAIN: something was renamed on the way, and the kernel cannot tell whether `..` stayed inside.
         let mut deadline = None;
         loop {
-            match openat2(&self.0, path, how) {
+            match openat2(&self.directory, path, how) {
                 Err(Errno::EAGAIN)
                     if Instant::now()
                         < *deadline
@@ -297,7 +316,7 @@ impl Root {
 
 impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.directory.as_fd()
     }
 }
 
@@ -342,7 +361,13 @@ mod tests {
                 std::env::temp_dir().join(format!("coracle-rootfs-{name}-{}", std::process::id()));
             std::fs::create_dir(&path).unwrap();
             let fd = open(&path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).unwrap();
-            (Fixture(path), Root(fd))
+            (
+                Fixture(path),
+                Root {
+                    directory: fd,
+                    among_peers: false,
+                },
+            )
         }
     }
 

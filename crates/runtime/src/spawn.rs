@@ -1,15 +1,19 @@
-//! Making a process in namespaces: one clone3(2), or two where the kernel demands that somebody else goes in first.
+//! Making a process in namespaces: by one clone3(2), or two where the kernel demands that somebody else goes in first.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
+use cgroups::Cgroup;
+use nix::errno::Errno;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use crate::protocol::{Channel, Message};
-use crate::sys::process::{Cloned, clone3, exit_now, pidfd_open, pidfd_send_signal};
+use crate::sys::process::{Cloned, clone, exit_now, pidfd_open, pidfd_send_signal};
 use crate::{Context, Error, Result};
 
 const CREATING: &str = "create the container's process";
+/// What a process does first that could not be born in its cgroup.
+pub(crate) const ENTERING: &str = "enter the container's cgroup";
 
 /// What the process in between does, given the one descriptor of its own that it has to keep open.
 pub(crate) type Enter<'a> = &'a mut dyn FnMut(RawFd) -> Result<()>;
@@ -20,21 +24,23 @@ pub(crate) type Enter<'a> = &'a mut dyn FnMut(RawFd) -> Result<()>;
 /// so its pid stays its own until we reap it.
 pub(crate) fn spawn(
     flags: i32,
-    cgroup: Option<BorrowedFd<'_>>,
+    cgroup: Option<&Cgroup>,
     enter: Option<Enter<'_>>,
 ) -> Result<Cloned> {
     let flags = flags as u64;
     let Some(enter) = enter else {
-        return clone3(flags, cgroup).context(CREATING);
+        return clone_into(flags, cgroup);
     };
     let (ours, theirs) = Channel::pair()?;
-    match clone3(0, cgroup).context("create a process that joins the namespaces")? {
-        Cloned::Child => {
+    match clone_into(0, cgroup)? {
+        Cloned::Child { entered } => {
             let parents = flags | libc::CLONE_PARENT as u64;
-            let cloned =
-                enter(theirs.as_raw_fd()).and_then(|()| clone3(parents, None).context(CREATING));
+            let cloned = entered
+                .context(ENTERING)
+                .and_then(|()| enter(theirs.as_raw_fd()))
+                .and_then(|()| clone(parents, None).context(CREATING));
             match cloned {
-                Ok(Cloned::Child) => return Ok(Cloned::Child),
+                Ok(child @ Cloned::Child { .. }) => return Ok(child),
                 Ok(Cloned::Parent { pid, pidfd }) => {
                     if theirs.send(&Message::Pid(pid.as_raw())).is_err() {
                         // Nobody would ever know of it.
@@ -65,5 +71,16 @@ pub(crate) fn spawn(
                 )),
             }
         }
+    }
+}
+
+/// [`clone`] into a cgroup of v2. Processes count against the limits of v1 as well.
+fn clone_into(flags: u64, cgroup: Option<&Cgroup>) -> Result<Cloned> {
+    match (clone(flags, cgroup.and_then(Cgroup::clone_into)), cgroup) {
+        (
+            Err(errno @ (Errno::EAGAIN | Errno::EBUSY | Errno::EOPNOTSUPP | Errno::ENODEV)),
+            Some(cgroup),
+        ) => Err(cgroup.no_entry(errno)).context(CREATING),
+        (cloned, _) => cloned.context(CREATING),
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Record {
     pub oci_version: String,
     /// The container's id.
     pub id: String,
+    /// /proc/sys/kernel/random/boot_id as it was at `create`: no process and no cgroup on record outlives that boot.
+    pub boot_id: String,
     /// The process of the container, once there is one.
     pub init: Option<ProcessId>,
     /// Absolute path of the bundle.
@@ -46,7 +48,30 @@ pub(crate) struct Record {
     pub poststop: Vec<Hook>,
 }
 
-/// A process that can be recognised again: a pid alone is reused by the kernel, and starts over at the next boot.
+impl Record {
+    /// Whether it was made since the machine started. Whoever has the pid or lives in the cgroup of an older one is a stranger.
+    pub(crate) fn is_of_this_boot(&self) -> Result<bool> {
+        Ok(self.boot_id == boot_id()?)
+    }
+
+    /// Whether the container's process is still there and has not ended.
+    pub(crate) fn is_alive(&self) -> Result<bool> {
+        match &self.init {
+            Some(init) => Ok(init.is_alive()? && self.is_of_this_boot()?),
+            None => Ok(false),
+        }
+    }
+
+    /// A pidfd of the container's process; `None` when there is none, or it has ended.
+    pub(crate) fn open_init(&self) -> Result<Option<OwnedFd>> {
+        match &self.init {
+            Some(init) if self.is_of_this_boot()? => init.open(),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// A process that can be recognised again, for as long as the machine is up: a pid alone is reused by the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ProcessId {
@@ -54,8 +79,6 @@ pub(crate) struct ProcessId {
     pub pid: i32,
     /// Field 22 of /proc/PID/stat: clock ticks since boot.
     pub start_time: u64,
-    /// /proc/sys/kernel/random/boot_id.
-    pub boot_id: String,
 }
 
 impl ProcessId {
@@ -65,12 +88,11 @@ impl ProcessId {
         Ok(ProcessId {
             pid: pid.as_raw(),
             start_time: stat.start_time,
-            boot_id: boot_id()?.to_owned(),
         })
     }
 
     /// Whether this very process is still there and has not ended (a zombie has).
-    pub(crate) fn is_alive(&self) -> Result<bool> {
+    fn is_alive(&self) -> Result<bool> {
         let stat = match Stat::read(self.pid) {
             Ok(stat) => stat,
             Err(Errno::ENOENT | Errno::ESRCH) => return Ok(false),
@@ -80,11 +102,11 @@ impl ProcessId {
             }
         };
         let ended = matches!(stat.state, b'Z' | b'X');
-        Ok(stat.start_time == self.start_time && !ended && boot_id()? == self.boot_id)
+        Ok(stat.start_time == self.start_time && !ended)
     }
 
     /// A pidfd of this very process; `None` when it has ended or the pid now belongs to another.
-    pub(crate) fn open(&self) -> Result<Option<OwnedFd>> {
+    fn open(&self) -> Result<Option<OwnedFd>> {
         match crate::sys::process::pidfd_open(Pid::from_raw(self.pid)) {
             // Checked after opening: the descriptor cannot change its process any more.
             Ok(pidfd) => Ok(self.is_alive()?.then_some(pidfd)),
@@ -118,8 +140,8 @@ impl Stat {
     }
 }
 
-/// Read once: it does not change under a running process.
-fn boot_id() -> Result<&'static str> {
+/// The kernel's name for this boot. Read once: it does not change under a running process.
+pub(crate) fn boot_id() -> Result<&'static str> {
     static BOOT_ID: OnceLock<String> = OnceLock::new();
     if let Some(known) = BOOT_ID.get() {
         return Ok(known);
@@ -263,15 +285,15 @@ impl Container {
 
     /// The status, from what there is.
     pub(crate) fn status(&self) -> Result<Status> {
-        let Some(init) = &self.record.init else {
+        if self.record.init.is_none() {
             // `create` holds the lock for as long as it is at work.
             return Ok(if self.directory.is_locked()? {
                 Status::Creating
             } else {
                 Status::Stopped
             });
-        };
-        if !init.is_alive()? {
+        }
+        if !self.record.is_alive()? {
             return Ok(Status::Stopped);
         }
         // Without the lock its creator was killed, and did not get to removing it.
@@ -296,14 +318,14 @@ impl Container {
         }
     }
 
-    /// The container's cgroup, unless it has none of its own.
+    /// The container's cgroup, unless it has none of its own, or a reboot has taken it.
     pub(crate) fn cgroup(&self) -> Result<Option<cgroups::Cgroup>> {
-        Ok(self
-            .record
-            .cgroup
-            .as_ref()
-            .map(cgroups::Cgroup::open)
-            .transpose()?)
+        match &self.record.cgroup {
+            Some(location) if self.record.is_of_this_boot()? => {
+                Ok(Some(cgroups::Cgroup::open(location)?))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The cgroup, for an operation that is nothing without one.
@@ -357,9 +379,6 @@ mod tests {
         let mut me = ProcessId::of(Pid::this()).unwrap();
         assert!(me.is_alive().unwrap());
         me.start_time += 1;
-        assert!(!me.is_alive().unwrap());
-        me.start_time -= 1;
-        me.boot_id = "another boot".into();
-        assert!(!me.is_alive().unwrap());
+        assert!(!me.is_alive().unwrap() && me.open().unwrap().is_none());
     }
 }

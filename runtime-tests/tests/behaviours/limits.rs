@@ -113,12 +113,23 @@ fn cpu_shares() {
 fn cpu_burst_and_idle() {
     requires!(has_controller("cpu"), "no cpu controller");
     requires!(is_coracle(), "runc 1.1 knows neither");
-    let c = limited(&json!({ "cpu": { "quota": 50_000, "period": 100_000, "burst": 20_000 } }));
-    c.run_detached();
-    assert_eq!(value(&c, Limit::CPU_BURST), "20000");
-    let c = limited(&json!({ "cpu": { "idle": 1 } }));
-    c.run_detached();
-    assert_eq!(value(&c, Limit::CPU_IDLE), "1");
+    let plain = Container::idle();
+    plain.run_detached();
+    let burst = json!({ "quota": 50_000, "period": 100_000, "burst": 20_000 });
+    for (limits, limit, wanted, since) in [
+        (burst, Limit::CPU_BURST, "20000", "5.14"),
+        (json!({ "idle": 1 }), Limit::CPU_IDLE, "1", "5.15"),
+    ] {
+        let c = limited(&json!({ "cpu": limits }));
+        if limit_of(plain.pid(), limit).is_some() {
+            c.run_detached();
+            assert_eq!(value(&c, limit), wanted);
+        } else {
+            c.run()
+                .fails_with(1, &format!("(Linux has it since {since})"));
+            c.assert_nothing_left();
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use runtime_tests::{Container, is_coracle, requires, shell};
+use runtime_tests::{Container, is_coracle, kernel_lacks, requires, shell};
 use serde_json::{Value, json};
 
 fn volume(c: &Container) -> PathBuf {
@@ -177,40 +177,73 @@ fn bind_mount_flags_are_set_too() {
 
 #[test]
 fn propagation_of_a_mount() {
-    for (option, mark) in [
-        ("private", ""),
-        ("rprivate", ""),
-        ("rslave", "master:"),
-        ("rshared", "shared:"),
-        ("unbindable", "unbindable"),
+    // With hooks the root becomes the root after its mounts, which must not change them.
+    for hooks in [
+        json!({}),
+        json!({ "createRuntime": [{ "path": "/bin/true" }] }),
     ] {
-        let mut c = Container::new("cat /proc/self/mountinfo");
-        c.set("/linux/rootfsPropagation", json!("rslave"));
-        let dir = volume(&c);
-        let path = dir.display();
-        shell(&format!(
-            "mount --bind {path} {path} && mount --make-shared {path}"
-        ));
-        mount(
-            &mut c,
-            "/v",
-            "bind",
-            &dir.to_string_lossy(),
-            json!(["rbind", option]),
-        );
-        let output = c.run();
-        shell(&format!("umount {path}"));
-        let line = line_of(&output.ok(), "/v");
-        let optional = optional_fields(&line);
-        assert!(
-            if mark.is_empty() {
-                optional.is_empty()
-            } else {
-                optional.contains(mark)
-            },
-            "{option}: {line}"
-        );
+        for (option, mark) in [
+            ("private", ""),
+            ("rprivate", ""),
+            ("rslave", "master:"),
+            ("rshared", "shared:"),
+            ("unbindable", "unbindable"),
+        ] {
+            let mut c = Container::new("cat /proc/self/mountinfo");
+            c.set("/linux/rootfsPropagation", json!("rslave"));
+            c.set("/hooks", hooks.clone());
+            let dir = volume(&c);
+            let path = dir.display();
+            shell(&format!(
+                "mount --bind {path} {path} && mount --make-shared {path}"
+            ));
+            mount(
+                &mut c,
+                "/v",
+                "bind",
+                &dir.to_string_lossy(),
+                json!(["rbind", option]),
+            );
+            let output = c.run();
+            shell(&format!("umount {path}"));
+            let line = line_of(&output.ok(), "/v");
+            let optional = optional_fields(&line);
+            assert!(
+                if mark.is_empty() {
+                    optional.is_empty()
+                } else {
+                    optional.contains(mark)
+                },
+                "{option}: {line}"
+            );
+        }
     }
+}
+
+#[test]
+fn a_shared_root_takes_no_mount_of_the_host_away() {
+    // The old root is unmounted with all that is below it, in a mount namespace whose mounts are peers of the host's.
+    let host = tempfile_dir("host");
+    let path = host.display();
+    shell(&format!(
+        "mount -t tmpfs outer {path} && mount --make-shared {path} && mkdir {path}/sub && mount -t tmpfs inner {path}/sub"
+    ));
+    for hooks in [
+        json!({}),
+        json!({ "createRuntime": [{ "path": "/bin/true" }] }),
+    ] {
+        let mut c = Container::new("true");
+        c.set("/linux/rootfsPropagation", json!("shared"));
+        c.set("/hooks", hooks);
+        let output = c.run();
+        assert_eq!(
+            shell(&format!("grep -c {path} /proc/self/mountinfo")),
+            "2\n",
+            "{output:?}"
+        );
+        output.ok();
+    }
+    shell(&format!("umount -R {path} && rmdir {path}"));
 }
 
 #[test]
@@ -294,10 +327,92 @@ fn recursive_read_only() {
     );
     let output = c.run();
     shell(&format!("umount {}", sub.display()));
+    if kernel_lacks("mount_setattr") {
+        output.fails_with(
+            1,
+            "mounts[7].options: apply them at /volume: rro needs mount_setattr(2), which Linux has since 5.12",
+        );
+        return c.assert_nothing_left();
+    }
     assert!(
         output.stderr.contains("Read-only file system"),
         "{output:?}"
     );
+}
+
+#[test]
+fn a_remount_changes_options_of_the_mount_and_of_the_file_system() {
+    let mut c = Container::new("grep ' /t ' /proc/self/mountinfo");
+    mount(
+        &mut c,
+        "/t",
+        "tmpfs",
+        "tmpfs",
+        json!(["size=64k", "noexec"]),
+    );
+    // runc takes the mount's own flags from the remount alone.
+    mount(
+        &mut c,
+        "/t",
+        "tmpfs",
+        "tmpfs",
+        json!(["remount", "size=128k", "nosuid", "noexec"]),
+    );
+    let line = c.run().ok();
+    assert!(
+        line.contains("size=128k") && line.contains("nosuid") && line.contains("noexec"),
+        "{line}"
+    );
+    mount(
+        &mut c,
+        "/t",
+        "tmpfs",
+        "tmpfs",
+        json!(["remount", "no-such-option=1"]),
+    );
+    let output = c.run();
+    assert!(
+        output.code == 1
+            && (!is_coracle()
+                || output
+                    .message()
+                    .contains("mounts[9].options: \"no-such-option\"")),
+        "{output:?}"
+    );
+    c.assert_nothing_left();
+}
+
+#[test]
+fn values_with_commas_reach_the_file_system_whole() {
+    // Overlay takes an escaped colon or comma in the name of a layer.
+    let mut c = Container::new("cat /o/file");
+    let dir = c.dir().join("with,comma");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("file"), "in the layer\n").unwrap();
+    let other = volume(&c);
+    let lower = format!("lowerdir={}:{}", dir.display(), other.display()).replace(',', "\\,");
+    mount(&mut c, "/o", "overlay", "overlay", json!([lower, "sync"]));
+    assert_eq!(c.run().ok(), "in the layer\n");
+}
+
+#[test]
+fn symbolic_links_are_not_followed_on_a_mount_that_says_so() {
+    requires!(is_coracle(), "runc 1.1 knows no nosymfollow");
+    for kind in ["bind", "tmpfs"] {
+        let mut c = Container::new("grep ' /v ' /proc/self/mountinfo; cat /v/link || echo refused");
+        let dir = volume(&c);
+        symlink("file", dir.join("link")).unwrap();
+        let options = match kind {
+            "bind" => vec!["bind", "nosymfollow"],
+            _ => vec!["nosymfollow"],
+        };
+        mount(&mut c, "/v", kind, &dir.to_string_lossy(), json!(options));
+        let said = c.run().ok();
+        assert!(
+            said.contains("nosymfollow") && said.contains("refused"),
+            "{kind}: {said}"
+        );
+    }
 }
 
 #[test]
@@ -450,24 +565,6 @@ fn many_mounts_apply_in_order() {
         json!(["bind"]),
     );
     assert_eq!(c.run().ok(), "of the host\nb\n");
-}
-
-#[test]
-fn id_mapped_mounts() {
-    requires!(is_coracle(), "runc 1.1 has no idmapped mounts");
-    let mut c = Container::new("stat -c %u:%g /volume/file");
-    let dir = volume(&c);
-    c.push("/mounts", json!({
-        "destination": "/volume", "type": "bind", "source": dir, "options": ["bind", "idmap"],
-        "uidMappings": [{ "containerID": 0, "hostID": 5000, "size": 10 }], "gidMappings": [{ "containerID": 0, "hostID": 6000, "size": 10 }]
-    }));
-    let output = c.run();
-    requires!(
-        !output.stderr.contains("idmap"),
-        "not supported yet: {}",
-        output.stderr
-    );
-    assert_eq!(output.ok(), "5000:6000\n");
 }
 
 fn tempfile_dir(name: &str) -> PathBuf {

@@ -97,6 +97,10 @@ fn cpu_burst_and_idle() {
     requires!(has_controller("cpu"), "no cpu controller");
     requires!(is_coracle(), "runc 1.1 knows neither");
     let c = running();
+    requires!(
+        limit_of(c.pid(), Limit::CPU_IDLE).is_some(),
+        "Linux has them since 5.14 and 5.15"
+    );
     update(&c, &["--cpu-burst", "10000"]);
     assert_eq!(value(&c, Limit::CPU_BURST), "10000");
     let c = Container::idle();

@@ -8,7 +8,7 @@ use oci_spec::runtime::LinuxDeviceCgroup;
 
 use crate::cgroup::Cgroup;
 use crate::dir::Dir;
-use crate::{Error, Result, sys};
+use crate::{Error, Result, refusal, sys};
 
 use std::os::fd::AsFd;
 
@@ -28,9 +28,15 @@ pub(crate) fn apply(cgroup: &Cgroup, wanted: &[LinuxDeviceCgroup]) -> Result<()>
         None => Err(Error::MissingController {
             field: FIELD.into(),
             controller: "devices".into(),
-            why: String::new(),
+            why: refusal::missing_controller(cgroup, "devices"),
         }),
     }
+}
+
+/// The devices that rules allow, and how, as patterns of systemd's `DeviceAllow=` (systemd.resource-control(5)): more than that where a
+/// later rule takes something back, or where there is no pattern. `None` stands for everything.
+pub(crate) fn allowed(wanted: &[LinuxDeviceCgroup]) -> Result<Option<Vec<(String, String)>>> {
+    rules::parse(wanted).map(|rules| rules::patterns(&rules))
 }
 
 fn refused(source: Error) -> Error {

@@ -163,17 +163,48 @@ pub(super) fn legacy(rules: &[Rule]) -> Result<Vec<(&'static str, String)>> {
 
 fn line(kind: char, set: Set, access: u32) -> String {
     let number = |value: Option<u32>| value.map_or("*".to_owned(), |n| n.to_string());
-    let letters = [(READ, "r"), (WRITE, "w"), (MKNOD, "m")];
-    let access: String = letters
+    format!(
+        "{kind} {}:{} {}",
+        number(set.major),
+        number(set.minor),
+        letters(access)
+    )
+}
+
+fn letters(access: u32) -> String {
+    let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
+    letters
         .iter()
         .filter(|(bit, _)| access & bit != 0)
-        .map(|(_, letter)| *letter)
-        .collect();
-    format!(
-        "{kind} {}:{} {access}",
-        number(set.major),
-        number(set.minor)
-    )
+        .map(|(_, letter)| letter)
+        .collect()
+}
+
+/// See [`super::allowed`].
+pub(super) fn patterns(rules: &[Rule]) -> Option<Vec<(String, String)>> {
+    let mut found = Some(Vec::new());
+    for rule in rules {
+        match &mut found {
+            _ if rule.set == EVERYTHING && rule.access == ALL => {
+                found = (!rule.allow).then(Vec::new);
+            }
+            Some(found) if rule.allow => {
+                for (kind, name) in [(Kind::Block, "block"), (Kind::Char, "char")] {
+                    if rule.set.kind.is_some_and(|only| only != kind) {
+                        continue;
+                    }
+                    let pattern = match (rule.set.major, rule.set.minor) {
+                        (Some(major), Some(minor)) => format!("/dev/{name}/{major}:{minor}"),
+                        (Some(major), None) => format!("{name}-{major}"),
+                        (None, _) => format!("{name}-*"),
+                    };
+                    found.push((pattern, letters(rule.access)));
+                }
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use oci_spec::runtime::LinuxResources;
 use crate::cgroup::Cgroup;
 use crate::dir::Dir;
 use crate::host::{Layout, Version};
+use crate::refusal;
 use crate::signal::field;
 use crate::{Error, Result};
 
@@ -251,7 +252,10 @@ fn write_unified(
                     let problem = format!(
                         "unified resource {key:?} can't be set: controller {controller:?} not available"
                     );
-                    return Err(Error::config(FIELD, problem + &why(cgroup, controller)));
+                    return Err(Error::config(
+                        FIELD,
+                        problem + &refusal::missing_controller(cgroup, controller),
+                    ));
                 }
                 Err(errno) => {
                     let source = Box::new(dir.write_error(key, line, errno));
@@ -274,7 +278,7 @@ fn explain(error: Error, cgroup: &Cgroup) -> Error {
             controller,
             why: _,
         } => {
-            let why = why(cgroup, &controller);
+            let why = refusal::missing_controller(cgroup, &controller);
             Error::MissingController {
                 field,
                 controller,
@@ -283,25 +287,6 @@ fn explain(error: Error, cgroup: &Cgroup) -> Error {
         }
         error => error,
     }
-}
-
-fn why(cgroup: &Cgroup, controller: &str) -> String {
-    let Some(withheld) = cgroup
-        .withheld
-        .iter()
-        .find(|one| one.controller == controller)
-    else {
-        return String::new();
-    };
-    let reason = match withheld.errno {
-        Errno::EBUSY => "has processes of its own".to_owned(),
-        Errno::EOPNOTSUPP => "is threaded".to_owned(),
-        errno => format!("answers: {}", errno.desc()),
-    };
-    format!(
-        ": {} does not hand it down, it {reason}",
-        withheld.by.display()
-    )
 }
 
 /// Reads one number from a file, `None` for `max` or an absent file.

@@ -164,7 +164,10 @@ pub(crate) fn help(invocation: &Invocation<'_>) -> Outcome {
 
 /// runc's prefix, by which engines and people tell where it failed.
 fn prefixed(operation: &str, error: runtime::Error) -> Failure {
-    Failure::new(format!("{operation} failed: {error}"))
+    Failure::new(format!(
+        "{operation} failed: {}",
+        Failure::from(error).message
+    ))
 }
 
 /// Writes the answer of a command to standard output.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::pty::openpty;
 
 use super::*;
-use crate::sys::process::{Cloned, clone3, pidfd_open};
+use crate::sys::process::{Cloned, clone, pidfd_open};
 
 /// Set in the process that plays the runtime: the shell command to run in the foreground.
 const COMMAND: &str = "CORACLE_TEST_FOREGROUND";
@@ -20,7 +20,7 @@ fn plays_the_runtime() {
     let Ok(command) = std::env::var(COMMAND) else {
         return;
     };
-    match clone3(0, None).unwrap() {
+    match clone(0, None).unwrap() {
         Cloned::Parent { pidfd, .. } => {
             let status = ended(Whose::Process(pidfd.as_fd()), 0)
                 .unwrap()
@@ -28,7 +28,7 @@ fn plays_the_runtime() {
                 .status;
             std::process::exit(status);
         }
-        Cloned::Child => {
+        Cloned::Child { .. } => {
             println!("runtime {}", std::process::id());
             std::process::exit(run_in_foreground(&command));
         }

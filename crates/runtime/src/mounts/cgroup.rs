@@ -39,6 +39,7 @@ pub(super) fn prepare(mount: &Mount, around: &Surroundings<'_>) -> Result<Prepar
             parts: Vec::new(),
             links: Vec::new(),
             readonly: false,
+            from_host: false,
         });
     }
     let tmpfs = FsContext::open(c"tmpfs").with_context(|| mount.describe())?;
@@ -72,6 +73,7 @@ pub(super) fn prepare(mount: &Mount, around: &Surroundings<'_>) -> Result<Prepar
         parts,
         links,
         readonly: false,
+        from_host: false,
     })
 }
 

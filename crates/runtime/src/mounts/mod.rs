@@ -7,8 +7,10 @@
 
 mod cgroup;
 mod copy_up;
+mod idmapped;
 pub(crate) mod options;
 
+use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
@@ -22,6 +24,8 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use crate::rootfs::{Propagation, Root};
 use crate::sys::mount::{FsContext, MountAttr, attach, clone_tree, legacy_flags, set_attributes};
 use crate::{Context, Error, Result};
+use idmapped::IdMap;
+pub(crate) use idmapped::UserNamespaces;
 use options::Options;
 
 /// fsconfig(2) takes values of less than this many bytes.
@@ -38,6 +42,7 @@ pub(crate) struct Mount {
     /// A host path for binds, a name or device for file systems.
     source: CString,
     options: Options,
+    idmap: Option<IdMap>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -69,14 +74,17 @@ pub(crate) struct Prepared {
     links: Vec<(String, String)>,
     /// Made read-only only when everything is inside.
     readonly: bool,
+    /// It was opened in the host's mount namespace, so it may be a peer of the host's mount.
+    from_host: bool,
 }
 
 impl Mount {
-    /// Checks one entry of `mounts`.
+    /// Checks one entry of `mounts`, of a container with a user namespace of its own or without.
     pub(crate) fn new(
         index: usize,
         configured: &oci_spec::runtime::Mount,
         bundle: &Path,
+        user_namespace: bool,
     ) -> Result<Self> {
         let invalid =
             |field: &str, text: String| Error::invalid(format!("mounts[{index}].{field}: {text}"));
@@ -120,21 +128,10 @@ impl Mount {
                 "cannot mount over the root of the container".into(),
             ));
         }
-        if kind == Kind::Remount && !options.data.is_empty() {
-            return Err(invalid(
-                "options",
-                "a remount cannot change options of the file system".into(),
-            ));
-        }
         if options.copy_up && kind != Kind::FileSystem(c"tmpfs".into()) {
             return Err(invalid("options", "tmpcopyup is for tmpfs only".into()));
         }
-        if configured.uid_mappings().is_some() || configured.gid_mappings().is_some() {
-            return Err(invalid(
-                "uidMappings",
-                "idmapped mounts are not supported by this version of coracle".into(),
-            ));
-        }
+        let idmap = IdMap::new(index, configured, options.idmap, &kind, user_namespace)?;
         let source = configured.source().as_deref();
         let source = match (&kind, source) {
             (Kind::Bind { .. }, None) => {
@@ -151,6 +148,7 @@ impl Mount {
             kind,
             source,
             options,
+            idmap,
         })
     }
 
@@ -159,26 +157,46 @@ impl Mount {
         self.destination == Path::new(path)
     }
 
+    /// Whether the container may change its cgroups here.
+    pub(crate) fn is_writable_cgroup(&self) -> bool {
+        self.kind == Kind::Cgroup
+            && self.is_at("/sys/fs/cgroup")
+            && self.options.attributes.set & options::RDONLY == 0
+    }
+
     /// Whether the mount shows a part of the host.
     pub(crate) fn is_bind(&self) -> bool {
         matches!(self.kind, Kind::Bind { .. })
     }
 
-    /// Opens the source of a bind: the privileged runtime does this for a container with a user namespace, whose root may not have
-    /// the right to walk there.
-    pub(crate) fn open_source(&self) -> Result<Option<OwnedFd>> {
+    /// Whether the ids of its files are mapped.
+    pub(crate) fn is_idmapped(&self) -> bool {
+        self.idmap.is_some()
+    }
+
+    /// Opens the source of a bind in the runtime's own namespaces, and maps its ids if that is asked for.
+    pub(crate) fn open_source(
+        &self,
+        user_namespaces: &mut UserNamespaces<'_>,
+    ) -> Result<Option<OwnedFd>> {
         let Kind::Bind { recursive } = self.kind else {
             return Ok(None);
         };
-        clone_tree(AT_FDCWD, &self.source, recursive)
-            .map(Some)
-            .with_context(|| {
-                format!(
-                    "mounts[{}].source: bind {}",
-                    self.index,
-                    self.source.to_string_lossy()
-                )
-            })
+        let tree = self.clone_source(recursive)?;
+        if let Some(idmap) = &self.idmap {
+            idmap.apply(self, &tree, user_namespaces)?;
+        }
+        Ok(Some(tree))
+    }
+
+    fn clone_source(&self, recursive: bool) -> Result<OwnedFd> {
+        clone_tree(AT_FDCWD, &self.source, recursive).with_context(|| {
+            format!(
+                "mounts[{}].source: bind {}",
+                self.index,
+                self.source.to_string_lossy()
+            )
+        })
     }
 
     /// Makes the mount, detached. `None` for one that only changes another.
@@ -193,43 +211,39 @@ impl Mount {
             parts: Vec::new(),
             links: Vec::new(),
             readonly: false,
+            from_host: false,
         };
         let mut prepared = match &self.kind {
             Kind::Remount => return Ok(None),
             Kind::Cgroup => cgroup::prepare(self, around)?,
-            Kind::Bind { .. } => {
-                let opened_by_parent = source.is_some();
-                let tree = match source {
-                    Some(tree) => tree,
-                    None => self
-                        .open_source()?
-                        .ok_or_else(|| Error::failed("a bind mount has a source"))?,
-                };
-                if opened_by_parent && self.options.propagation.is_empty() {
-                    // It comes from the host's namespace; inside the container's it would have been a slave from the start.
-                    let slave = Propagation {
-                        kind: MsFlags::MS_SLAVE,
-                        recursive: true,
-                    };
-                    slave.apply(tree.as_fd()).with_context(|| self.applying())?;
-                }
-                made(tree, self.options.attributes)
-            }
+            Kind::Bind { recursive } => match source {
+                // The runtime's own.
+                Some(tree) => Prepared {
+                    from_host: self.options.propagation.is_empty(),
+                    ..made(tree, self.options.attributes)
+                },
+                None => made(self.clone_source(*recursive)?, self.options.attributes),
+            },
             Kind::FileSystem(fs_type) => {
                 // What is still written into it comes before read-only.
-                let late = (self.options.copy_up || self.takes_mode())
-                    && self.options.attributes.set & options::RDONLY != 0;
+                let late = (self.options.copy_up || self.takes_mode()) && self.is_readonly();
                 let mut attributes = self.options.attributes;
                 if late {
                     attributes.set &= !options::RDONLY;
                 }
-                let prepared = match self.make(fs_type, attributes.set, around.scratch) {
+                // fsmount(2) knows it since Linux 5.14, mount(2) since 5.10.
+                let from_birth = attributes.set & !options::NOSYMFOLLOW;
+                let rest = MountAttr {
+                    set: attributes.set & options::NOSYMFOLLOW,
+                    ..MountAttr::default()
+                };
+                let prepared = match self.make(fs_type, from_birth, around.scratch) {
                     // Without a network namespace of its own a user namespace gets no sysfs: show the host's.
                     Err(_) if fs_type.as_c_str() == c"sysfs" && !privileged_here() => {
                         let tree = clone_tree(AT_FDCWD, c"/sys", true);
                         made(tree.with_context(|| self.applying())?, attributes)
                     }
-                    tree => made(tree?, MountAttr::default()),
+                    tree => made(tree?, rest),
                 };
                 Prepared {
                     readonly: late,
@@ -244,66 +258,75 @@ impl Mount {
 
     /// A new file system as a detached mount.
     fn make(&self, fs_type: &CStr, attributes: u64, scratch: &Path) -> Result<OwnedFd> {
-        if self.options.data.iter().any(|(_, value)| {
-            value
-                .as_ref()
-                .is_some_and(|v| v.count_bytes() >= FSCONFIG_MAX)
-        }) {
+        let by_mount = |value: &CString| {
+            value.count_bytes() >= FSCONFIG_MAX || value.as_bytes().contains(&b',')
+        };
+        let mut values = self
+            .options
+            .data
+            .iter()
+            .filter_map(|(_, value)| value.as_ref());
+        if values.any(by_mount) {
             return self.make_by_mount(fs_type, attributes, scratch);
         }
-        let failed = |context: &FsContext, error: Errno, option: Option<&CStr>| {
-            let kernel = context
-                .message()
-                .map(|text| format!(" ({text})"))
-                .unwrap_or_default();
-            let text = match option {
-                Some(key) => format!(
-                    "mounts[{}].options: {:?} for {}",
-                    self.index,
-                    key.to_string_lossy(),
-                    fs_type.to_string_lossy()
-                ),
-                None => self.describe(),
-            };
-            Err::<OwnedFd, _>(error).with_context(|| format!("{text}{kernel}"))
-        };
         let context = FsContext::open(fs_type).with_context(|| self.describe())?;
-        if let Err(error) = context.set(c"source", Some(&self.source)) {
-            return failed(&context, error, None);
-        }
-        for (key, value) in &self.options.data {
-            if let Err(error) = context.set(key, value.as_deref()) {
-                return failed(&context, error, Some(key));
-            }
-        }
+        context
+            .set(c"source", Some(&self.source))
+            .or_else(|error| self.refused(&context, error, None))?;
+        self.configure(&context)?;
         // A device that is read-only can only be mounted so; file systems without one don't care.
         if attributes & options::RDONLY != 0 && self.source.as_bytes().starts_with(b"/dev/") {
             let _ = context.set(c"ro", None);
         }
         context
             .mount(attributes)
-            .or_else(|error| failed(&context, error, None))
+            .or_else(|error| self.refused(&context, error, None))
     }
 
-    /// mount(2) takes a page of options, where fsconfig(2) takes 255 bytes for each (a long overlay `lowerdir`).
-    fn make_by_mount(&self, fs_type: &CStr, attributes: u64, scratch: &Path) -> Result<OwnedFd> {
-        let option = |(key, value): &(CString, Option<CString>)| match value {
-            Some(value) => [key.as_bytes(), b"=", value.as_bytes()].concat(),
-            None => key.as_bytes().to_vec(),
+    /// Hands the options that are the file system's to it.
+    fn configure(&self, context: &FsContext) -> Result<()> {
+        self.options.data.iter().try_for_each(|(key, value)| {
+            context
+                .set(key, value.as_deref())
+                .or_else(|error| self.refused(context, error, Some(key)))
+        })
+    }
+
+    /// The error for what the kernel has refused, an option or the whole, with what it says about it.
+    fn refused<T>(&self, context: &FsContext, error: Errno, option: Option<&CStr>) -> Result<T> {
+        let kernel = context
+            .message()
+            .map(|text| format!(" ({text})"))
+            .unwrap_or_default();
+        let text = match option {
+            Some(key) => format!(
+                "mounts[{}].options: {:?} for {}",
+                self.index,
+                key.to_string_lossy(),
+                self.what()
+            ),
+            None => self.describe(),
         };
-        let data = self
-            .options
-            .data
-            .iter()
-            .map(option)
-            .collect::<Vec<_>>()
-            .join(&b','.to_owned());
+        Err(error).with_context(|| format!("{text}{kernel}"))
+    }
+
+    /// mount(2) takes a page of options, where fsconfig(2) takes 255 bytes for each (a long overlay `lowerdir`), and commas in them, which
+    /// fsconfig(2) refuses for file systems that the kernel has not converted (overlay before Linux 6.5).
+    fn make_by_mount(&self, fs_type: &CStr, attributes: u64, scratch: &Path) -> Result<OwnedFd> {
+        let (mut flags, mut data) = (legacy_flags(attributes), Vec::new());
+        for (key, value) in &self.options.data {
+            match (options::superblock_flag(key), value) {
+                (Some(flag), None) => flags |= flag,
+                (_, Some(value)) => data.push([key.as_bytes(), b"=", value.as_bytes()].concat()),
+                (None, None) => data.push(key.as_bytes().to_vec()),
+            }
+        }
         let mounted = mount(
             Some(self.source.as_c_str()),
             scratch,
             Some(fs_type),
-            legacy_flags(attributes),
-            Some(data.as_slice()),
+            flags,
+            Some(data.join(&b',').as_slice()),
         );
         mounted.with_context(|| self.describe())?;
         let scratch_path = CString::new(scratch.as_os_str().as_encoded_bytes()).unwrap_or_default();
@@ -319,9 +342,18 @@ impl Mount {
         recursive: &MountAttr,
     ) -> Result<()> {
         for (attributes, recursive) in [(recursive, true), (attributes, false)] {
-            if *attributes != MountAttr::default() {
-                set_attributes(tree.as_fd(), recursive, attributes)
-                    .with_context(|| self.applying())?;
+            if *attributes == MountAttr::default() {
+                continue;
+            }
+            match set_attributes(tree.as_fd(), recursive, attributes) {
+                Err(Errno::ENOSYS) if recursive => {
+                    return Err(Error::failed(format!(
+                        "{}: {} needs mount_setattr(2), which Linux has since 5.12",
+                        self.applying(),
+                        self.options.recursive_option
+                    )));
+                }
+                set => set.with_context(|| self.applying())?,
             }
         }
         Ok(())
@@ -348,16 +380,20 @@ impl Mount {
         self.options.attributes.set & options::RDONLY != 0
     }
 
-    fn describe(&self) -> String {
-        let what = match &self.kind {
+    fn what(&self) -> Cow<'_, str> {
+        match &self.kind {
             Kind::FileSystem(fs_type) => fs_type.to_string_lossy(),
             Kind::Cgroup => "cgroup".into(),
             Kind::Remount => "remount".into(),
             Kind::Bind { .. } => self.source.to_string_lossy(),
-        };
+        }
+    }
+
+    fn describe(&self) -> String {
         format!(
-            "mounts[{}]: mount {what} at {}",
+            "mounts[{}]: mount {} at {}",
             self.index,
+            self.what(),
             self.destination.display()
         )
     }
@@ -376,6 +412,13 @@ impl Mount {
             let there = root
                 .open_path(&self.destination, OFlag::O_PATH)
                 .with_context(|| self.describe())?;
+            if !self.options.data.is_empty() {
+                let context = FsContext::pick(there.as_fd()).with_context(|| self.describe())?;
+                self.configure(&context)?;
+                context
+                    .reconfigure()
+                    .or_else(|error| self.refused(&context, error, None))?;
+            }
             self.set_attributes(&there, &self.options.attributes, &self.options.recursive)?;
             return self.propagate(&there);
         };
@@ -403,6 +446,16 @@ impl Mount {
             &self.options.recursive,
         )?;
         // Only now: what is detached cannot keep a peer group.
+        if prepared.from_host {
+            // Inside the container's mount namespace it would have been a slave from the start.
+            let slave = Propagation {
+                kind: MsFlags::MS_SLAVE,
+                recursive: true,
+            };
+            slave
+                .apply(prepared.tree.as_fd())
+                .with_context(|| self.applying())?;
+        }
         self.propagate(&prepared.tree)?;
         cgroup::attach_parts(self, &prepared)?;
         if prepared.readonly {
@@ -424,6 +477,9 @@ impl Mount {
             match root.open_ordinary(&self.destination, OFlag::O_PATH | OFlag::O_DIRECTORY) {
                 Ok(place) => return Ok(place),
                 Err(Errno::ENOENT) => {}
+                Err(error) if !matches!(error, Errno::ELOOP | Errno::ENOTDIR) => {
+                    return Err(error).with_context(|| self.describe());
+                }
                 Err(_) => {
                     return Err(Error::invalid(format!(
                         "mounts[{}].destination: {}: filesystem {:?} must be mounted on ordinary directory",
@@ -523,6 +579,7 @@ mod tests {
             3,
             &serde_json::from_value(json).unwrap(),
             Path::new("/bundle"),
+            false,
         )
     }
 

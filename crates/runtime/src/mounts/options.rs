@@ -1,6 +1,8 @@
 //! Mount options (runtime-spec config.md "Linux mount options"): one table from names to what they do.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
+
+use nix::mount::MsFlags;
 
 use crate::rootfs;
 use crate::sys::mount::MountAttr;
@@ -15,7 +17,7 @@ const RELATIME: u64 = 0x00;
 const NOATIME: u64 = 0x10;
 const STRICTATIME: u64 = 0x20;
 const NODIRATIME: u64 = 0x80;
-const NOSYMFOLLOW: u64 = 0x20_0000;
+pub(super) const NOSYMFOLLOW: u64 = 0x20_0000;
 
 /// What one option does.
 #[derive(Clone, Copy)]
@@ -33,6 +35,9 @@ enum Effect {
     /// Of the file system, not of the mount; by the name that fsconfig(2) knows.
     Superblock,
     Bind {
+        recursive: bool,
+    },
+    IdMap {
         recursive: bool,
     },
     Remount,
@@ -54,6 +59,7 @@ const TABLE: &[(&str, Effect)] = &[
     ("diratime", Clear(NODIRATIME)),
     ("dirsync", Superblock),
     ("exec", Clear(NOEXEC)),
+    ("idmap", IdMap { recursive: false }),
     ("lazytime", Superblock),
     ("loud", Nothing),
     ("mand", Superblock),
@@ -75,6 +81,7 @@ const TABLE: &[(&str, Effect)] = &[
     ("relatime", Atime(RELATIME)),
     ("remount", Remount),
     ("rexec", ClearAll(NOEXEC)),
+    ("ridmap", IdMap { recursive: true }),
     ("rnoatime", AtimeAll(NOATIME)),
     ("rnodev", SetAll(NODEV)),
     ("rnodiratime", SetAll(NODIRATIME)),
@@ -111,17 +118,33 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|(name, _)| *name)
 }
 
+/// The flag of mount(2) for an option of the superblock that has one; none of its bits for one that only takes another back.
+pub(super) fn superblock_flag(name: &CStr) -> Option<MsFlags> {
+    let flag = match name.to_bytes() {
+        b"dirsync" => MsFlags::MS_DIRSYNC,
+        b"lazytime" => MsFlags::MS_LAZYTIME,
+        b"mand" => MsFlags::MS_MANDLOCK,
+        b"sync" => MsFlags::MS_SYNCHRONOUS,
+        b"async" | b"nolazytime" | b"nomand" => MsFlags::empty(),
+        _ => return None,
+    };
+    Some(flag)
+}
+
 /// The options of one mount, sorted out.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Options {
     /// Of the mount itself.
     pub attributes: MountAttr,
-    /// Of the mount and those below it.
+    /// Of the mount and those below it, and the last option that said so.
     pub recursive: MountAttr,
+    pub recursive_option: &'static str,
     /// In the order given.
     pub propagation: Vec<rootfs::Propagation>,
     /// `Some(recursive)` for a bind mount.
     pub bind: Option<bool>,
+    /// `Some(recursive)` for a mount with mapped ids.
+    pub idmap: Option<bool>,
     /// Changes a mount that is there.
     pub remount: bool,
     /// Fills a tmpfs with what it hides.
@@ -149,6 +172,9 @@ impl Options {
     }
 
     fn apply(&mut self, (name, effect): (&'static str, Effect)) {
+        if matches!(effect, SetAll(_) | ClearAll(_) | AtimeAll(_)) {
+            self.recursive_option = name;
+        }
         match effect {
             Set(bits) => set(&mut self.attributes, bits, 0),
             Clear(bits) => set(&mut self.attributes, 0, bits),
@@ -160,6 +186,7 @@ impl Options {
                 .data
                 .extend(CString::new(name).ok().map(|name| (name, None))),
             Bind { recursive } => self.bind = Some(recursive),
+            IdMap { recursive } => self.idmap = Some(recursive),
             Remount => self.remount = true,
             CopyUp => self.copy_up = true,
             Propagation => self.propagation.extend(rootfs::Propagation::parse(name)),

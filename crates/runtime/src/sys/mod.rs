@@ -6,6 +6,7 @@
 
 pub(crate) mod credentials;
 pub(crate) mod mount;
+pub(crate) mod needed;
 pub(crate) mod process;
 pub(crate) mod pty;
 pub(crate) mod terminal;

@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::mount::MsFlags;
-use nix::sys::statvfs::fstatvfs;
 
 use super::check;
 
@@ -27,6 +26,7 @@ pub(crate) struct MountAttr {
 const FSCONFIG_SET_FLAG: libc::c_uint = 0;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+const FSCONFIG_CMD_RECONFIGURE: libc::c_uint = 7;
 
 /// A file system being configured.
 pub(crate) struct FsContext(OwnedFd);
@@ -40,6 +40,22 @@ impl FsContext {
                 libc::SYS_fsopen,
                 fs_type.as_ptr(),
                 1, /* FSOPEN_CLOEXEC */
+            )
+        })?;
+        // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+        Ok(FsContext(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// fspick(2): the file system that `mount` shows.
+    pub(crate) fn pick(mount: BorrowedFd<'_>) -> nix::Result<Self> {
+        const CLOEXEC_AND_EMPTY_PATH: libc::c_uint = 0x1 | 0x8;
+        // SAFETY: the path is a valid empty C string.
+        let fd = check(unsafe {
+            libc::syscall(
+                libc::SYS_fspick,
+                mount.as_raw_fd(),
+                c"".as_ptr(),
+                CLOEXEC_AND_EMPTY_PATH,
             )
         })?;
         // SAFETY: the kernel just gave us this descriptor and nobody else has it.
@@ -68,18 +84,7 @@ impl FsContext {
 
     /// Creates the superblock and a detached mount of it with `MOUNT_ATTR_*` attributes.
     pub(crate) fn mount(&self, attributes: u64) -> nix::Result<OwnedFd> {
-        let null = std::ptr::null::<libc::c_char>();
-        // SAFETY: CMD_CREATE takes neither key nor value.
-        check(unsafe {
-            libc::syscall(
-                libc::SYS_fsconfig,
-                self.0.as_raw_fd(),
-                FSCONFIG_CMD_CREATE,
-                null,
-                null,
-                0,
-            )
-        })?;
+        self.command(FSCONFIG_CMD_CREATE)?;
         // SAFETY: only integers are passed.
         let fd = check(unsafe {
             libc::syscall(
@@ -91,6 +96,27 @@ impl FsContext {
         })?;
         // SAFETY: the kernel just gave us this descriptor and nobody else has it.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// Changes the superblock of a file system that was picked: what is not mentioned stays.
+    pub(crate) fn reconfigure(&self) -> nix::Result<()> {
+        self.command(FSCONFIG_CMD_RECONFIGURE)
+    }
+
+    fn command(&self, command: libc::c_uint) -> nix::Result<()> {
+        let null = std::ptr::null::<libc::c_char>();
+        // SAFETY: the commands take neither key nor value.
+        check(unsafe {
+            libc::syscall(
+                libc::SYS_fsconfig,
+                self.0.as_raw_fd(),
+                command,
+                null,
+                null,
+                0,
+            )
+        })
+        .map(drop)
     }
 
     /// What the kernel has to say about the failure: its last message, without the severity prefix.
@@ -192,45 +218,91 @@ fn set_attributes_by_path(
             None::<&str>,
         )
     };
+    let changed = attributes.set | attributes.clear;
+    if changed != 0 && recursive || changed & !(LEGACY | ATIME) != 0 {
+        return Err(Errno::ENOSYS);
+    }
     if attributes.propagation != 0 {
         let below = if recursive {
             MsFlags::MS_REC
         } else {
             MsFlags::empty()
         };
-        change(MsFlags::from_bits_truncate(attributes.propagation) | below)?;
+        change(MsFlags::from_bits_retain(attributes.propagation) | below)?;
     }
-    if attributes.set | attributes.clear == 0 {
+    if changed == 0 {
         return Ok(());
     }
-    if recursive {
-        return Err(Errno::ENOSYS);
-    }
     // A remount sets all flags at once: those that are not changed are those that are.
-    let current = fstatvfs(mount)?.flags().bits();
-    let kept = MsFlags::from_bits_truncate(current & KEPT.bits()) & !legacy_flags(attributes.clear);
-    change(MsFlags::MS_REMOUNT | MsFlags::MS_BIND | kept | legacy_flags(attributes.set))
+    let current = attributes_of(mount)?;
+    let flags = legacy_flags(current & !attributes.clear | attributes.set);
+    change(MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags)
 }
 
-/// The flags of a mount that statvfs(3) shows with the values of mount(2).
-const KEPT: MsFlags = MsFlags::MS_RDONLY
-    .union(MsFlags::MS_NOSUID)
-    .union(MsFlags::MS_NODEV)
-    .union(MsFlags::MS_NOEXEC)
-    .union(MsFlags::MS_NOATIME)
-    .union(MsFlags::MS_NODIRATIME);
+/// The `MOUNT_ATTR_*` that a mount has, as far as statvfs(3) shows them.
+fn attributes_of(mount: BorrowedFd<'_>) -> nix::Result<u64> {
+    // The values of ST_* are those of mount(2), but for these two.
+    const ST_NOSYMFOLLOW: u64 = 0x2000;
+    const ST_RELATIME: u64 = 0x1000;
+    // SAFETY: statvfs is plain data for which all-zero is valid.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: fstatvfs fills one struct statvfs. (nix's hides the two flags below.)
+    check(unsafe { libc::fstatvfs(mount.as_raw_fd(), &raw mut stat) }.into())?;
+    let shown = stat.f_flag;
+    let named = FLAGS
+        .iter()
+        .filter(|(_, flag)| *flag != MsFlags::MS_STRICTATIME && shown & flag.bits() != 0);
+    let mut attributes = named.fold(0, |attributes, (bit, _)| attributes | bit) & !NOSYMFOLLOW;
+    if shown & ST_NOSYMFOLLOW != 0 {
+        attributes |= NOSYMFOLLOW;
+    }
+    if shown & (ST_RELATIME | MsFlags::MS_NOATIME.bits()) == 0 {
+        attributes |= STRICTATIME;
+    }
+    Ok(attributes)
+}
 
-/// `MOUNT_ATTR_*` as the flags of mount(2).
+const ATIME: u64 = 0x70;
+const STRICTATIME: u64 = 0x20;
+const NOSYMFOLLOW: u64 = 0x20_0000;
+
+/// `MOUNT_ATTR_*` with the flags of mount(2). `MS_NOSYMFOLLOW` has no name in nix.
+const FLAGS: [(u64, MsFlags); 8] = [
+    (0x1, MsFlags::MS_RDONLY),
+    (0x2, MsFlags::MS_NOSUID),
+    (0x4, MsFlags::MS_NODEV),
+    (0x8, MsFlags::MS_NOEXEC),
+    (0x10, MsFlags::MS_NOATIME),
+    (STRICTATIME, MsFlags::MS_STRICTATIME),
+    (0x80, MsFlags::MS_NODIRATIME),
+    (NOSYMFOLLOW, MsFlags::from_bits_retain(0x100)),
+];
+
+/// All attributes that have one.
+const LEGACY: u64 = 0x20_00bf;
+
+/// `MOUNT_ATTR_*` as the flags of mount(2), the policy of access times spelled out, since a remount without one keeps that of before.
 pub(crate) fn legacy_flags(attributes: u64) -> MsFlags {
-    let pairs = [
-        (0x1, MsFlags::MS_RDONLY),
-        (0x2, MsFlags::MS_NOSUID),
-        (0x4, MsFlags::MS_NODEV),
-        (0x8, MsFlags::MS_NOEXEC),
-        (0x10, MsFlags::MS_NOATIME),
-        (0x20, MsFlags::MS_STRICTATIME),
-        (0x80, MsFlags::MS_NODIRATIME),
-    ];
-    let named = pairs.into_iter().filter(|(bit, _)| attributes & bit != 0);
-    named.fold(MsFlags::empty(), |flags, (_, flag)| flags | flag)
+    let named = FLAGS.iter().filter(|(bit, _)| attributes & bit != 0);
+    let flags = named.fold(MsFlags::empty(), |flags, (_, flag)| flags | *flag);
+    match attributes & ATIME {
+        0 => flags | MsFlags::MS_RELATIME,
+        _ => flags,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_attribute_that_has_a_flag() {
+        assert_eq!(FLAGS.iter().fold(0, |all, (bit, _)| all | bit), LEGACY);
+    }
+
+    #[test]
+    fn access_times_are_spelled_out() {
+        assert_eq!(legacy_flags(0x1), MsFlags::MS_RDONLY | MsFlags::MS_RELATIME);
+        assert_eq!(legacy_flags(STRICTATIME), MsFlags::MS_STRICTATIME);
+    }
 }

@@ -3,12 +3,15 @@
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use super::check;
 use crate::scheduling::SchedAttr;
 
-/// On which side of [`clone3`] we are.
+/// On which side of [`clone`] we are.
 pub(crate) enum Cloned {
     /// In the caller.
     Parent {
@@ -18,27 +21,51 @@ pub(crate) enum Cloned {
         pidfd: OwnedFd,
     },
     /// In the new process.
-    Child,
+    Child {
+        /// Whether it is in the cgroup that was asked for.
+        entered: nix::Result<()>,
+    },
 }
 
 /// `CLONE_INTO_CGROUP` of clone3(2); libc's constant overflows its type.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// clone3(2) without shared memory: like fork(2), into new namespaces (`CLONE_NEW*`) and, on cgroup v2, straight into `cgroup`.
+/// Makes a process without shared memory: like fork(2), into new namespaces (`CLONE_NEW*`) and, on cgroup v2, into `cgroup`, by
+/// clone3(2), or where a seccomp filter around us denies that (it cannot look into its arguments) by clone(2), which cannot make a time
+/// namespace.
 ///
 /// The calling process must be single-threaded.
-pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned> {
+pub(crate) fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned> {
+    match clone3(flags, cgroup) {
+        // Filters that mean libc to fall back say ENOSYS, older ones EPERM.
+        Err(Errno::ENOSYS | Errno::EPERM) => clone2(flags, cgroup),
+        cloned => cloned,
+    }
+}
+
+/// Whether clone3(2) may be called.
+pub(crate) fn has_clone3() -> bool {
+    let null = std::ptr::null::<libc::clone_args>();
+    // SAFETY: a size of 0 is refused before anything is read.
+    let answer = unsafe { libc::syscall(libc::SYS_clone3, null, 0) };
+    !matches!(check(answer), Err(Errno::ENOSYS | Errno::EPERM))
+}
+
+/// With `CLONE_PARENT` the exit signal is the one that the caller itself was made with.
+fn exit_signal(flags: u64) -> u64 {
+    match flags & libc::CLONE_PARENT as u64 {
+        0 => libc::SIGCHLD as u64,
+        _ => 0,
+    }
+}
+
+fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned> {
     let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is plain data for which all-zero is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags | libc::CLONE_PIDFD as u64;
     args.pidfd = &raw mut pidfd as u64;
-    // With CLONE_PARENT the exit signal is the one that the caller itself was made with.
-    args.exit_signal = if flags & libc::CLONE_PARENT as u64 == 0 {
-        libc::SIGCHLD as u64
-    } else {
-        0
-    };
+    args.exit_signal = exit_signal(flags);
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
@@ -53,7 +80,32 @@ pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<
         )
     })?;
     if pid == 0 {
-        return Ok(Cloned::Child);
+        return Ok(Cloned::Child { entered: Ok(()) });
+    }
+    // SAFETY: the kernel stored a new descriptor there before the call returned.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Cloned::Parent {
+        pid: Pid::from_raw(pid),
+        pidfd,
+    })
+}
+
+/// clone(2); the child moves itself into the cgroup before it does anything else.
+fn clone2(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned> {
+    // Opened by the caller, whose rights count.
+    let members = cgroup
+        .map(|cgroup| {
+            let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+            openat(cgroup, "cgroup.procs", flags, Mode::empty())
+        })
+        .transpose()?;
+    let mut pidfd: RawFd = -1;
+    let flags = flags | libc::CLONE_PIDFD as u64 | exit_signal(flags);
+    // SAFETY: as for clone3; the third argument is where CLONE_PIDFD stores, and the fourth and fifth are not used.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) })?;
+    if pid == 0 {
+        let entered = members.map_or(Ok(()), |file| nix::unistd::write(file, b"0").map(drop));
+        return Ok(Cloned::Child { entered });
     }
     // SAFETY: the kernel stored a new descriptor there before the call returned.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
@@ -111,6 +163,12 @@ pub(crate) fn close_range(first: u32, last: u32) -> nix::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
+/// close(2) of a descriptor by its number.
+pub(crate) fn close(fd: RawFd) -> nix::Result<()> {
+    // SAFETY: as for close_range.
+    check(unsafe { libc::close(fd) }.into()).map(drop)
+}
+
 /// seccomp(2) `SECCOMP_SET_MODE_FILTER` with `SECCOMP_FILTER_FLAG_*`.
 pub(crate) fn install_filter(program: &[seccomp::Instruction], flags: u32) -> nix::Result<()> {
     #[repr(C)]
@@ -139,17 +197,17 @@ pub(crate) fn execve(
     path: &CStr,
     args: &[*const libc::c_char],
     env: &[*const libc::c_char],
-) -> nix::errno::Errno {
+) -> Errno {
     debug_assert!(
         args.last().is_some_and(|p| p.is_null()) && env.last().is_some_and(|p| p.is_null())
     );
     // SAFETY: `path` is a C string and both arrays end with null; their strings are owned by the caller until the exec.
     unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
-    nix::errno::Errno::last()
+    Errno::last()
 }
 
 /// execveat(2) of an open file (`AT_EMPTY_PATH`) with our own arguments and environment.
-pub(crate) fn exec_self(file: BorrowedFd<'_>, args: &[*const libc::c_char]) -> nix::errno::Errno {
+pub(crate) fn exec_self(file: BorrowedFd<'_>, args: &[*const libc::c_char]) -> Errno {
     unsafe extern "C" {
         static environ: *const *const libc::c_char;
     }
@@ -165,7 +223,7 @@ pub(crate) fn exec_self(file: BorrowedFd<'_>, args: &[*const libc::c_char]) -> n
             libc::AT_EMPTY_PATH,
         )
     };
-    nix::errno::Errno::last()
+    Errno::last()
 }
 
 /// prctl(2) with one argument.

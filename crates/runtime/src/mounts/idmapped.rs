@@ -1,0 +1,182 @@
+//! Idmapped mounts (runtime-spec config.md "Mounts", `idmap`, `ridmap`, `uidMappings`, `gidMappings`): a bind mount that shows the ids of
+//! its files by a mapping of its own. The kernel takes the mapping from a user namespace, so one is made for it.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::stat::{fstat, major, minor};
+use nix::unistd::geteuid;
+
+use super::{Kind, Mount};
+use crate::idmap::Mappings;
+use crate::namespaces::Joined;
+use crate::plan::Plan;
+use crate::procfs::Procfs;
+use crate::sys::mount::{MountAttr, set_attributes};
+use crate::{Context, Error, Result};
+
+/// `MOUNT_ATTR_IDMAP` of mount_setattr(2).
+const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
+
+/// How a mount maps ids.
+#[derive(Clone, Debug)]
+pub(super) struct IdMap {
+    /// The mounts below it too (`ridmap`).
+    recursive: bool,
+    /// `None` for those of the container's user namespace.
+    mappings: Option<Mappings>,
+}
+
+impl IdMap {
+    /// Checks what the configuration says of it; `option` is `Some(recursive)` for `idmap` and `ridmap`.
+    pub(super) fn new(
+        index: usize,
+        configured: &oci_spec::runtime::Mount,
+        option: Option<bool>,
+        kind: &Kind,
+        user_namespace: bool,
+    ) -> Result<Option<Self>> {
+        let invalid = |field: &str, text: &str| {
+            Err(Error::invalid(format!("mounts[{index}].{field}: {text}")))
+        };
+        let (uids, gids) = (
+            configured.uid_mappings().as_deref().unwrap_or_default(),
+            configured.gid_mappings().as_deref().unwrap_or_default(),
+        );
+        if option.is_none() && uids.is_empty() && gids.is_empty() {
+            return Ok(None);
+        }
+        if !matches!(kind, Kind::Bind { .. }) {
+            let field = if option.is_some() {
+                "options"
+            } else {
+                "uidMappings"
+            };
+            return invalid(field, "id-mapped mounts are only supported for bind-mounts");
+        }
+        let mappings = match (uids, gids) {
+            ([], []) if user_namespace => None,
+            ([], []) => {
+                return invalid(
+                    "options",
+                    "an id-mapped mount of a container without a user namespace must have uidMappings and gidMappings",
+                );
+            }
+            ([], _) | (_, []) => {
+                return invalid(
+                    if uids.is_empty() {
+                        "uidMappings"
+                    } else {
+                        "gidMappings"
+                    },
+                    "id-mapped mounts must have both uid and gid mappings specified",
+                );
+            }
+            (uids, gids) => Some(Mappings::of_mount(index, uids, gids)?),
+        };
+        Ok(Some(IdMap {
+            recursive: option.unwrap_or(false),
+            mappings,
+        }))
+    }
+
+    /// Maps the ids of a mount that is still detached.
+    pub(super) fn apply(
+        &self,
+        mount: &Mount,
+        tree: &OwnedFd,
+        namespaces: &mut UserNamespaces<'_>,
+    ) -> Result<()> {
+        let mapping = || {
+            format!(
+                "mounts[{}]: map the ids of {}",
+                mount.index,
+                mount.source.to_string_lossy()
+            )
+        };
+        if !geteuid().is_root() {
+            return Err(Error::failed(format!(
+                "{}: id-mapped mounts are not supported for rootless containers",
+                mapping()
+            )));
+        }
+        let namespace = namespaces
+            .with(self.mappings.as_ref())
+            .with_context(mapping)?;
+        let attributes = MountAttr {
+            set: MOUNT_ATTR_IDMAP,
+            userns_fd: namespace.as_raw_fd() as u64,
+            ..MountAttr::default()
+        };
+        let below = if self.recursive {
+            " or of a mount below it"
+        } else {
+            ""
+        };
+        let why = match set_attributes(tree.as_fd(), self.recursive, &attributes) {
+            Err(Errno::ENOSYS) => "id-mapped mounts need Linux 5.12".to_owned(),
+            Err(Errno::EINVAL) => format!(
+                "the file system{below} ({}) cannot have id-mapped mounts on this kernel",
+                file_system(tree).unwrap_or_else(|| "of unknown type".to_owned())
+            ),
+            Err(Errno::EPERM) => format!(
+                "the ids of the mount{below} are mapped already, or its file system belongs to another user namespace"
+            ),
+            set => return set.with_context(mapping),
+        };
+        Err(Error::failed(format!("{}: {why}", mapping())))
+    }
+}
+
+/// The type of the file system that a mount shows, by its device in the mount table; only to explain an error.
+fn file_system(tree: &OwnedFd) -> Option<String> {
+    let device = fstat(tree).ok()?.st_dev;
+    let device = format!("{}:{}", major(device), minor(device));
+    let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let line = table
+        .lines()
+        .find(|line| line.split(' ').nth(2) == Some(&device))?;
+    let (_, after) = line.split_once(" - ")?;
+    after.split(' ').next().map(str::to_owned)
+}
+
+/// The user namespaces that mounts take their mappings from: one for each set of mappings.
+pub(crate) struct UserNamespaces<'a> {
+    procfs: &'a Procfs,
+    container: Option<&'a Mappings>,
+    joined: Option<BorrowedFd<'a>>,
+    made: Vec<(Mappings, OwnedFd)>,
+}
+
+impl<'a> UserNamespaces<'a> {
+    /// For the mounts of `plan`, whose namespaces to be joined are open already.
+    pub(crate) fn new(plan: &'a Plan, procfs: &'a Procfs, joined: &'a [Joined]) -> Self {
+        let user = joined
+            .iter()
+            .find(|namespace| namespace.flag == libc::CLONE_NEWUSER);
+        UserNamespaces {
+            procfs,
+            container: plan.mappings.as_ref(),
+            joined: user.map(Joined::as_fd),
+            made: Vec::new(),
+        }
+    }
+
+    /// The one with these mappings, or with those of the container.
+    fn with(&mut self, mappings: Option<&Mappings>) -> Result<BorrowedFd<'_>> {
+        let mappings = match (mappings.or(self.container), self.joined) {
+            (Some(mappings), _) => mappings,
+            (None, Some(joined)) => return Ok(joined),
+            (None, None) => return Err(Error::failed("the container has no user namespace")),
+        };
+        let at = match self.made.iter().position(|(known, _)| known == mappings) {
+            Some(at) => at,
+            None => {
+                let namespace = mappings.namespace(self.procfs)?;
+                self.made.push((mappings.clone(), namespace));
+                self.made.len() - 1
+            }
+        };
+        Ok(self.made[at].1.as_fd())
+    }
+}

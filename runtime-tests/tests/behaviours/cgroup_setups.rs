@@ -1,0 +1,354 @@
+//! Machines whose cgroups are not as they should be: what is said, and that nothing is left behind.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
+
+use runtime_tests::{
+    Container, Hierarchy, Output, V2Cgroup, View, cgroup_dirs_named, has_controller, is_coracle,
+    kernel_has, requires, shell,
+};
+use serde_json::json;
+
+/// A process that lives in a cgroup of the host until it is dropped.
+struct Inhabitant(Child);
+
+impl Inhabitant {
+    fn of(dir: &Path) -> Self {
+        let mut script = Command::new("sh");
+        script.args([
+            "-c",
+            "echo 0 > \"$0/cgroup.procs\" && echo in && exec sleep 1000000",
+        ]);
+        let child = script.arg(dir).stdout(std::process::Stdio::piped()).spawn();
+        let mut inhabitant = Self(child.unwrap());
+        let mut said = [0; 3];
+        let stdout = inhabitant.0.stdout.as_mut().unwrap();
+        std::io::Read::read_exact(stdout, &mut said).expect("it gets into the cgroup");
+        inhabitant
+    }
+
+    fn is_alive(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Inhabitant {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A container below a v2 cgroup that the test made and changed; `None` without v2.
+fn below() -> Option<(Container, V2Cgroup)> {
+    let view = View::of(Hierarchy::V2)?;
+    let above = V2Cgroup::new()?;
+    let mut c = Container::new("echo ran").in_view(view);
+    c.set(
+        "/linux/cgroupsPath",
+        json!(format!("{}/{}", above.path(), c.id)),
+    );
+    Some((c, above))
+}
+
+fn limit_hugepages(c: &mut Container) {
+    c.set(
+        "/linux/resources/hugepageLimits",
+        json!([{ "pageSize": "2MB", "limit": 2_097_152 }]),
+    );
+}
+
+/// `run` failed with these words, as one line, and left nothing.
+#[track_caller]
+fn refused(c: &Container, words: &[&str]) {
+    let output: Output = c.run();
+    assert_eq!(output.code, 1, "{output:?}");
+    assert_eq!(output.stderr.lines().count(), 1, "one line: {output:?}");
+    for word in words {
+        assert!(output.message().contains(word), "{word:?} in {output:?}");
+    }
+    let left = c.leftovers();
+    assert!(left.is_empty(), "{left:#?}");
+}
+
+#[test]
+fn no_cgroups_at_all() {
+    requires!(is_coracle(), "the words are ours");
+    for change in [
+        "umount -l /sys/fs/cgroup",
+        "umount -l /sys/fs/cgroup && mount -t tmpfs none /sys/fs/cgroup",
+        "umount -l /sys",
+    ] {
+        let c = Container::new("true").in_view(View::new(&[], change));
+        let remedy = "no cgroup hierarchy is mounted at or below /sys/fs/cgroup (mount -t cgroup2 cgroup2 /sys/fs/cgroup)";
+        refused(&c, &[remedy, "--cgroup-manager disabled does without"]);
+    }
+    // Without a view of cgroups inside there is nothing that a container needs them for.
+    let mut c = Container::new("echo ran")
+        .in_view(View::new(&[], "umount -l /sys/fs/cgroup"))
+        .with_global_flags(&["--cgroup-manager", "disabled"]);
+    c.config["mounts"].as_array_mut().unwrap().remove(6);
+    assert_eq!(c.run().ok(), "ran\n");
+}
+
+#[test]
+fn read_only_cgroups() {
+    requires!(is_coracle(), "the words are ours");
+    let change = "for dir in /sys/fs/cgroup/* /sys/fs/cgroup; do \
+        if mountpoint -q $dir; then mount -o bind,remount,ro $dir; fi; done";
+    let c = Container::new("true").in_view(View::new(&[], change));
+    refused(
+        &c,
+        &[
+            "make cgroup /sys/fs/cgroup",
+            "mounted read-only here, remount it read-write",
+        ],
+    );
+}
+
+#[test]
+fn processes_where_controllers_are_to_be_handed_down() {
+    requires!(is_coracle(), "the words are ours");
+    let made = below();
+    requires!(
+        made.is_some() && kernel_has("/sys/kernel/mm/hugepages/hugepages-2048kB"),
+        "no v2 or no huge pages"
+    );
+    let (mut c, above) = made.unwrap();
+    let mut inhabitant = Inhabitant::of(above.dir());
+    assert_eq!(
+        c.run().ok(),
+        "ran\n",
+        "a container without limits needs no controller"
+    );
+    limit_hugepages(&mut c);
+    let file = format!("{}/cgroup.subtree_control does not take", above.path());
+    let remedy = "processes live in that cgroup, move them into a sub-cgroup";
+    refused(&c, &["linux.resources.hugepageLimits: ", &file, remedy]);
+    assert!(inhabitant.is_alive());
+}
+
+#[test]
+fn a_threaded_cgroup_above() {
+    requires!(is_coracle(), "the words are ours");
+    let made = below();
+    requires!(made.is_some(), "no cgroup v2");
+    let (mut c, above) = made.unwrap();
+    above.write("cgroup.type", "threaded");
+    let kind = "its cgroup.type is \"domain invalid\"";
+    refused(
+        &c,
+        &[
+            "create the container's process: put a process into cgroup",
+            kind,
+            "choose a cgroup elsewhere",
+        ],
+    );
+    limit_hugepages(&mut c);
+    refused(
+        &c,
+        &[
+            "linux.resources.hugepageLimits: ",
+            &above.path(),
+            "threaded",
+        ],
+    );
+}
+
+#[test]
+fn a_cgroup_that_already_hands_controllers_down() {
+    requires!(is_coracle(), "the words are ours");
+    let made = below();
+    requires!(made.is_some(), "no cgroup v2");
+    let (mut c, above) = made.unwrap();
+    c.set("/linux/cgroupsPath", json!(above.path()));
+    above.write("cgroup.subtree_control", "+hugetlb");
+    let expected = "it hands controllers to its sub-cgroups, and so takes no process itself: see its cgroup.subtree_control";
+    refused(&c, &[&above.path(), expected]);
+}
+
+#[test]
+fn no_more_cgroups_are_allowed() {
+    requires!(is_coracle(), "the words are ours");
+    for file in ["cgroup.max.depth", "cgroup.max.descendants"] {
+        let made = below();
+        requires!(made.is_some(), "no cgroup v2");
+        let (c, above) = made.unwrap();
+        above.write(file, "0");
+        let limit = format!("{}/{file} is reached", above.path());
+        refused(&c, &["make cgroup ", &limit]);
+    }
+}
+
+#[test]
+fn no_more_processes_are_allowed_above() {
+    requires!(is_coracle(), "the words are ours");
+    requires!(
+        has_controller("pids") && runtime_tests::hierarchy() == Hierarchy::V2,
+        "no pids controller on v2"
+    );
+    let (c, above) = below().unwrap();
+    above.write("pids.max", "0");
+    let limit = format!("{}/pids.max is reached: 0", above.path());
+    refused(&c, &["create the container's process: ", &limit]);
+}
+
+#[test]
+fn a_cgroup_that_somebody_lives_in() {
+    let made = below();
+    requires!(made.is_some(), "no cgroup v2");
+    let (mut c, above) = made.unwrap();
+    let mut inhabitant = Inhabitant::of(above.dir());
+    c.set("/linux/cgroupsPath", json!(above.path()));
+    let output = c.run();
+    let message = "container's cgroup is not empty: 1 process(es) found";
+    assert!(
+        output.code != 0 && output.message().contains(message),
+        "{output:?}"
+    );
+    if is_coracle() {
+        refused(
+            &c,
+            &[&format!("{message} in /sys/fs/cgroup{}", above.path())],
+        );
+    }
+    assert!(inhabitant.is_alive() && above.dir().exists());
+}
+
+#[test]
+fn a_frozen_cgroup() {
+    let made = below();
+    requires!(made.is_some(), "no cgroup v2");
+    let (mut c, above) = made.unwrap();
+    c.set("/linux/cgroupsPath", json!(above.path()));
+    above.write("cgroup.freeze", "1");
+    let output = c.run();
+    assert!(
+        output.code != 0
+            && output
+                .message()
+                .contains("container's cgroup unexpectedly frozen"),
+        "{output:?}"
+    );
+    if is_coracle() {
+        refused(&c, &[&above.path(), "thaw it"]);
+    }
+    assert!(above.dir().exists());
+}
+
+#[test]
+fn a_part_of_the_hierarchy_without_a_controller() {
+    requires!(is_coracle(), "the words are ours");
+    requires!(View::of(Hierarchy::V2).is_some(), "no cgroup v2");
+    let (_, above) = below().unwrap();
+    // What a container engine shows of a cgroup that was not handed the controller.
+    let mount = above.dir().parent().unwrap();
+    let change = format!(
+        "mount --rbind {}/plain /sys/fs/cgroup",
+        above.dir().display()
+    );
+    fs::create_dir(above.dir().join("plain")).unwrap();
+    let mut c = Container::new("echo ran").in_view(View::new(&[], &change));
+    c.set("/linux/cgroupsPath", json!(format!("/{}", c.id)));
+    assert_eq!(c.run().ok(), "ran\n");
+    limit_hugepages(&mut c);
+    let expected = "the cgroup controller \"hugetlb\" is not available: /sys/fs/cgroup/cgroup.controllers does not list it";
+    refused(&c, &["linux.resources.hugepageLimits: ", expected]);
+    assert!(mount.exists());
+}
+
+#[test]
+fn half_of_the_controllers_of_a_hybrid_machine() {
+    requires!(is_coracle(), "the words are ours");
+    requires!(
+        Path::new("/sys/fs/cgroup/pids/pids.max").exists()
+            || Path::new("/sys/fs/cgroup/pids/cgroup.procs").exists(),
+        "no cgroup v1"
+    );
+    let change = "umount -l /sys/fs/cgroup/pids; umount -l /sys/fs/cgroup/memory";
+    let mut c = Container::new("echo ran").in_view(View::new(&[], change));
+    assert_eq!(
+        c.run().ok(),
+        "ran\n",
+        "what is not asked for may be missing"
+    );
+    c.set("/linux/resources/pids", json!({ "limit": 20 }));
+    let expected = "linux.resources.pids.limit: the cgroup controller \"pids\" is not available: \
+        it is bound to a cgroup v1 hierarchy that is not mounted below /sys/fs/cgroup";
+    refused(&c, &[expected]);
+}
+
+#[test]
+fn no_device_controller() {
+    requires!(is_coracle(), "the words are ours");
+    requires!(
+        Path::new("/sys/fs/cgroup/devices/cgroup.procs").exists(),
+        "no cgroup v1"
+    );
+    let change = "umount -l /sys/fs/cgroup/devices; umount -l /sys/fs/cgroup/unified";
+    let c = Container::new("true").in_view(View::new(&[], change));
+    refused(
+        &c,
+        &[
+            "linux.resources.devices: the cgroup controller \"devices\" is not available: it is bound to",
+        ],
+    );
+}
+
+#[test]
+fn an_empty_cpuset_above_is_filled() {
+    requires!(
+        Path::new("/sys/fs/cgroup/cpuset/cpuset.cpus").exists(),
+        "no cgroup v1"
+    );
+    let mut c = Container::new("grep -c . /proc/self/status >/dev/null; echo ran");
+    let above = format!("/{}-above", c.id);
+    let dir = format!("/sys/fs/cgroup/cpuset{above}");
+    fs::create_dir(&dir).unwrap();
+    let empty = fs::read_to_string(format!("{dir}/cpuset.cpus")).unwrap();
+    c.set("/linux/cgroupsPath", json!(format!("{above}/leaf")));
+    let output = c.run();
+    let filled = fs::read_to_string(format!("{dir}/cpuset.cpus")).unwrap();
+    for dir in cgroup_dirs_named(&above[1..]) {
+        fs::remove_dir(dir).unwrap();
+    }
+    assert_eq!(output.ok(), "ran\n");
+    assert_eq!(empty.trim(), "");
+    assert_ne!(filled.trim(), "");
+}
+
+#[test]
+fn an_update_that_the_kernel_refuses_changes_nothing() {
+    requires!(is_coracle(), "the words are ours");
+    requires!(
+        has_controller("memory") && has_controller("cpuset"),
+        "a controller is missing"
+    );
+    let mut c =
+        Container::new("head -c 20000000 /dev/zero > /dev/shm/held; echo held; sleep 1000000");
+    c.set("/linux/resources/memory", json!({ "limit": 67_108_864 }));
+    c.run_detached();
+    c.wait_to_say("held\n");
+    let limits =
+        json!({ "memory": { "limit": 10_485_760, "checkBeforeUpdate": true } }).to_string();
+    let output = c.runtime_with_input(&["update", "--resources", "-", &c.id], &limits);
+    assert_eq!(output.code, 1, "{output:?}");
+    let message = output.message();
+    assert!(
+        message.contains("linux.resources.memory.limit: rejecting memory limit 10485760 <= usage ")
+            || message.contains("more memory is in use than the new limit allows"),
+        "{output:?}"
+    );
+    let limit = runtime_tests::Limit::MEMORY;
+    assert_eq!(runtime_tests::limit_of(c.pid(), limit).unwrap(), "67108864");
+    let output = c.runtime(&["update", "--cpuset-cpus", "4095-99999", &c.id]);
+    let message = output.message();
+    assert!(
+        message.contains("linux.resources.cpu.cpus: write \"4095-99999\" to /sys/fs/cgroup")
+            && message.contains("not a list of what this machine has"),
+        "{output:?}"
+    );
+    assert_eq!(c.status(), "running");
+    shell(&format!("test -e /proc/{}", c.pid()));
+}

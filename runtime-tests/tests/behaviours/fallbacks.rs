@@ -1,0 +1,298 @@
+//! Older kernels and stricter surroundings, imitated: without a system call everything is as it is with it, or a sentence says why not.
+
+use std::fs;
+
+use nix::errno::Errno;
+use runtime_tests::{ConsoleSocket, Container, Without, is_coracle, requires, shell};
+use serde_json::json;
+
+/// Every way to do without a call that has a fallback, and several at once.
+fn ways() -> Vec<(&'static str, Without)> {
+    vec![
+        ("all of them", Without::default()),
+        ("Linux 5.10", Without::linux_5_10()),
+        ("no clone3", Without::calls(&["clone3"])),
+        (
+            "clone3 denied",
+            Without::answering(Errno::EPERM, &["clone3"]),
+        ),
+        ("no close_range", Without::calls(&["close_range"])),
+        (
+            "close_range denied",
+            Without::answering(Errno::EPERM, &["close_range"]),
+        ),
+        ("no faccessat2", Without::calls(&["faccessat2"])),
+        ("no memfd", Without::calls(&["memfd_create"])),
+        (
+            "keyctl denied",
+            Without::answering(Errno::EPERM, &["keyctl"]),
+        ),
+        (
+            "none of these",
+            Without::calls(&[
+                "mount_setattr",
+                "clone3",
+                "close_range",
+                "faccessat2",
+                "keyctl",
+            ]),
+        ),
+    ]
+}
+
+/// Runs a check for each of the ways.
+fn in_every_way(check: impl Fn(&dyn Fn(Container) -> Container, &str)) {
+    for (name, without) in ways() {
+        check(&|c| c.without(without.clone()), name);
+    }
+}
+
+/// What a container says of its mounts: place, options, peers and type; ids and the temporary directory are different each time.
+fn mounts_of(said: &str) -> Vec<String> {
+    let fields = |line: &str| {
+        let words: Vec<_> = line.split(' ').collect();
+        let (_, after) = line.split_once(" - ").unwrap();
+        let peers = words[6].split(':').next().unwrap();
+        format!(
+            "{} {} {peers} {}",
+            words[4],
+            words[5],
+            after.split(' ').next().unwrap()
+        )
+    };
+    said.lines().map(fields).collect()
+}
+
+#[test]
+fn the_whole_life() {
+    requires!(is_coracle(), "about fallbacks of our own");
+    in_every_way(|around, name| {
+        let mut c = around(Container::idle());
+        c.set("/linux/resources/pids", json!({ "limit": 50 }));
+        c.push("/linux/namespaces", json!({ "type": "cgroup" }));
+        c.create().ok();
+        assert_eq!(c.status(), "created", "{name}");
+        c.start().ok();
+        c.exec("exit 7").fails(7);
+        // Both the first process and those that come later are in the cgroup: it is their root.
+        for process in ["1", "self"] {
+            let cgroups = c.exec(&format!("cat /proc/{process}/cgroup")).ok();
+            assert!(
+                cgroups
+                    .lines()
+                    .all(|line| line.ends_with(":/") || line.contains("hugetlb:/")),
+                "{name}: {cgroups}"
+            );
+        }
+        c.runtime(&["pause", &c.id]).ok();
+        assert_eq!(c.status(), "paused", "{name}");
+        c.runtime(&["resume", &c.id]).ok();
+        c.kill("KILL").ok();
+        c.wait_for("stopped");
+        c.delete().ok();
+        c.assert_nothing_left();
+    });
+}
+
+#[test]
+fn mounts_have_the_same_attributes() {
+    requires!(is_coracle(), "about fallbacks of our own");
+    let mut expected: Option<Vec<String>> = None;
+    in_every_way(|_, _| {});
+    for (name, without) in ways() {
+        let mut c = Container::new("cat /proc/self/mountinfo").without(without);
+        let dir = c.dir().join("volume");
+        fs::create_dir(&dir).unwrap();
+        let path = dir.display().to_string();
+        shell(&format!(
+            "mount --bind {path} {path} && mount --make-shared {path}"
+        ));
+        for (place, options) in [
+            ("/plain", json!(["bind"])),
+            (
+                "/strict",
+                json!(["bind", "ro", "nosuid", "nodev", "noexec", "nosymfollow"]),
+            ),
+            ("/accessed", json!(["bind", "noatime", "nodiratime"])),
+            ("/often", json!(["bind", "strictatime"])),
+            ("/again", json!(["bind", "relatime", "rw"])),
+            ("/peer", json!(["rbind", "rshared"])),
+            ("/alone", json!(["rbind", "rprivate"])),
+        ] {
+            c.push(
+                "/mounts",
+                json!({ "destination": place, "type": "bind", "source": dir, "options": options }),
+            );
+        }
+        for (options, place) in [
+            (json!(["nosymfollow", "noatime", "mode=700"]), "/new"),
+            (json!(["ro", "tmpcopyup"]), "/etc"),
+        ] {
+            c.push("/mounts", json!({ "destination": place, "type": "tmpfs", "source": "tmpfs", "options": options }));
+        }
+        c.push("/mounts", json!({ "destination": "/new", "type": "tmpfs", "source": "tmpfs", "options": ["remount", "nosuid"] }));
+        c.set("/root/readonly", json!(true));
+        c.set("/linux/rootfsPropagation", json!("rslave"));
+        for place in [
+            "plain", "strict", "accessed", "often", "again", "peer", "alone", "new",
+        ] {
+            fs::create_dir(c.rootfs().join(place)).unwrap();
+        }
+        let output = c.run();
+        shell(&format!("umount {path}"));
+        let seen = mounts_of(&output.ok());
+        assert_eq!(&seen, expected.get_or_insert(seen.clone()), "{name}");
+        c.assert_nothing_left();
+    }
+    let expected = expected.unwrap();
+    for line in [
+        "/strict ro,nosuid,nodev,noexec,relatime,nosymfollow",
+        "/accessed rw,noatime,nodiratime",
+        "/often rw master",
+        "/peer rw,relatime shared",
+    ] {
+        assert!(
+            expected.iter().any(|seen| seen.starts_with(line)),
+            "{line}: {expected:#?}"
+        );
+    }
+}
+
+#[test]
+fn user_namespaces() {
+    requires!(is_coracle(), "about fallbacks of our own");
+    in_every_way(|around, name| {
+        let mut c = around(Container::idle());
+        c.push("/linux/namespaces", json!({ "type": "user" }));
+        c.push("/linux/namespaces", json!({ "type": "cgroup" }));
+        c.set(
+            "/linux/uidMappings",
+            json!([{ "containerID": 0, "hostID": 100_000, "size": 1000 }]),
+        );
+        c.set(
+            "/linux/gidMappings",
+            json!([{ "containerID": 0, "hostID": 100_000, "size": 1000 }]),
+        );
+        shell(&format!("chown -hR 100000:100000 {}", c.rootfs().display()));
+        let dir = c.dir().join("volume");
+        fs::create_dir(&dir).unwrap();
+        c.push("/mounts", json!({ "destination": "/volume", "type": "bind", "source": dir, "options": ["rbind", "ro"] }));
+        c.run_detached();
+        let said = c.exec("id -u; grep ' /volume ' /proc/self/mountinfo").ok();
+        assert!(
+            said.starts_with("0\n") && said.contains(" ro,"),
+            "{name}: {said}"
+        );
+        assert!(!said.contains("shared:"), "{name}: {said}");
+    });
+}
+
+#[test]
+fn terminals_and_open_files() {
+    requires!(is_coracle(), "about fallbacks of our own");
+    in_every_way(|around, name| {
+        let mut c = around(Container::inside(&["fds"]));
+        assert_eq!(c.run().ok(), "0 1 2\n", "{name}");
+        c.set("/process/args", json!(["sh", "-c", "tty; /bin/inside fds"]));
+        c.set("/process/terminal", json!(true));
+        let socket = ConsoleSocket::listen(c.dir());
+        c.create_with(&["--console-socket", &socket.path.to_string_lossy()])
+            .ok();
+        let (terminal, _) = socket.receive();
+        c.start().ok();
+        let seen = terminal.wait_to_see("0 1 2\r\n");
+        assert!(
+            seen.contains("/dev/pts/0") || seen.contains("/dev/console"),
+            "{name}: {seen}"
+        );
+        c.wait_for("stopped");
+    });
+}
+
+#[test]
+fn namespaces_of_every_kind() {
+    requires!(is_coracle(), "about fallbacks of our own");
+    requires!(
+        runtime_tests::kernel_has("/proc/self/ns/time"),
+        "no time namespaces"
+    );
+    in_every_way(|around, name| {
+        let kinds = ["pid", "net", "ipc", "uts", "mnt", "cgroup", "time"];
+        let script = kinds
+            .map(|kind| format!("readlink /proc/self/ns/{kind}"))
+            .join("; ");
+        let mut c = around(Container::new(&format!("{script}; sleep 1000000")));
+        c.push("/linux/namespaces", json!({ "type": "cgroup" }));
+        c.push("/linux/namespaces", json!({ "type": "time" }));
+        c.run_detached();
+        let said = c.wait_to_say("time:");
+        for kind in kinds {
+            let own = shell(&format!("readlink /proc/self/ns/{kind}"));
+            assert!(
+                said.contains(&format!("{kind}:")) && !said.contains(&own),
+                "{name}: {kind}: {said}"
+            );
+        }
+        // A second container joins the first one's, through a process in between.
+        let mut second = around(Container::new("readlink /proc/self/ns/pid"));
+        let path = format!("/proc/{}/ns/pid", c.pid());
+        second.set(
+            "/linux/namespaces/0",
+            json!({ "type": "pid", "path": path }),
+        );
+        assert!(said.contains(&second.run().ok()), "{name}");
+    });
+}
+
+#[test]
+fn what_cannot_be_done_without_is_named() {
+    requires!(is_coracle(), "about sentences of our own");
+    for (call, since) in [
+        ("openat2", "5.6"),
+        ("open_tree", "5.2"),
+        ("move_mount", "5.2"),
+        ("fsopen", "5.2"),
+        ("fsconfig", "5.2"),
+        ("fsmount", "5.2"),
+    ] {
+        for errno in [Errno::ENOSYS, Errno::EPERM] {
+            let c = Container::new("true").without(Without::answering(errno, &[call]));
+            let output = c.run();
+            let sentence = format!(
+                "(coracle needs {call}(2) (Linux {since}): the kernel does not have it, or a seccomp filter denies it)"
+            );
+            // Those of mounting may be denied for want of rights as well.
+            let is_told =
+                errno == Errno::ENOSYS || matches!(call, "openat2" | "open_tree" | "fsconfig");
+            assert_eq!(
+                (output.code, output.message().contains(&sentence)),
+                (1, is_told),
+                "{output:?}"
+            );
+            c.assert_nothing_left();
+        }
+    }
+}
+
+#[test]
+fn without_pidfds_nobody_is_signalled() {
+    requires!(is_coracle(), "about sentences of our own");
+    for call in ["pidfd_open", "pidfd_send_signal"] {
+        let c = Container::idle();
+        c.run_detached();
+        let mut command = c.command(&["kill", &c.id, "KILL"]);
+        Without::calls(&[call]).apply(&mut command);
+        c.finish(command)
+            .fails_with(1, &format!("coracle needs {call}(2)"));
+        assert_eq!(c.status(), "running");
+    }
+}
+
+#[test]
+fn a_filter_that_denies_pivot_root_leaves_no_pivot() {
+    let denied = Without::answering(Errno::EPERM, &["pivot_root"]);
+    let c = Container::new("echo there").without(denied);
+    assert_eq!(c.run_with(&["--no-pivot"]).ok(), "there\n");
+    c.run().fails_with(1, "pivot_root");
+    c.assert_nothing_left();
+}

@@ -1,0 +1,347 @@
+//! Idmapped mounts: the same files with other owners, inside and out.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
+
+use runtime_tests::{Container, Without, is_coracle, kernel_lacks, requires, shell};
+use serde_json::{Value, json};
+
+/// A volume with a file of each owner, in the test's own directory.
+fn volume(c: &Container) -> PathBuf {
+    let dir = c.dir().join("volume");
+    fs::create_dir(&dir).unwrap();
+    for owner in [0, 7] {
+        let file = dir.join(owner.to_string());
+        fs::write(&file, "").unwrap();
+        chown(&file, Some(owner), Some(owner)).unwrap();
+    }
+    dir
+}
+
+fn lines(container: u32, host: u32) -> Value {
+    json!([{ "containerID": container, "hostID": host, "size": 10 }])
+}
+
+fn bind(c: &mut Container, source: &Path, options: Value, mappings: Option<(Value, Value)>) {
+    let mut mount =
+        json!({ "destination": "/volume", "type": "bind", "source": source, "options": options });
+    if let Some((uids, gids)) = mappings {
+        mount["uidMappings"] = uids;
+        mount["gidMappings"] = gids;
+    }
+    c.push("/mounts", mount);
+}
+
+fn with_user_namespace(mut c: Container) -> Container {
+    c.push("/linux/namespaces", json!({ "type": "user" }));
+    c.set(
+        "/linux/uidMappings",
+        json!([{ "containerID": 0, "hostID": 100_000, "size": 1000 }]),
+    );
+    c.set(
+        "/linux/gidMappings",
+        json!([{ "containerID": 0, "hostID": 200_000, "size": 1000 }]),
+    );
+    shell(&format!("chown -hR 100000:200000 {}", c.rootfs().display()));
+    c
+}
+
+macro_rules! requires_idmapped_mounts {
+    () => {
+        requires!(is_coracle(), "runc 1.1 has no idmapped mounts");
+        requires!(
+            !kernel_lacks("mount_setattr"),
+            "Linux has idmapped mounts since 5.12"
+        );
+    };
+}
+
+#[test]
+fn without_a_user_namespace_by_mappings_of_their_own() {
+    requires_idmapped_mounts!();
+    // Mappings alone will do; an option without recursion is what they mean.
+    for options in [
+        json!(["bind", "idmap"]),
+        json!(["rbind"]),
+        json!(["rbind", "ridmap", "ro"]),
+    ] {
+        let mut c = Container::new("stat -c %u:%g /volume/0 /volume/7");
+        let dir = volume(&c);
+        bind(
+            &mut c,
+            &dir,
+            options,
+            Some((lines(0, 5000), lines(0, 6000))),
+        );
+        assert_eq!(c.run().ok(), "5000:6000\n5007:6007\n");
+        assert_eq!(
+            fs::metadata(dir.join("7")).unwrap().uid(),
+            7,
+            "the host sees what it saw"
+        );
+    }
+}
+
+#[test]
+fn what_is_written_belongs_to_the_owner_behind_the_mapping() {
+    requires_idmapped_mounts!();
+    let mut c = Container::new("touch /volume/new && stat -c %u:%g /volume/new; id -u");
+    let dir = volume(&c);
+    fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    bind(
+        &mut c,
+        &dir,
+        json!(["bind", "idmap"]),
+        Some((lines(0, 5000), lines(0, 6000))),
+    );
+    c.set("/process/user", json!({ "uid": 5003, "gid": 6004 }));
+    assert_eq!(c.run().ok(), "5003:6004\n5003\n");
+    let made = fs::metadata(dir.join("new")).unwrap();
+    assert_eq!((made.uid(), made.gid()), (3, 4));
+}
+
+#[test]
+fn an_owner_without_a_mapping_cannot_write_there() {
+    requires_idmapped_mounts!();
+    let mut c = Container::new("stat -c %u:%g /volume/0; touch /volume/new");
+    let dir = volume(&c);
+    fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    bind(
+        &mut c,
+        &dir,
+        json!(["bind", "idmap"]),
+        Some((lines(7, 5000), lines(7, 5000))),
+    );
+    let output = c.run();
+    assert_eq!(output.stdout, "65534:65534\n", "{output:?}");
+    assert!(
+        output.code != 0 && output.stderr.contains("Value too large"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn in_a_user_namespace_by_that_of_the_container() {
+    requires_idmapped_mounts!();
+    for options in [json!(["bind", "idmap"]), json!(["rbind", "ridmap"])] {
+        let mut c = with_user_namespace(Container::new(
+            "stat -c %u:%g /volume/0 /volume/7; touch /volume/new",
+        ));
+        let dir = volume(&c);
+        bind(&mut c, &dir, options, None);
+        assert_eq!(c.run().ok(), "0:0\n7:7\n");
+        let made = fs::metadata(dir.join("new")).unwrap();
+        assert_eq!((made.uid(), made.gid()), (0, 0));
+    }
+}
+
+#[test]
+fn in_a_user_namespace_by_mappings_of_their_own() {
+    requires_idmapped_mounts!();
+    let mut c = with_user_namespace(Container::new("stat -c %u:%g /volume/7"));
+    let dir = volume(&c);
+    bind(
+        &mut c,
+        &dir,
+        json!(["bind", "idmap"]),
+        Some((lines(7, 100_003), lines(7, 200_004))),
+    );
+    assert_eq!(c.run().ok(), "3:4\n");
+}
+
+#[test]
+fn in_a_user_namespace_that_is_joined() {
+    requires_idmapped_mounts!();
+    let holder = with_user_namespace(Container::idle());
+    holder.run_detached();
+    let mut c = with_user_namespace(Container::new("stat -c %u:%g /volume/0 /volume/7"));
+    let namespaces = c.config["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != "user");
+    namespaces.push(json!({ "type": "user", "path": format!("/proc/{}/ns/user", holder.pid()) }));
+    c.unset("/linux/uidMappings").unset("/linux/gidMappings");
+    let dir = volume(&c);
+    bind(&mut c, &dir, json!(["bind", "idmap"]), None);
+    assert_eq!(c.run().ok(), "0:0\n7:7\n");
+}
+
+#[test]
+fn recursion_is_for_ridmap() {
+    requires_idmapped_mounts!();
+    let c = Container::new("true");
+    let dir = volume(&c);
+    let sub = dir.join("sub");
+    fs::create_dir(&sub).unwrap();
+    // The same file system, since not every kernel can map ids of a tmpfs.
+    shell(&format!("mount --bind {0} {0}/sub", dir.display()));
+    let mut seen = Vec::new();
+    for options in [json!(["rbind", "idmap"]), json!(["rbind", "ridmap"])] {
+        let mut c = Container::new("stat -c %u:%g /volume/7 /volume/sub/7");
+        bind(
+            &mut c,
+            &dir,
+            options,
+            Some((lines(0, 5000), lines(0, 6000))),
+        );
+        seen.push(c.run());
+    }
+    shell(&format!("umount {}", sub.display()));
+    let seen: Vec<_> = seen.into_iter().map(runtime_tests::Output::ok).collect();
+    assert_eq!(seen, ["5007:6007\n7:7\n", "5007:6007\n5007:6007\n"]);
+}
+
+#[test]
+fn a_file_system_that_cannot_is_named() {
+    requires_idmapped_mounts!();
+    let mut c = Container::new("true");
+    bind(
+        &mut c,
+        Path::new("/sys/kernel"),
+        json!(["bind", "idmap"]),
+        Some((lines(0, 5000), lines(0, 6000))),
+    );
+    c.run().fails_with(
+        1,
+        "mounts[7]: map the ids of /sys/kernel: the file system (sysfs) cannot have id-mapped mounts on this kernel",
+    );
+    c.assert_nothing_left();
+}
+
+#[test]
+fn a_tmpfs_where_the_kernel_can() {
+    requires_idmapped_mounts!();
+    let mut c = Container::new("stat -c %u:%g /volume/7");
+    let dir = volume(&c);
+    shell(&format!(
+        "mount -t tmpfs tmpfs {0} && touch {0}/7 && chown 7:7 {0}/7",
+        dir.display()
+    ));
+    bind(
+        &mut c,
+        &dir,
+        json!(["bind", "idmap"]),
+        Some((lines(0, 5000), lines(0, 6000))),
+    );
+    let output = c.run();
+    shell(&format!("umount {}", dir.display()));
+    requires!(
+        !output.stderr.contains("the file system (tmpfs) cannot"),
+        "Linux maps the ids of tmpfs since 6.3"
+    );
+    assert_eq!(output.ok(), "5007:6007\n");
+}
+
+#[test]
+fn mapped_ids_are_not_mapped_again() {
+    requires_idmapped_mounts!();
+    requires!(
+        shell("mount --help").contains("X-mount.idmap"),
+        "mount(8) cannot map ids"
+    );
+    let c = Container::new("true");
+    let dir = volume(&c);
+    let mapped = c.dir().join("mapped");
+    fs::create_dir(&mapped).unwrap();
+    shell(&format!(
+        "mount --bind -o X-mount.idmap=0:5000:10 {} {}",
+        dir.display(),
+        mapped.display()
+    ));
+    let mut again = Container::new("true");
+    bind(
+        &mut again,
+        &mapped,
+        json!(["bind", "idmap"]),
+        Some((lines(0, 5000), lines(0, 6000))),
+    );
+    let output = again.run();
+    shell(&format!("umount {}", mapped.display()));
+    output.fails_with(1, "the ids of the mount are mapped already");
+    again.assert_nothing_left();
+}
+
+#[test]
+fn wrong_configurations() {
+    requires!(is_coracle(), "runc 1.1 has no idmapped mounts");
+    let empty = || json!([{ "containerID": 0, "hostID": 5000, "size": 0 }]);
+    let cases: [(Value, Option<(Value, Value)>, &str); 6] = [
+        (
+            json!(["bind", "idmap"]),
+            None,
+            "mounts[7].options: an id-mapped mount of a container without a user namespace must have uidMappings and gidMappings",
+        ),
+        (
+            json!(["bind", "idmap"]),
+            Some((lines(0, 5000), json!([]))),
+            "mounts[7].gidMappings: id-mapped mounts must have both uid and gid mappings specified",
+        ),
+        (
+            json!(["bind"]),
+            Some((json!([]), lines(0, 5000))),
+            "mounts[7].uidMappings: id-mapped mounts must have both uid and gid mappings specified",
+        ),
+        (
+            json!(["bind", "idmap"]),
+            Some((lines(0, 5000), empty())),
+            "mounts[7].gidMappings: size of a mapping is 0",
+        ),
+        (
+            json!(["idmap"]),
+            None,
+            "mounts[7].options: id-mapped mounts are only supported for bind-mounts",
+        ),
+        (
+            json!([]),
+            Some((lines(0, 5000), lines(0, 6000))),
+            "mounts[7].uidMappings: id-mapped mounts are only supported for bind-mounts",
+        ),
+    ];
+    for (options, mappings, sentence) in cases {
+        let mut c = Container::new("true");
+        let dir = volume(&c);
+        let is_bind = options.as_array().unwrap().contains(&json!("bind"));
+        bind(&mut c, &dir, options, mappings);
+        if !is_bind {
+            c.set("/mounts/7/type", json!("tmpfs"));
+        }
+        c.run().fails_with(1, sentence);
+        c.assert_nothing_left();
+    }
+}
+
+#[test]
+fn overlapping_mappings_are_the_kernels_to_refuse() {
+    requires_idmapped_mounts!();
+    let mut c = Container::new("true");
+    let dir = volume(&c);
+    let twice = json!([{ "containerID": 0, "hostID": 5000, "size": 10 }, { "containerID": 5, "hostID": 9000, "size": 10 }]);
+    bind(
+        &mut c,
+        &dir,
+        json!(["bind", "idmap"]),
+        Some((twice, lines(0, 6000))),
+    );
+    c.run().fails_with(1, "mounts[7]: map the ids of ");
+    c.assert_nothing_left();
+}
+
+#[test]
+fn a_kernel_without_them_says_so() {
+    requires!(is_coracle(), "runc 1.1 has no idmapped mounts");
+    let mut c = Container::new("true").without(Without::calls(&["mount_setattr"]));
+    let dir = volume(&c);
+    bind(
+        &mut c,
+        &dir,
+        json!(["bind", "idmap"]),
+        Some((lines(0, 5000), lines(0, 6000))),
+    );
+    c.run().fails_with(
+        1,
+        &format!(
+            "mounts[7]: map the ids of {}: id-mapped mounts need Linux 5.12",
+            dir.display()
+        ),
+    );
+    c.assert_nothing_left();
+}
