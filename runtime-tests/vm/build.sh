@@ -60,7 +60,7 @@ build_qemu() {
 
 # What the guest's root and the disks are made of: they are made anew when that has changed.
 rootfs_stamp() { { echo "$PACKAGES"; declare -f build_rootfs; } | sha256sum; }
-disk_stamp() { { rootfs_stamp; declare -f build_disk; cat "$HERE"/guest/*; } | sha256sum; }
+disk_stamp() { { rootfs_stamp; declare -f build_disk make_initramfs; cat "$HERE"/guest/*; } | sha256sum; }
 
 build_rootfs() {
     say "making the guest's root (Debian trixie)"
@@ -86,7 +86,7 @@ build_rootfs() {
     echo 0123456789abcdef0123456789abcdef >"$root/etc/machine-id"
     echo vm >"$root/etc/hostname"
     printf '127.0.0.1 localhost vm\n' >"$root/etc/hosts"
-    printf '/dev/nvme0n1 / ext4 noatime 0 0\n' >"$root/etc/fstab"
+    printf '/dev/vda / ext4 noatime 0 0\n' >"$root/etc/fstab"
     chroot "$root" useradd --create-home --uid 1000 --shell /bin/bash tester
     chroot "$root" passwd --quiet --delete root
     rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* "$root"/usr/lib/modules
@@ -179,10 +179,28 @@ build_disk() {
     install -m 755 "$HERE/guest/agent" "$tree/usr/sbin/vm-agent"
     install -m 644 "$HERE/guest/vm-agent.service" "$tree/etc/systemd/system/"
     ln -s ../vm-agent.service "$tree/etc/systemd/system/multi-user.target.wants/"
+    make_initramfs "$tree" "$release" "$disk.initramfs"
     make_ext4 "$tree" "$disk.part" 2048
     rm -rf "$tree"
     mv "$disk.part" "$disk"
     disk_stamp >"$disk.stamp"
+}
+
+# What the kernel starts with: the modules for the root disk (virtio can be saved in a snapshot, the NVMe that these
+# kernels have built in cannot), and the program that loads them.
+make_initramfs() {
+    local tree=$1 release=$2 out=$3 dir=$1.initramfs number=100 kind module
+    rm -rf "$dir"
+    mkdir -p "$dir"/{bin,dev,modules,root}
+    cp "$tree/usr/bin/busybox" "$dir/bin/"
+    install -m 755 "$HERE/guest/initramfs" "$dir/init"
+    while read -r kind module _; do
+        [ "$kind" = insmod ] || continue
+        number=$((number + 1))
+        cp "$tree/$module" "$dir/modules/$number"
+    done < <(chroot "$tree" modprobe --set-version "$release" --show-depends -a virtio_pci virtio_blk | awk '!seen[$0]++')
+    (cd "$dir" && find . | "$tree/usr/bin/busybox" cpio -o -H newc) >"$out" 2>/dev/null
+    rm -rf "$dir"
 }
 
 # An ext4 image of a directory with so many MiB of room.

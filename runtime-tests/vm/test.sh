@@ -7,6 +7,7 @@ vm_test() {
             --) shift; break ;;
             --runtime) runtime=$2; shift 2 ;;
             --threads) threads=$2; shift 2 ;;
+            --no-snapshot) SNAPSHOT=no; shift ;;
             --*) machine_flag "$@"; shift 2 ;;
             *) break ;;
         esac
