@@ -64,9 +64,9 @@ impl Dir {
     }
 
     /// Reads a whole file; `None` when the file, or by now the cgroup, does not exist.
-    pub(crate) fn read(&self, file: &str) -> Result<Option<String>> {
+    pub(crate) fn read(&self, file: impl AsRef<Path>) -> Result<Option<String>> {
         match self
-            .open_file(file, OFlag::O_RDONLY)
+            .open_file(&file, OFlag::O_RDONLY)
             .and_then(|fd| read_all(fd.as_fd()))
         {
             Ok(text) => Ok(Some(text)),
@@ -176,12 +176,53 @@ impl Dir {
 
     /// Adds the ids in `cgroup.procs` of this cgroup and of all below it.
     pub(crate) fn processes(&self, found: &mut Vec<i32>) -> Result<()> {
-        if let Some(text) = self.read("cgroup.procs")? {
+        let mut add = |text: Option<String>| {
+            let text = text.unwrap_or_default();
             found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
-        }
-        for name in self.children()? {
-            if let Some(child) = self.child(&name)? {
-                child.processes(found)?;
+        };
+        add(self.read("cgroup.procs")?);
+        self.each_below(|parent, name| {
+            add(parent.read(name.join("cgroup.procs"))?);
+            Ok(())
+        })
+    }
+
+    /// Visits every sub-cgroup by its parent and name, deepest first. However deep they lie, one descriptor is open: whoever may
+    /// make cgroups may make thousands, one below the other.
+    pub(crate) fn each_below(
+        &self,
+        mut visit: impl FnMut(&Dir, &Path) -> Result<()>,
+    ) -> Result<()> {
+        // What is still to be visited on each level, and the directory of the last level, `None` for this one.
+        let mut levels = vec![self.children()?];
+        let mut inner: Option<Dir> = None;
+        while let Some(names) = levels.last_mut() {
+            let here = inner.as_ref().unwrap_or(self);
+            if let Some(name) = names.last() {
+                match here.child(name)? {
+                    Some(child) => {
+                        levels.push(child.children()?);
+                        // A path that grows with each step would cost more than the walk.
+                        inner = Some(Dir {
+                            fd: child.fd,
+                            path: self.path.clone(),
+                        });
+                    }
+                    None => drop(names.pop()),
+                }
+                continue;
+            }
+            levels.pop();
+            inner = if levels.len() > 1 {
+                let parent = here.child(Path::new(".."))?;
+                // It stays reachable from a directory that is removed meanwhile.
+                let lost = || Error::io("walk through cgroup", &self.path, Errno::ENOENT);
+                Some(parent.ok_or_else(lost)?)
+            } else {
+                None
+            };
+            if let Some(name) = levels.last_mut().and_then(Vec::pop) {
+                visit(inner.as_ref().unwrap_or(self), &name)?;
             }
         }
         Ok(())

@@ -2,7 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::process::Command;
 
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
 use runtime_tests::{
     Container, Hierarchy, View, base_config, eventually, fill_rootfs, has_controller, is_coracle,
     is_runc, requires, runtime, shell, v2_dir,
@@ -92,6 +95,35 @@ fn sub_cgroups_go_with_their_container() {
         v2_dir(c.pid())?.ends_with("a/b/c").then_some(())
     });
     c.delete_force().ok();
+    c.assert_nothing_left();
+}
+
+#[test]
+fn sub_cgroups_deeper_than_the_limit_of_open_files() {
+    requires!(is_coracle(), "runc and crun walk down by path");
+    let c = managing("sleep 1000000");
+    requires!(c.is_some(), "no cgroup v2");
+    let c = c.unwrap();
+    c.run_detached();
+    let mut dir = fs::File::open(v2_dir(c.pid()).unwrap()).unwrap();
+    for _ in 0..300 {
+        mkdirat(&dir, "d", Mode::from_bits_truncate(0o755)).unwrap();
+        dir = openat(&dir, "d", OFlag::O_DIRECTORY, Mode::empty())
+            .unwrap()
+            .into();
+    }
+    let few_files = |args: &[&str]| {
+        let command = c.command(args);
+        let mut limited = Command::new("prlimit");
+        limited
+            .arg("--nofile=64:")
+            .arg(command.get_program())
+            .args(command.get_args());
+        c.finish(limited)
+    };
+    let pids = few_files(&["ps", "--format", "json", &c.id]).ok();
+    assert_eq!(pids, format!("[{}]\n", c.pid()));
+    few_files(&["delete", "--force", &c.id]).ok();
     c.assert_nothing_left();
 }
 

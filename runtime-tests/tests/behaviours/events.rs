@@ -3,7 +3,8 @@
 use std::fs::File;
 
 use runtime_tests::{
-    Container, eventually, has_cgroup, has_controller, is_coracle, read_text, requires,
+    Container, Hierarchy, eventually, has_cgroup, has_controller, hierarchy, is_coracle, is_crun,
+    is_runc, kernel_has, read_text, requires,
 };
 use serde_json::{Value, json};
 
@@ -44,6 +45,44 @@ fn statistics() {
     for part in ["blkio", "cpuset", "hugetlb", "intel_rdt"] {
         assert!(data.get(part).is_some(), "{part} in {data}");
     }
+}
+
+#[test]
+fn pressure_stall_information() {
+    requires!(
+        hierarchy() == Hierarchy::V2 && kernel_has("/proc/pressure/cpu"),
+        "no cgroup v2 with pressure"
+    );
+    requires!(
+        !is_runc() && !is_crun(),
+        "neither runc 1.1 nor crun tells of it"
+    );
+    let mut c = Container::new("while :; do :; done & while :; do :; done");
+    c.set(
+        "/linux/resources/cpu",
+        json!({ "quota": 10_000, "period": 100_000 }),
+    );
+    c.run_detached();
+    // Two that want the processor and get a tenth of it.
+    let data = eventually("pressure on the processor", || {
+        let text = c.runtime(&["events", "--stats", &c.id]).ok();
+        let event: Value = serde_json::from_str(&text).unwrap();
+        let data = event["data"].clone();
+        (data["cpu"]["psi"]["some"]["total"].as_u64()? > 100_000).then_some(data)
+    });
+    for part in ["cpu", "memory", "blkio"] {
+        for share in ["some", "full"] {
+            let pressure = &data[part]["psi"][share];
+            for time in ["avg10", "avg60", "avg300"] {
+                assert!(pressure[time].is_f64(), "{part} {share} {time}: {pressure}");
+            }
+            assert!(pressure["total"].is_u64(), "{part} {share}: {pressure}");
+        }
+    }
+    assert!(
+        data["cpu"]["throttling"]["throttledTime"].as_u64().unwrap() > 0,
+        "{data}"
+    );
 }
 
 #[test]

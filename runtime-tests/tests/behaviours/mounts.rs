@@ -480,9 +480,12 @@ fn cgroups_are_visible_and_read_only() {
     );
     let output = c.run();
     assert!(output.stdout.starts_with("refused\n"), "{output:?}");
-    assert_eq!(
-        output.stderr.matches("Read-only file system").count(),
-        output.stderr.lines().count(),
+    // On v2 those of other tests are to be seen too, and come and go.
+    let lines = output.stderr.lines();
+    assert!(
+        lines
+            .filter(|line| !line.contains("No such file"))
+            .all(|line| line.contains("Read-only file system")),
         "{output:?}"
     );
     assert!(
