@@ -459,13 +459,16 @@ fn executable(path: &CStr, mode: libc::mode_t) -> Result<(), &'static str> {
     if SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
         return Err("is a directory: permission denied");
     }
-    faccessat(
+    match faccessat(
         nix::fcntl::AT_FDCWD,
         path,
         AccessFlags::X_OK,
         AtFlags::AT_EACCESS,
-    )
-    .map_err(|_| "permission denied")
+    ) {
+        // EPERM is a seccomp filter's word about faccessat2(2), which execve(2) does not need.
+        Ok(()) | Err(Errno::EPERM) => Ok(()),
+        Err(_) => Err("permission denied"),
+    }
 }
 
 /// A working directory that came in through a leaked descriptor lies outside the root: getcwd(2) then says `(unreachable)`
