@@ -359,13 +359,10 @@ fn close_listed(procfs: &Procfs, kept: &[RawFd]) -> Result<()> {
     let open: Vec<RawFd> = list.iter().filter_map(number).collect();
     let own = list.as_raw_fd();
     drop(list);
-    let others = open
+    let mut others = open
         .into_iter()
         .filter(|fd| *fd > 2 && *fd != own && !kept.contains(fd));
-    others
-        .map(sys::process::close)
-        .collect::<nix::Result<()>>()
-        .context(CLOSING)
+    others.try_for_each(sys::process::close).context(CLOSING)
 }
 
 /// The descriptors `3..3+count` that the caller really handed to us: holes are allowed, and what we opened ourselves is close-on-exec.

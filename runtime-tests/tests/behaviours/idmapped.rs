@@ -38,11 +38,14 @@ impl Volume {
     }
 }
 
+/// Those of uids and gids.
+type Mappings = Option<(Value, Value)>;
+
 fn lines(container: u32, host: u32) -> Value {
     json!([{ "containerID": container, "hostID": host, "size": 10 }])
 }
 
-fn bind(c: &mut Container, source: &Path, options: Value, mappings: Option<(Value, Value)>) {
+fn bind(c: &mut Container, source: &Path, options: Value, mappings: Mappings) {
     let mut mount =
         json!({ "destination": "/volume", "type": "bind", "source": source, "options": options });
     if let Some((uids, gids)) = mappings {
@@ -276,7 +279,7 @@ fn mapped_ids_are_not_mapped_again() {
 fn wrong_configurations() {
     requires!(is_coracle(), "runc 1.1 has no idmapped mounts");
     let empty = || json!([{ "containerID": 0, "hostID": 5000, "size": 0 }]);
-    let cases: [(Value, Option<(Value, Value)>, &str); 6] = [
+    let cases: [(Value, Mappings, &str); 6] = [
         (
             json!(["bind", "idmap"]),
             None,
@@ -356,4 +359,42 @@ fn a_kernel_without_them_says_so() {
         ),
     );
     c.assert_nothing_left();
+}
+
+#[test]
+fn an_ordinary_user_is_told_that_only_root_can() {
+    requires!(is_coracle(), "runc 1.1 has no idmapped mounts");
+    let mut c = Container::new("true");
+    let volume = Volume::new();
+    for (kind, id) in [("uid", 4242), ("gid", 4242)] {
+        c.set(
+            &format!("/linux/{kind}Mappings"),
+            json!([{ "containerID": 0, "hostID": id, "size": 1 }]),
+        );
+    }
+    c.push("/linux/namespaces", json!({ "type": "user" }));
+    bind(&mut c, volume.path(), json!(["bind", "idmap"]), None);
+    c.write_config();
+    let state = c.dir().join("users");
+    shell(&format!(
+        "mkdir {0} && chown -hR 4242:4242 {0} {1}",
+        state.display(),
+        c.bundle().display()
+    ));
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=4242", "--regid=4242", "--clear-groups"])
+        .arg(runtime_tests::runtime())
+        .args(["--root".as_ref(), state.as_os_str()])
+        .args(["run", "--bundle"])
+        .arg(c.bundle())
+        .arg(&c.id);
+    c.finish(command).fails_with(
+        1,
+        &format!(
+            "mounts[7]: map the ids of {}: id-mapped mounts are not supported for rootless containers",
+            volume.path().display()
+        ),
+    );
+    assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
 }
