@@ -411,13 +411,10 @@ fn close_listed(procfs: &Procfs, kept: &[RawFd]) -> Result<()> {
     let open: Vec<RawFd> = list.iter().filter_map(number).collect();
     let own = list.as_raw_fd();
     drop(list);
-    let others = open
+    let mut others = open
         .into_iter()
         .filter(|fd| *fd > 2 && *fd != own && !kept.contains(fd));
-    others
-        .map(sys::process::close)
-        .collect::<nix::Result<()>>()
-        .context(CLOSING)
+    others.try_for_each(sys::process::close).context(CLOSING)
 }
 
 /// The descriptors `3..3+count` that the caller really handed to us: holes are allowed, and what we opened ourselves is close-on-exec.
@@ -511,13 +508,16 @@ fn executable(path: &CStr, mode: libc::mode_t) -> Result<(), &'static str> {
     if SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
         return Err("is a directory: permission denied");
     }
-    faccessat(
+    match faccessat(
         nix::fcntl::AT_FDCWD,
         path,
         AccessFlags::X_OK,
         AtFlags::AT_EACCESS,
-    )
-    .map_err(|_| "permission denied")
+    ) {
+        // EPERM is a seccomp filter's word about faccessat2(2), which execve(2) does not need.
+        Ok(()) | Err(Errno::EPERM) => Ok(()),
+        Err(_) => Err("permission denied"),
+    }
 }
 
 /// A working directory that came in through a leaked descriptor lies outside the root: getcwd(2) then says `(unreachable)`

@@ -351,3 +351,20 @@ fn notify_cannot_be_the_default_or_guard_write() {
         c.assert_nothing_left();
     }
 }
+
+#[test]
+fn every_flag_is_taken() {
+    requires!(
+        is_coracle(),
+        "runc 1.1 knows fewer, and hands on what the kernel refuses without a listener"
+    );
+    let mut c = Container::new("grep Seccomp: /proc/self/status");
+    c.set(
+        "/linux/seccomp",
+        json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": [
+            "SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_LOG",
+            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+        ], "syscalls": [{ "names": ["reboot"], "action": "SCMP_ACT_ERRNO" }] }),
+    );
+    assert_eq!(c.run().ok(), "Seccomp:\t2\n");
+}

@@ -182,6 +182,7 @@ impl Mount {
         let Kind::Bind { recursive } = self.kind else {
             return Ok(None);
         };
+        self.check_idmap()?;
         let tree = self.clone_source(recursive)?;
         if let Some(idmap) = &self.idmap {
             idmap.apply(self, &tree, user_namespaces)?;
