@@ -44,7 +44,7 @@ impl Sources {
             bind_devices: with_user_namespace || !crate::mounts::privileged_here(),
             ..Self::default()
         };
-        if with_user_namespace && geteuid().is_root() {
+        if with_user_namespace && geteuid().is_root() && crate::mounts::may_mount_here() {
             sources.mounts = plan
                 .mounts
                 .iter()

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod capabilities;
+mod check;
 mod command_line;
 mod concurrency;
 mod devices;
@@ -19,6 +20,7 @@ mod portability;
 mod process;
 mod ps_list;
 mod rootfs;
+mod rootless;
 mod seccomp;
 mod security;
 mod signals;
