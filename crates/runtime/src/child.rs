@@ -40,7 +40,7 @@ pub(crate) struct Sources {
 impl Sources {
     pub(crate) fn open(plan: &Plan, procfs: &Procfs, joined: &[Joined]) -> Result<Self> {
         let with_user_namespace = plan.namespaces.is_private(libc::CLONE_NEWUSER);
-        let all = with_user_namespace && geteuid().is_root();
+        let all = with_user_namespace && geteuid().is_root() && crate::mounts::may_mount_here();
         let mut user_namespaces = UserNamespaces::new(plan, procfs, joined);
         let mut open = |mount: &Mount| match all || mount.is_idmapped() {
             true => mount.open_source(&mut user_namespaces),

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod capabilities;
+mod check;
 mod child;
 mod config;
 mod delete;
@@ -45,6 +46,7 @@ mod userns;
 
 use std::path::PathBuf;
 
+pub use check::{Availability, Check, Report, check};
 pub use config::parse_resources;
 pub use delete::delete;
 pub use error::{Context, Error, Kind, Result};

@@ -247,10 +247,7 @@ impl Mount {
                 };
                 let prepared = match self.make(fs_type, from_birth, around.scratch) {
                     Err(error) => match self.hosts(fs_type, around) {
-                        Some(path) => {
-                            let tree = clone_tree(AT_FDCWD, path, true);
-                            made(tree.with_context(|| self.applying())?, attributes)
-                        }
+                        Some(tree) => made(tree, attributes),
                         None => return Err(error),
                     },
                     Ok(tree) => made(tree, rest),
@@ -268,15 +265,16 @@ impl Mount {
 
     /// The host's mount that stands in for a file system where the container's user namespace does not own the namespace that it shows, so
     /// that the kernel makes no new one. The host's queues and processes are shown only to who shares them.
-    fn hosts(&self, fs_type: &CStr, around: &Surroundings<'_>) -> Option<&'static CStr> {
+    fn hosts(&self, fs_type: &CStr, around: &Surroundings<'_>) -> Option<OwnedFd> {
         let shared = |namespace| !around.namespaces.is_private(namespace);
-        match fs_type.to_bytes() {
-            _ if privileged_here() => None,
-            b"sysfs" => Some(c"/sys"),
-            b"mqueue" if shared(libc::CLONE_NEWIPC) => Some(c"/dev/mqueue"),
-            b"proc" if shared(libc::CLONE_NEWPID) => Some(c"/proc"),
-            _ => None,
-        }
+        let path = match fs_type.to_bytes() {
+            _ if privileged_here() => return None,
+            b"sysfs" => c"/sys",
+            b"mqueue" if shared(libc::CLONE_NEWIPC) => c"/dev/mqueue",
+            b"proc" if shared(libc::CLONE_NEWPID) => c"/proc",
+            _ => return None,
+        };
+        clone_tree(AT_FDCWD, path, true).ok()
     }
 
     /// What the kernel's refusal of a file system in a user namespace stands for.
@@ -597,6 +595,11 @@ fn is_superblock(key: &CStr) -> bool {
 pub(crate) fn privileged_here() -> bool {
     std::fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
+}
+
+/// Whether this process may make mounts where it is: root in a user namespace may own its mount namespace, or not.
+pub(crate) fn may_mount_here() -> bool {
+    privileged_here() || clone_tree(AT_FDCWD, c"/", false).is_ok()
 }
 
 /// An absolute path without `.` and `..`, from whatever the configuration says (relative ones start at the root).
