@@ -24,7 +24,7 @@ pub(super) fn attempt(
 ) -> Result<()> {
     let (ours, childs) = Channel::pair()?;
     let (pid, pidfd) = match spawn(flags, None, None)? {
-        Cloned::Child => {
+        Cloned::Child { .. } => {
             // Without our copy the end of the parent is the end of the conversation.
             drop(ours);
             let done = childs.expect(&Message::Recorded).map(|()| act());

@@ -10,7 +10,7 @@ use nix::sys::wait::waitpid;
 use super::attempt::{cut_off, isolated};
 use super::{Check, network, read};
 use crate::sys::mount::{MountAttr, clone_tree, has_mount_setattr, set_attributes};
-use crate::sys::process::{Cloned, clone3, exit_now, pidfd_send_signal};
+use crate::sys::process::{Cloned, clone, exit_now, pidfd_send_signal};
 use crate::userns;
 
 /// `MOUNT_ATTR_IDMAP`.
@@ -67,8 +67,8 @@ fn idmapped() -> Check {
 }
 
 fn map_root() -> nix::Result<()> {
-    let (pid, pidfd) = match clone3(libc::CLONE_NEWUSER as u64, None)? {
-        Cloned::Child => loop {
+    let (pid, pidfd) = match clone(libc::CLONE_NEWUSER as u64, None)? {
+        Cloned::Child { .. } => loop {
             // Until it is killed; the end of the attempt is its end as well.
             let _ = crate::sys::process::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64);
             if nix::unistd::getppid().as_raw() <= 1 {
