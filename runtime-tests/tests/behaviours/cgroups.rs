@@ -129,6 +129,23 @@ fn sub_cgroups_deeper_than_the_limit_of_open_files() {
 }
 
 #[test]
+fn a_container_that_froze_a_part_of_itself_can_be_deleted() {
+    let script = "cd /sys/fs/cgroup; [ ! -d freezer ] || cd freezer; mkdir ice; sleep 1000000 & echo $! > ice/cgroup.procs;         echo FROZEN > ice/freezer.state || echo 1 > ice/cgroup.freeze; echo frozen; wait";
+    let mut c = Container::new(script);
+    c.push("/linux/namespaces", json!({ "type": "cgroup" }));
+    c.set("/mounts/6/options", json!(["nosuid", "noexec", "nodev"]));
+    c.run_detached();
+    c.wait_to_say(
+        "frozen
+",
+    );
+    if is_coracle() {
+        c.delete_force().ok();
+    }
+    c.assert_nothing_left();
+}
+
+#[test]
 fn a_writable_cgroup_belongs_to_the_user_of_the_container() {
     requires!(
         is_coracle(),

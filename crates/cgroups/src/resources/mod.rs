@@ -179,7 +179,7 @@ fn write_all(cgroup: &Cgroup, writes: &[Write]) -> Result<()> {
         let Some(dir) = dir else {
             return Err(Error::NoHierarchy("set limits of cgroup"));
         };
-        match (dir.try_write(&write.file, &write.value), &write.otherwise) {
+        match (dir.try_write(&*write.file, &write.value), &write.otherwise) {
             (Err(Errno::EINVAL), Else::Reorder) => again.push(write),
             (Err(Errno::ENOENT), Else::Skip) => {}
             (Err(Errno::ENOENT | Errno::EOPNOTSUPP), Else::Instead { file, value }) => {
