@@ -176,9 +176,12 @@ impl Cgroup {
         &self.location
     }
 
-    /// Whether the cgroup exists in none of its hierarchies any more.
-    pub fn is_gone(&self) -> bool {
-        self.dirs.iter().all(Option::is_none)
+    /// A directory of this cgroup that does not exist.
+    pub fn missing(&self) -> Option<PathBuf> {
+        let mut places = self.location.places.iter().zip(&self.dirs);
+        places
+            .find(|(_, dir)| dir.is_none())
+            .map(|(place, _)| place.dir())
     }
 
     /// The directories that exist.

@@ -77,7 +77,7 @@ impl Dir {
     }
 
     /// Writes a value in one `write(2)`, as cgroup files demand it.
-    pub(crate) fn try_write(&self, file: &str, value: &str) -> Result<(), Errno> {
+    pub(crate) fn try_write(&self, file: impl AsRef<Path>, value: &str) -> Result<(), Errno> {
         let fd = self.open_file(file, OFlag::O_WRONLY)?;
         loop {
             match unistd::write(&fd, value.as_bytes()) {

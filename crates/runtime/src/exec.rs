@@ -98,7 +98,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     let init = container.record.open_init()?.ok_or_else(stopped)?;
 
     let procfs = Procfs::open()?;
-    let cgroups = cgroups_to_enter(&container, options)?;
+    let cgroup = cgroup_to_enter(&container, options)?;
     let foreground = (!options.detach).then(Foreground::prepare).transpose()?;
     let (channel, childs_channel) = Channel::pair()?;
     let mut child = Child {
@@ -106,13 +106,11 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         namespaces: Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?,
         filter: linux.seccomp().as_ref().map(plan::filter).transpose()?,
         personality: linux.personality().as_ref().map(plan::personality),
-        tasks: cgroups
-            .iter()
+        tasks: cgroup
+            .as_ref()
             .map(cgroups::Cgroup::tasks)
-            .collect::<Result<Vec<_>, _>>()?
-            .into_iter()
-            .flatten()
-            .collect(),
+            .transpose()?
+            .unwrap_or_default(),
         process,
         init: init.as_fd(),
         created: status == Status::Created,
@@ -122,9 +120,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         preserved,
         attach_to: None,
     };
-    let first = cgroups
-        .iter()
-        .find(|&cgroup| cgroups::Cgroup::clone_into(cgroup).is_some());
+    let first = cgroup.as_ref();
     let (pid, pidfd) = match child.spawn(first) {
         // From a login session, say, an ordinary user cannot get into their own units, but systemd can put them there.
         Err(error)
@@ -250,29 +246,32 @@ fn parse_user(user: &str) -> Result<(u32, Option<u32>)> {
     }
 }
 
-/// The container's cgroup, or what `--cgroup [controller,..:]path` names below it.
-fn cgroups_to_enter(container: &Container, options: &ExecOptions) -> Result<Vec<cgroups::Cgroup>> {
+/// The container's cgroup, or what each `--cgroup [controller,..:]path` names below it. It must be there in every hierarchy: where it is
+/// not, the process would stay out of the container's limits.
+fn cgroup_to_enter(
+    container: &Container,
+    options: &ExecOptions,
+) -> Result<Option<cgroups::Cgroup>> {
     if options.cgroups.is_empty() {
-        return Ok(container.cgroup()?.into_iter().collect());
+        return container.cgroup();
     }
-    let all = container.required_cgroup()?;
-    let location = all.location();
-    let mut opened = Vec::new();
+    let top = container.required_cgroup()?;
+    let mut location = top.location().clone();
     for argument in &options.cgroups {
         let (controllers, path) = match argument.rsplit_once(':') {
             Some((controllers, path)) => (controllers.split(',').collect(), path),
             None => (Vec::new(), argument.as_str()),
         };
-        let below = location.below(&controllers, std::path::Path::new(path))?;
-        let cgroup = cgroups::Cgroup::open(&below)?;
-        if cgroup.is_gone() {
-            return Err(Error::invalid(format!(
-                "sub cgroup {argument} does not exist"
-            )));
-        }
-        opened.push(cgroup);
+        location = location.below(&controllers, std::path::Path::new(path))?;
     }
-    Ok(opened)
+    let cgroup = cgroups::Cgroup::open(&location)?;
+    match cgroup.missing() {
+        Some(path) => {
+            let text = format!("sub cgroup {} does not exist", path.display());
+            Err(Error::invalid(text))
+        }
+        None => Ok(Some(cgroup)),
+    }
 }
 
 /// Where the container's process lives, for one that cannot be made in `refused`: a container that hands controllers to sub-cgroups of

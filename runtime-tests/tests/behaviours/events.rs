@@ -3,8 +3,8 @@
 use std::fs::File;
 
 use runtime_tests::{
-    Container, Hierarchy, eventually, has_cgroup, has_controller, hierarchy, is_coracle, is_crun,
-    is_runc, kernel_has, read_text, requires,
+    Container, Hierarchy, View, eventually, has_cgroup, has_controller, hierarchy, is_coracle,
+    is_crun, is_runc, kernel_has, read_text, requires,
 };
 use serde_json::{Value, json};
 
@@ -115,6 +115,28 @@ fn a_stream_until_the_container_ends() {
         let event: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
         assert_eq!(event["id"], c.id.as_str());
     }
+}
+
+#[test]
+fn a_stream_without_a_memory_controller() {
+    requires!(is_coracle(), "runc ends with an error");
+    requires!(
+        hierarchy() == Hierarchy::Hybrid,
+        "v2 has the memory controller"
+    );
+    let c = Container::idle().in_view(View::of(Hierarchy::V2).unwrap());
+    c.run_detached();
+    let log = c.dir().join("events");
+    let mut child = c
+        .command(&["events", "--interval", "10ms", &c.id])
+        .stdout(File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    eventually("three events", || {
+        (read_text(&log).lines().count() >= 3).then_some(())
+    });
+    c.kill("KILL").ok();
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]
