@@ -239,10 +239,6 @@ fn mkdir_error(path: &Path, errno: Errno) -> Error {
             Some("cgroup.max.depth or cgroup.max.descendants of an ancestor is reached")
         }
         Errno::EROFS => Some("the cgroup file system is mounted read-only"),
-        Errno::EACCES | Errno::EPERM => Some(
-            "it is not delegated to this user: start coracle by \"systemd-run --user --scope -p Delegate=yes\", let root chown a cgroup v2 \
-             directory with its cgroup.procs and cgroup.subtree_control, or ask for no limits",
-        ),
         Errno::ENOMEM | Errno::ENOSPC => Some("the kernel allows no more cgroups"),
         _ => None,
     };
@@ -250,7 +246,7 @@ fn mkdir_error(path: &Path, errno: Errno) -> Error {
         action: "make cgroup".into(),
         path: path.to_owned(),
         errno,
-        hint,
+        hint: hint.map(Into::into),
     }
 }
 

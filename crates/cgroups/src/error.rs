@@ -1,5 +1,6 @@
 //! What can go wrong, in words that name the operation, the file and the object.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -12,7 +13,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A system call on a file or directory of the hierarchy failed.
-    #[error("{action} {}: {}{}", path.display(), errno.desc(), hint.map(|hint| format!(" ({hint})")).unwrap_or_default())]
+    #[error("{action} {}: {}{}", path.display(), errno.desc(), hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
     Io {
         /// What was tried: `open`, `write "max" to`, …
         action: String,
@@ -21,7 +22,7 @@ pub enum Error {
         /// The kernel's answer.
         errno: Errno,
         /// What this answer means for this file, where that is known.
-        hint: Option<&'static str>,
+        hint: Option<Cow<'static, str>>,
     },
     /// A value of the configuration cannot be used as it stands.
     #[error("{field}: {problem}")]

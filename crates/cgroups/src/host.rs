@@ -73,7 +73,7 @@ impl Host {
                 action: "find cgroup hierarchies in".into(),
                 path: root.to_owned(),
                 errno: Errno::ENOENT,
-                hint: Some("mount cgroup2 there"),
+                hint: Some("mount cgroup2 there".into()),
             });
         }
         Ok(Host { hierarchies })
