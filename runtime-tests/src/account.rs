@@ -93,24 +93,24 @@ impl Account {
         }
     }
 
-    /// Gives the user a cgroup at the top of the unified hierarchy with these controllers (cgroup-v2.rst, "Delegation").
+    /// Gives the user a cgroup in the unified hierarchy, with these controllers and no others (cgroup-v2.rst, "Delegation").
     #[must_use]
     pub fn with_cgroup(mut self, controllers: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let top = Path::new("/sys/fs/cgroup");
-        let cgroup = top.join(format!(
-            "delegated-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        ));
-        let enable = |controller: &str| format!("+{controller}");
-        let enabled: Vec<_> = controllers.split_whitespace().map(enable).collect();
-        let enabled = enabled.join(" ");
-        fs::create_dir(&cgroup).expect("a cgroup");
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let outer = top.join(format!("delegated-{}-{number}", std::process::id()));
+        let cgroup = outer.join("user");
         self.cgroup = Some(cgroup.clone());
-        fs::create_dir(cgroup.join("session")).expect("a cgroup");
-        fs::write(top.join("cgroup.subtree_control"), &enabled).expect("controllers");
-        fs::write(cgroup.join("cgroup.subtree_control"), &enabled).expect("controllers");
+        let enabled: Vec<_> = controllers
+            .split_whitespace()
+            .map(|controller| format!("+{controller}"))
+            .collect();
+        for dir in [top, &outer] {
+            fs::create_dir_all(dir).expect("a cgroup");
+            fs::write(dir.join("cgroup.subtree_control"), enabled.join(" ")).expect("controllers");
+        }
+        fs::create_dir_all(cgroup.join("session")).expect("a cgroup");
         for file in [
             "",
             "cgroup.procs",
@@ -205,6 +205,7 @@ impl Drop for Account {
         if let Some(cgroup) = &self.cgroup {
             let _ = fs::remove_dir(cgroup.join("session"));
             let _ = fs::remove_dir(cgroup);
+            let _ = cgroup.parent().map(fs::remove_dir);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One open directory of a hierarchy, and the files in it.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -106,12 +107,6 @@ impl Dir {
             ("cgroup.procs" | "cgroup.subtree_control", Errno::EOPNOTSUPP) => {
                 Some("the cgroup is, or lies below, a threaded one")
             }
-            ("cpuset.cpus" | "cpuset.mems", Errno::EACCES) => {
-                Some("not among those of the parent cgroup")
-            }
-            ("cpuset.cpus" | "cpuset.mems", Errno::EINVAL | Errno::ERANGE) => {
-                Some("not a list of what this machine has")
-            }
             ("cpuset.cpus" | "cpuset.mems", Errno::EBUSY) => Some("a sub-cgroup needs the others"),
             ("cpu.max" | "cpu.cfs_quota_us" | "cpu.cfs_period_us", Errno::EINVAL) => {
                 Some("a quota is at least 1000 and a period 1000 to 1000000, in microseconds")
@@ -146,8 +141,24 @@ impl Dir {
             action: format!("write {value:?} to"),
             path: self.path.join(file),
             errno,
-            hint: hint.map(Into::into),
+            hint: match (file, errno) {
+                ("cpuset.cpus" | "cpuset.mems", Errno::EACCES | Errno::EINVAL | Errno::ERANGE) => {
+                    self.offered(file)
+                }
+                _ => hint.map(Into::into),
+            },
         }
+    }
+
+    /// The CPUs or memory nodes that a sub-cgroup of the parent can have.
+    fn offered(&self, file: &str) -> Option<Cow<'static, str>> {
+        let (what, v1) = match file {
+            "cpuset.cpus" => ("CPUs", "../cpuset.effective_cpus"),
+            _ => ("memory nodes", "../cpuset.effective_mems"),
+        };
+        let read = |file: &str| self.read(file).ok().flatten();
+        let there = read(&format!("../{file}.effective")).or_else(|| read(v1))?;
+        Some(format!("the {what} there are: {}", there.trim()).into())
     }
 
     /// The names of the sub-cgroups.

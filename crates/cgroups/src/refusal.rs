@@ -144,10 +144,6 @@ fn kernels_view(controller: &str) -> Option<(bool, bool)> {
     Some((fields.next()? != "0", fields.nth(1)? == "1"))
 }
 
-/// What EACCES means for making a cgroup.
-pub(crate) const NOT_DELEGATED: &str = "it is not delegated to this user: start coracle by \"systemd-run --user --scope -p Delegate=yes\", \
-     let root chown a cgroup v2 directory with its cgroup.procs and cgroup.subtree_control, or ask for no limits";
-
 /// What EROFS means for each file of a hierarchy.
 pub(crate) const READ_ONLY: &str =
     "the cgroup file system is mounted read-only here, remount it read-write";

@@ -103,7 +103,8 @@ impl Mappings {
                 return match procfs.write(&format!("{pid}/{file}"), lines(mappings).as_bytes()) {
                     // Where the runtime is root only inside a user namespace of its own, the range may be more than it was given.
                     Err(Errno::EPERM) => Err(Error::failed(format!(
-                        "write {file}: operation not permitted: the mappings must lie inside those of the runtime's own user namespace, and mapping its root takes CAP_SETFCAP"
+                        "write {file}: operation not permitted: the mappings must lie inside those of the runtime's own user namespace, \
+                         and mapping its root takes CAP_SETFCAP"
                     ))),
                     written => written.with_context(|| format!("write {file}")),
                 };

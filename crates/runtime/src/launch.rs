@@ -409,18 +409,22 @@ fn make_cgroup(
     if !is_denied(&error) {
         return Err(error.into());
     }
-    match needs_cgroup(spec) {
+    let needed_for = match needs_cgroup(spec) {
         // An ordinary user without a delegated cgroup can still have a container, if it asks for no limits.
         None if settings.rootless.unwrap_or_else(|| !is_hosts_root()) => {
             log::debug!("no cgroup for the container: {error}");
             container.directory.write_journal(&container.record)?;
-            Ok(None)
+            return Ok(None);
         }
-        None => Err(error.into()),
-        Some(field) => {
-            Err(error).with_context(|| format!("{field} takes a cgroup of the container's own"))
-        }
-    }
+        None => "a container takes",
+        Some(field) => &format!("{field} takes"),
+    };
+    Err(error).with_context(|| {
+        format!(
+            "{needed_for} a cgroup of its own, and none is delegated to this user (start coracle by \"systemd-run --user --scope -p \
+             Delegate=yes\", or let root chown a cgroup v2 directory with its cgroup.procs and cgroup.subtree_control)"
+        )
+    })
 }
 
 /// Puts the limits into the cgroup, and gives it to the user who is to manage it from inside.

@@ -162,6 +162,46 @@ fn cpuset() {
     );
 }
 
+#[test]
+fn a_cpu_that_is_not_there_is_named_with_those_that_are() {
+    requires!(has_controller("cpuset"), "no cpuset controller");
+    let possible = read_text("/sys/devices/system/cpu/possible".as_ref());
+    let online = read_text("/sys/devices/system/cpu/online".as_ref());
+    let last: u32 = possible.trim().rsplit('-').next().unwrap().parse().unwrap();
+    let c = limited(&json!({ "cpu": { "cpus": (last + 1).to_string() } }));
+    let output = c.run();
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.message().contains("cpuset.cpus"), "{output:?}");
+    if is_coracle() {
+        let there = format!("(the CPUs there are: {})", online.trim());
+        for words in ["linux.resources.cpu.cpus: write ", &there] {
+            assert!(output.message().contains(words), "{words}: {output:?}");
+        }
+    }
+    c.assert_nothing_left();
+}
+
+#[test]
+fn more_than_the_machine_has_is_no_limit_at_all() {
+    requires!(
+        has_controller("memory") && has_controller("cpu"),
+        "no memory or cpu controller"
+    );
+    let memory = read_text("/proc/meminfo".as_ref());
+    let kib: u64 = memory.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let c = limited(&json!({
+        "memory": { "limit": kib * 1024 * 4 },
+        "cpu": { "quota": 100_000 * (cpus + 1), "period": 100_000 },
+    }));
+    c.run_detached();
+    assert_eq!(value(&c, Limit::MEMORY), (kib * 1024 * 4).to_string());
+    let quota = (100_000 * (cpus + 1)).to_string();
+    let seen = value(&c, Limit::CPU_QUOTA);
+    assert_eq!(seen.split(' ').next(), Some(quota.as_str()));
+    assert_eq!(c.exec("echo runs").ok(), "runs\n");
+}
+
 /// Major and minor number of a disk of this machine.
 fn disk() -> Option<(u32, u32)> {
     let listing = std::fs::read_dir("/sys/block").ok()?;

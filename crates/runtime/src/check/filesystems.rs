@@ -1,7 +1,7 @@
 //! What can be mounted, and how.
 
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use nix::fcntl::AT_FDCWD;
 use nix::mount::{MsFlags, mount};
@@ -10,14 +10,18 @@ use nix::sys::wait::waitpid;
 use super::attempt::{cut_off, isolated};
 use super::{Check, network, read};
 use crate::sys::mount::{MountAttr, clone_tree, has_mount_setattr, set_attributes};
-use crate::sys::process::{Cloned, clone, exit_now, pidfd_send_signal};
+use crate::sys::process::{Cloned, clone, pidfd_send_signal, prctl};
 use crate::userns;
 
 /// `MOUNT_ATTR_IDMAP`.
 const IDMAP: u64 = 0x0010_0000;
 
-pub(super) fn checks() -> Vec<Check> {
-    vec![proc(), attributes(), idmapped(), overlay()]
+pub(super) fn checks(has_rights: bool) -> Vec<Check> {
+    let (proc, overlay) = match has_rights {
+        true => (proc(), overlay()),
+        false => (Check::needs_user("proc"), Check::needs_user("overlay")),
+    };
+    vec![proc, attributes(), idmapped(), overlay]
 }
 
 fn proc() -> Check {
@@ -36,7 +40,7 @@ fn proc() -> Check {
         Err(error) => Check::missing(
             name,
             format!("mount a new one: {error}"),
-            "parts of /proc are covered, as in another container: uncover them there (podman: --security-opt unmask=ALL), or see namespace.user.",
+            "parts of /proc are covered, as in another container: uncover them there (podman: --security-opt unmask=ALL).",
         ),
     }
 }
@@ -69,11 +73,8 @@ fn idmapped() -> Check {
 fn map_root() -> nix::Result<()> {
     let (pid, pidfd) = match clone(libc::CLONE_NEWUSER as u64, None)? {
         Cloned::Child { .. } => loop {
-            // Until it is killed; the end of the attempt is its end as well.
-            let _ = crate::sys::process::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64);
-            if nix::unistd::getppid().as_raw() <= 1 {
-                exit_now(0);
-            }
+            // Until it is killed, or we are.
+            let _ = prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64);
             nix::unistd::pause();
         },
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
@@ -86,7 +87,7 @@ fn map_root() -> nix::Result<()> {
         let tree = clone_tree(AT_FDCWD, c"/", false)?;
         let attributes = MountAttr {
             set: IDMAP,
-            userns_fd: std::os::fd::AsRawFd::as_raw_fd(&namespace) as u64,
+            userns_fd: namespace.as_raw_fd() as u64,
             ..MountAttr::default()
         };
         set_attributes(tree.as_fd(), false, &attributes)

@@ -16,6 +16,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::userns;
+
 /// What `check` found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -79,6 +81,11 @@ impl Check {
         }
     }
 
+    /// What an ordinary user can only have in a user namespace, where there is none to be had.
+    fn needs_user(name: &'static str) -> Self {
+        Self::missing(name, "takes a user namespace", "see namespace.user.")
+    }
+
     /// Nothing runs without it.
     fn essential(self) -> Self {
         Check {
@@ -90,11 +97,13 @@ impl Check {
 
 /// Looks at the machine as the calling user. `root` is where the state of containers is kept, or why that is not known.
 pub fn check(root: Result<PathBuf, String>) -> Report {
+    let user = namespaces::user();
+    let has_rights = userns::privileged() || user.status == Availability::Ok;
     let checks: Vec<Check> = [
         kernel::checks(),
-        namespaces::checks(),
+        namespaces::checks(user, has_rights),
         cgroup::checks(),
-        filesystems::checks(),
+        filesystems::checks(has_rights),
         network::checks(),
         machine::checks(root),
     ]

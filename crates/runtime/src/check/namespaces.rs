@@ -27,10 +27,14 @@ const NAMES: [&str; 8] = [
 /// What a container can do without.
 const OPTIONAL: [i32; 3] = [libc::CLONE_NEWCGROUP, CLONE_NEWTIME, libc::CLONE_NEWNET];
 
-pub(super) fn checks() -> Vec<Check> {
-    let mut checks = vec![user()];
+/// The user namespace's first: without root's rights everything else takes one.
+pub(super) fn checks(user: Check, has_rights: bool) -> Vec<Check> {
+    let mut checks = vec![user];
     for ((kind, _, flag), name) in KINDS.into_iter().zip(NAMES).skip(1) {
-        let check = one(name, kind, flag);
+        let check = match has_rights {
+            true => one(name, kind, flag),
+            false => Check::needs_user(name),
+        };
         checks.push(match OPTIONAL.contains(&flag) {
             true => check,
             false => check.essential(),
@@ -58,7 +62,7 @@ fn one(name: &'static str, kind: &str, flag: i32) -> Check {
         Err(error) => Check::missing(
             name,
             error.to_string(),
-            "user namespaces come first for an ordinary user: see namespace.user.",
+            format!("containers with a {kind} namespace need it."),
         ),
     }
 }
@@ -71,7 +75,7 @@ fn limit(kind: &str) -> String {
 }
 
 /// Made, mapped, and used for what every container does first.
-fn user() -> Check {
+pub(super) fn user() -> Check {
     let name = "namespace.user";
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let made = Mappings::new(Some(&[mapping(0, uid, 1)]), Some(&[mapping(0, gid, 1)]))

@@ -286,6 +286,16 @@ impl Mount {
             (_, Errno::EINVAL, Some(b"gid" | b"uid")) => {
                 ": the id is not mapped in the container's user namespace: map it, or leave the option out"
             }
+            // A file system with the older interface says no more.
+            (_, Errno::EINVAL, None)
+                if self
+                    .options
+                    .data
+                    .iter()
+                    .any(|(key, _)| matches!(key.to_bytes(), b"gid" | b"uid")) =>
+            {
+                ": perhaps the id of its uid= or gid= is not mapped in the container's user namespace: map it, or leave the option out"
+            }
             (b"proc" | b"sysfs", Errno::EPERM, _) => {
                 ": a user namespace gets a new one only where nothing covers parts of the one around it, as another container's masked paths do \
                  (podman: --security-opt unmask=ALL)"
