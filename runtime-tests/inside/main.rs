@@ -14,6 +14,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Write, stdout};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::FileExt;
 use std::process::exit;
 
 unsafe extern "C" {
@@ -180,7 +181,7 @@ fn look_at_others(mut look: impl FnMut(u32)) {
 }
 
 /// A running program cannot be written to (ETXTBSY), so an attacker keeps a handle on it and reopens that one through
-/// /proc/self/fd when the program has gone. Nothing is written, even where it could be.
+/// /proc/self/fd when the program has gone. What is written, where it can be, is what is there.
 fn steal() {
     let mut handles: Vec<File> = Vec::new();
     look_at_others(|pid| {
@@ -191,7 +192,9 @@ fn steal() {
         }
         for handle in &handles {
             let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
-            if OpenOptions::new().write(true).open(path).is_ok() {
+            // A sealed file can be opened for writing, and yet not be written. The byte is the one that is there.
+            let written = OpenOptions::new().write(true).open(path).and_then(|file| file.write_at(b"\x7f", 0));
+            if written.is_ok() {
                 say("written");
             }
         }

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::account::Account;
 use crate::bundle::{base_config, fill_rootfs, install_inside};
 use crate::cgroup::{cgroup_dirs_named, pids_in_cgroups_named};
 use crate::command::{Output, eventually, finish, finish_into, read_text};
@@ -28,6 +29,7 @@ pub struct Container {
     pub config: Value,
     view: Option<View>,
     without: Without,
+    account: Option<Account>,
     global: Vec<String>,
     root: PathBuf,
     dir: TempDir,
@@ -57,15 +59,29 @@ impl Container {
         fill_rootfs(&dir.path().join("bundle/rootfs"));
         let mut config = base_config();
         config["process"]["args"] = json!(args);
-        Self {
+        let container = Self {
             id,
             config,
             view: None,
             without: Without::default(),
+            account: None,
             global: Vec::new(),
             root: dir.path().join("state"),
             dir,
+        };
+        match Account::of_environment() {
+            Some(account) => container.of(account),
+            None => container,
         }
+    }
+
+    /// It is an ordinary user's, who gives its commands.
+    #[must_use]
+    pub fn of(mut self, account: Account) -> Self {
+        account.adapt(&mut self.config);
+        account.give(self.dir());
+        self.account = Some(account);
+        self
     }
 
     /// A container that runs the test init with these words.
@@ -113,6 +129,13 @@ impl Container {
     pub fn with_global_flags(mut self, flags: &[&str]) -> Self {
         self.global = flags.iter().map(|&flag| flag.to_owned()).collect();
         self
+    }
+
+    /// Which id of the host the base configuration maps an id of the container to.
+    pub fn host_id(&self, id: u32) -> u32 {
+        self.account
+            .as_ref()
+            .map_or(id, |account| account.host_id(id))
     }
 
     /// Changes the configuration at a JSON pointer, making the objects on the way.
@@ -175,13 +198,22 @@ impl Container {
     pub fn write_config(&self) {
         let text = serde_json::to_string_pretty(&self.config).expect("JSON");
         fs::write(self.bundle().join("config.json"), text).expect("the bundle is writable");
+        self.give();
+    }
+
+    /// What a test has put into its directory is the user's.
+    fn give(&self) {
+        if let Some(account) = &self.account {
+            account.give(self.dir());
+        }
     }
 
     /// The runtime's command line, `--root` and global flags included, with nothing on stdin.
     pub fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
-        let mut command = match &self.view {
-            Some(view) => view.command(runtime()),
-            None => Command::new(runtime()),
+        let mut command = match (&self.account, &self.view) {
+            (Some(account), _) => account.command(runtime()),
+            (None, Some(view)) => view.command(runtime()),
+            (None, None) => Command::new(runtime()),
         };
         command
             .arg("--root")
@@ -196,6 +228,7 @@ impl Container {
 
     /// Runs the runtime with these arguments.
     pub fn runtime<S: AsRef<OsStr>>(&self, args: &[S]) -> Output {
+        self.give();
         finish(self.command(args), self.dir())
     }
 

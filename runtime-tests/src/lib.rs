@@ -4,6 +4,7 @@
 //! The runtime is `$RUNTIME`, or the release build of Coracle. A test is believed once it has passed against
 //! `RUNTIME=/usr/bin/runc`.
 
+mod account;
 mod bundle;
 mod cgroup;
 mod command;
@@ -14,14 +15,15 @@ mod runtime;
 mod terminal;
 mod without;
 
+pub use account::{Account, Ids, rootless};
 pub use bundle::{base_config, fill_rootfs, install_inside};
 pub use cgroup::{Limit, V2Cgroup, cgroup_dirs_named, limit_of, pids_in_cgroups_named, v2_dir};
 pub use command::{Output, eventually, read_text, shell};
 pub use container::Container;
 pub use engine::{Engine, http_get, rootless};
 pub use machine::{
-    Hierarchy, View, has_capability, has_controller, has_program, has_systemd, hierarchy,
-    kernel_has, need_root, skip,
+    Hierarchy, View, has_capability, has_cgroup, has_controller, has_program, has_systemd,
+    hierarchy, kernel_has, need_root, skip,
 };
 pub use runtime::{by_systemd, is_coracle, is_crun, is_runc, runtime};
 pub use terminal::{ConsoleSocket, Terminal};

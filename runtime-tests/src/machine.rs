@@ -69,8 +69,16 @@ pub fn hierarchy() -> Hierarchy {
     }
 }
 
+/// Containers get a cgroup of their own: root's do, an ordinary user's where one is delegated.
+pub fn has_cgroup() -> bool {
+    !matches!(std::env::var("ROOTLESS").as_deref(), Ok("own" | "ranges"))
+}
+
 /// A controller can limit containers on this machine: it has a v1 hierarchy, or v2 offers it.
 pub fn has_controller(name: &str) -> bool {
+    if !has_cgroup() {
+        return false;
+    }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let v1 = mounts
         .lines()
@@ -95,6 +103,9 @@ impl View {
     /// The view, or `None` where this machine cannot give it: v1 hierarchies cannot be had from v2 alone.
     pub fn of(wanted: Hierarchy) -> Option<Self> {
         need_root();
+        if !has_cgroup() || crate::rootless().is_some() && hierarchy() != wanted {
+            return None;
+        }
         let change = match (hierarchy(), wanted) {
             (here, wanted) if here == wanted => "true",
             (Hierarchy::Hybrid, Hierarchy::V1) => "umount -l /sys/fs/cgroup/unified",

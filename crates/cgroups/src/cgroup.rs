@@ -66,7 +66,15 @@ impl Cgroup {
         }
     }
 
-    /// [`Cgroup::apply`] for a running cgroup: never touches devices. systemd hears of it first, where the cgroup is one of its units'.
+    /// [`Cgroup::apply`] without devices, for which one must be the host's root.
+    ///
+    /// # Errors
+    /// As [`Cgroup::apply`].
+    pub fn limit(&self, wanted: &LinuxResources) -> Result<()> {
+        resources::apply(self, wanted)
+    }
+
+    /// [`Cgroup::limit`] for a running cgroup. systemd hears of it first, where the cgroup is one of its units'.
     ///
     /// # Errors
     /// As [`Cgroup::apply`], and [`Error::Systemd`].
@@ -168,9 +176,12 @@ impl Cgroup {
         &self.location
     }
 
-    /// Whether the cgroup exists in none of its hierarchies any more.
-    pub fn is_gone(&self) -> bool {
-        self.dirs.iter().all(Option::is_none)
+    /// A directory of this cgroup that does not exist.
+    pub fn missing(&self) -> Option<PathBuf> {
+        let mut places = self.location.places.iter().zip(&self.dirs);
+        places
+            .find(|(_, dir)| dir.is_none())
+            .map(|(place, _)| place.dir())
     }
 
     /// The directories that exist.

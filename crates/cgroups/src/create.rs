@@ -285,9 +285,6 @@ fn mkdir_error(path: &Path, errno: Errno) -> Error {
     let hint = match errno {
         Errno::EAGAIN => Some(refusal::too_many_cgroups(path).into()),
         Errno::EROFS => Some(refusal::READ_ONLY.into()),
-        Errno::EACCES | Errno::EPERM => {
-            Some("the cgroup above it belongs to another user, have one delegated".into())
-        }
         Errno::ENOMEM | Errno::ENOSPC => Some("the kernel allows no more cgroups".into()),
         _ => None,
     };

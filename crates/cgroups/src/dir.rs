@@ -1,5 +1,6 @@
 //! One open directory of a hierarchy, and the files in it.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -64,9 +65,9 @@ impl Dir {
     }
 
     /// Reads a whole file; `None` when the file, or by now the cgroup, does not exist.
-    pub(crate) fn read(&self, file: &str) -> Result<Option<String>> {
+    pub(crate) fn read(&self, file: impl AsRef<Path>) -> Result<Option<String>> {
         match self
-            .open_file(file, OFlag::O_RDONLY)
+            .open_file(&file, OFlag::O_RDONLY)
             .and_then(|fd| read_all(fd.as_fd()))
         {
             Ok(text) => Ok(Some(text)),
@@ -77,7 +78,7 @@ impl Dir {
     }
 
     /// Writes a value in one `write(2)`, as cgroup files demand it.
-    pub(crate) fn try_write(&self, file: &str, value: &str) -> Result<(), Errno> {
+    pub(crate) fn try_write(&self, file: impl AsRef<Path>, value: &str) -> Result<(), Errno> {
         let fd = self.open_file(file, OFlag::O_WRONLY)?;
         loop {
             match unistd::write(&fd, value.as_bytes()) {
@@ -105,12 +106,6 @@ impl Dir {
             }
             ("cgroup.procs" | "cgroup.subtree_control", Errno::EOPNOTSUPP) => {
                 Some("the cgroup is, or lies below, a threaded one")
-            }
-            ("cpuset.cpus" | "cpuset.mems", Errno::EACCES) => {
-                Some("not among those of the parent cgroup")
-            }
-            ("cpuset.cpus" | "cpuset.mems", Errno::EINVAL | Errno::ERANGE) => {
-                Some("not a list of what this machine has")
             }
             ("cpuset.cpus" | "cpuset.mems", Errno::EBUSY) => Some("a sub-cgroup needs the others"),
             ("cpu.max" | "cpu.cfs_quota_us" | "cpu.cfs_period_us", Errno::EINVAL) => {
@@ -146,8 +141,24 @@ impl Dir {
             action: format!("write {value:?} to"),
             path: self.path.join(file),
             errno,
-            hint: hint.map(Into::into),
+            hint: match (file, errno) {
+                ("cpuset.cpus" | "cpuset.mems", Errno::EACCES | Errno::EINVAL | Errno::ERANGE) => {
+                    self.offered(file)
+                }
+                _ => hint.map(Into::into),
+            },
         }
+    }
+
+    /// The CPUs or memory nodes that a sub-cgroup of the parent can have.
+    fn offered(&self, file: &str) -> Option<Cow<'static, str>> {
+        let (what, v1) = match file {
+            "cpuset.cpus" => ("CPUs", "../cpuset.effective_cpus"),
+            _ => ("memory nodes", "../cpuset.effective_mems"),
+        };
+        let read = |file: &str| self.read(file).ok().flatten();
+        let there = read(&format!("../{file}.effective")).or_else(|| read(v1))?;
+        Some(format!("the {what} there are: {}", there.trim()).into())
     }
 
     /// The names of the sub-cgroups.
@@ -176,12 +187,53 @@ impl Dir {
 
     /// Adds the ids in `cgroup.procs` of this cgroup and of all below it.
     pub(crate) fn processes(&self, found: &mut Vec<i32>) -> Result<()> {
-        if let Some(text) = self.read("cgroup.procs")? {
+        let mut add = |text: Option<String>| {
+            let text = text.unwrap_or_default();
             found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
-        }
-        for name in self.children()? {
-            if let Some(child) = self.child(&name)? {
-                child.processes(found)?;
+        };
+        add(self.read("cgroup.procs")?);
+        self.each_below(|parent, name| {
+            add(parent.read(name.join("cgroup.procs"))?);
+            Ok(())
+        })
+    }
+
+    /// Visits every sub-cgroup by its parent and name, deepest first. However deep they lie, one descriptor is open: whoever may
+    /// make cgroups may make thousands, one below the other.
+    pub(crate) fn each_below(
+        &self,
+        mut visit: impl FnMut(&Dir, &Path) -> Result<()>,
+    ) -> Result<()> {
+        // What is still to be visited on each level, and the directory of the last level, `None` for this one.
+        let mut levels = vec![self.children()?];
+        let mut inner: Option<Dir> = None;
+        while let Some(names) = levels.last_mut() {
+            let here = inner.as_ref().unwrap_or(self);
+            if let Some(name) = names.last() {
+                match here.child(name)? {
+                    Some(child) => {
+                        levels.push(child.children()?);
+                        // A path that grows with each step would cost more than the walk.
+                        inner = Some(Dir {
+                            fd: child.fd,
+                            path: self.path.clone(),
+                        });
+                    }
+                    None => drop(names.pop()),
+                }
+                continue;
+            }
+            levels.pop();
+            inner = if levels.len() > 1 {
+                let parent = here.child(Path::new(".."))?;
+                // It stays reachable from a directory that is removed meanwhile.
+                let lost = || Error::io("walk through cgroup", &self.path, Errno::ENOENT);
+                Some(parent.ok_or_else(lost)?)
+            } else {
+                None
+            };
+            if let Some(name) = levels.last_mut().and_then(Vec::pop) {
+                visit(inner.as_ref().unwrap_or(self), &name)?;
             }
         }
         Ok(())

@@ -1,9 +1,9 @@
 //! Stopping all processes of a cgroup, and letting them go on.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::sched::sched_yield;
 
 use crate::cgroup::Cgroup;
@@ -52,6 +52,26 @@ impl Cgroup {
             Freezer::Legacy(dir) => dir.write(STATE, "THAWED"),
             Freezer::Unified(dir) => dir.write("cgroup.freeze", "0"),
         }
+    }
+
+    /// Thaws this cgroup and all below it in the v1 freezer, if there is one: a process that is frozen there does not even die of
+    /// SIGKILL, and a container that may write to its cgroups can freeze parts of itself.
+    ///
+    /// # Errors
+    /// When the hierarchy cannot be walked through.
+    pub fn let_die(&self) -> Result<()> {
+        let Some(dir) = self.legacy("freezer") else {
+            return Ok(());
+        };
+        // Whoever is gone by now needs no thawing.
+        let thaw = |dir: &Dir, file: &Path| {
+            let _ = dir.try_write(file, "THAWED");
+        };
+        thaw(dir, Path::new(STATE));
+        dir.each_below(|parent, name| {
+            thaw(parent, &name.join(STATE));
+            Ok(())
+        })
     }
 
     /// Whether this cgroup itself was frozen; a frozen ancestor does not count. A cgroup without freezer is not frozen.
@@ -143,14 +163,5 @@ fn freeze_unified(dir: &Dir) -> Result<()> {
         false => Err(Error::NotFreezing {
             path: dir.path().to_owned(),
         }),
-    }
-}
-
-/// Thaws a v1 freezer, if there is one: a process frozen by it does not even die of SIGKILL.
-pub(crate) fn let_die(cgroup: &Cgroup) {
-    if let Some(dir) = cgroup.legacy("freezer") {
-        let _ = dir
-            .open_file(STATE, OFlag::O_WRONLY)
-            .and_then(|fd| nix::unistd::write(fd, b"THAWED"));
     }
 }

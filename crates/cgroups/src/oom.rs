@@ -43,7 +43,7 @@ impl Cgroup {
     /// Watches for out-of-memory kills in this cgroup and, on v2, below it.
     ///
     /// # Errors
-    /// When the cgroup has no memory controller, or the kernel does not accept the watch.
+    /// When the cgroup has neither a v1 memory controller nor a v2 directory, or the kernel does not accept the watch.
     pub fn oom_watch(&self) -> Result<OomWatch> {
         const NEED: &str = "watch out-of-memory kills in cgroup";
         let reopen = |dir: &Dir| Dir::open(dir.path().to_owned())?.ok_or(Error::NoHierarchy(NEED));
@@ -87,6 +87,8 @@ fn watch_unified(dir: &Dir) -> Result<Source> {
         let path = dir.path().join(file);
         match inotify.add_watch(&path, AddWatchFlags::IN_MODIFY) {
             Ok(_) => {}
+            // Without the controller nothing is killed for this cgroup's sake.
+            Err(Errno::ENOENT) if file == "memory.events" => {}
             Err(errno) => return Err(Error::io("watch", path, errno)),
         }
     }

@@ -97,18 +97,14 @@ impl Cgroup {
     }
 }
 
-/// Removes what is below a directory, deepest first; what is busy stays for the next round.
+/// Removes what is below a directory; what is busy stays for the next round.
 fn remove_children(dir: &Dir) -> Result<()> {
-    for name in dir.children()? {
-        if let Some(child) = dir.child(&name)? {
-            remove_children(&child)?;
-        }
-        match unlinkat(dir, &name, UnlinkatFlags::RemoveDir) {
-            Ok(()) | Err(Errno::ENOENT | Errno::EBUSY | Errno::ENOTEMPTY | Errno::ENODEV) => {}
-            Err(errno) => return Err(Error::io("remove cgroup", dir.path().join(name), errno)),
-        }
-    }
-    Ok(())
+    dir.each_below(
+        |parent, name| match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT | Errno::EBUSY | Errno::ENOTEMPTY | Errno::ENODEV) => Ok(()),
+            Err(errno) => Err(Error::io("remove cgroup", parent.path().join(name), errno)),
+        },
+    )
 }
 
 /// Removes one directory; `false` when something is in it.

@@ -10,7 +10,6 @@ use nix::unistd::{Whence, lseek};
 
 use crate::cgroup::Cgroup;
 use crate::dir::{Dir, read_all};
-use crate::freezer::let_die;
 use crate::{Error, Result, sys};
 
 /// Rounds of killing what is left, for cgroups that fork as fast as they are killed and cannot be frozen.
@@ -28,8 +27,7 @@ impl Cgroup {
             match dir.try_write("cgroup.kill", "1") {
                 // On a hybrid machine a v1 freezer would keep them from dying.
                 Ok(()) => {
-                    let_die(self);
-                    return Ok(());
+                    return self.let_die();
                 }
                 // Absent before 5.14, refused in threaded cgroups, or the cgroup is gone.
                 Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => {}
@@ -42,6 +40,7 @@ impl Cgroup {
             let sent = left.iter().try_for_each(|&pid| send(pid, libc::SIGKILL));
             // On every way out: a killed process has to run to die.
             let _ = self.thaw();
+            self.let_die()?;
             sent?;
             if left.is_empty() || frozen.is_ok() {
                 break;

@@ -323,7 +323,7 @@ fn removed_while_in_use() {
     process.end();
     // Gone is fine, everywhere.
     let gone = Cgroup::open(scratch.cgroup.location()).unwrap();
-    assert!(gone.is_gone() && gone.processes().unwrap().is_empty());
+    assert!(gone.missing().is_some() && gone.processes().unwrap().is_empty());
     gone.remove().unwrap();
     gone.stats().unwrap();
     gone.kill().ok();

@@ -145,6 +145,21 @@ const ID: &str = "<container-id>";
 /// Every command, in the order of the help.
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
+        args: "",
+        arity: Arity::Exactly(0),
+        flags: &[FORMAT],
+        description: "\
+Looks at the kernel and the machine as the calling user: namespaces, cgroups, file
+systems, drivers. Each line is ok, limited or missing, with advice where it is not ok.
+The exit status is 1 when something is missing that no container runs without. Nothing
+is changed.",
+        ..Command::of(
+            "check",
+            "show what this kernel and machine offer",
+            commands::check,
+        )
+    },
+    Command {
         flags: &[
             BUNDLE,
             CONFIG,

@@ -3,6 +3,7 @@
 //! It never clears up: it says what failed, and exits. Undoing is for the runtime's side, in `launch.rs`, where the conversation
 //! between the two is drawn.
 
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
@@ -39,7 +40,7 @@ pub(crate) struct Sources {
 impl Sources {
     pub(crate) fn open(plan: &Plan, procfs: &Procfs, joined: &[Joined]) -> Result<Self> {
         let with_user_namespace = plan.namespaces.is_private(libc::CLONE_NEWUSER);
-        let all = with_user_namespace && geteuid().is_root();
+        let all = with_user_namespace && geteuid().is_root() && crate::mounts::may_mount_here();
         let mut user_namespaces = UserNamespaces::new(plan, procfs, joined);
         let mut open = |mount: &Mount| match all || mount.is_idmapped() {
             true => mount.open_source(&mut user_namespaces),
@@ -86,7 +87,6 @@ pub(crate) struct Child<'a> {
     pub listener: Option<OwnedFd>,
     pub channel: Channel,
     pub preserved: Vec<RawFd>,
-    pub can_set_groups: bool,
     /// The limit to be restored once no mount is a descriptor any more.
     pub open_files: process::OpenFiles,
     /// `Recorded` comes before anything else: until then its ids are not mapped, or it is not in its cgroup.
@@ -101,15 +101,14 @@ impl Child<'_> {
         if self.late_ipc() {
             late |= libc::CLONE_NEWIPC;
         }
-        let late_time = self.late_time();
-        if late_time {
+        if self.late_time() {
             late |= CLONE_NEWTIME;
         }
         let new = self.plan.namespaces.new & !late;
         let cgroup = self.cgroup;
-        let cloned = if late_time || self.needs_intermediate() {
+        let cloned = if self.needs_intermediate() {
             let joined = std::mem::take(&mut self.joined);
-            spawn(new, cgroup, Some(&mut |_| self.enter(&joined, late_time)))?
+            spawn(new, cgroup, Some(&mut |_| self.enter(&joined)))?
         } else {
             spawn(new, cgroup, None)?
         };
@@ -119,7 +118,7 @@ impl Child<'_> {
         }
     }
 
-    /// A pid namespace is only entered by children; new namespaces must be made inside a joined user namespace; what a new user
+    /// A pid namespace is only entered by children; new namespaces must be made inside a joined user namespace; and what a new user
     /// namespace does not own must be joined before it.
     fn needs_intermediate(&self) -> bool {
         let joins = |flag| self.joined.iter().any(|namespace| namespace.flag == flag);
@@ -142,18 +141,22 @@ impl Child<'_> {
     }
 
     /// What only another process can do before the child is there.
-    fn enter(&self, joined: &[Joined], make_time: bool) -> Result<()> {
+    fn enter(&self, joined: &[Joined]) -> Result<()> {
         sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
-        namespaces::join(joined)?;
-        if make_time {
-            sys::process::unshare(CLONE_NEWTIME)
-                .context("linux.namespaces: make a time namespace")?;
+        namespaces::join(joined)
+    }
+
+    /// Offsets are set while nobody is inside (time_namespaces(7)): unshare(2) makes the namespace for children, and setns(2) enters it.
+    fn enter_time_namespace(&self) -> Result<()> {
+        const MAKING: &str = "linux.namespaces: make a time namespace";
+        sys::process::unshare(CLONE_NEWTIME).context(MAKING)?;
+        if let Some(offsets) = &self.plan.time_offsets {
+            let written = self.procfs.write("self/timens_offsets", offsets.as_bytes());
+            written.context("linux.timeOffsets: set them")?;
         }
-        let Some(offsets) = &self.plan.time_offsets else {
-            return Ok(());
-        };
-        let written = self.procfs.write("self/timens_offsets", offsets.as_bytes());
-        written.context("linux.timeOffsets: set them")
+        let made = File::open("/proc/self/ns/time_for_children").context(MAKING)?;
+        sys::process::setns(made.as_fd(), CLONE_NEWTIME)
+            .context("linux.namespaces: enter the time namespace")
     }
 
     fn fail(&self, error: &Error) -> ! {
@@ -192,17 +195,18 @@ impl Child<'_> {
         if self.recorded_first {
             self.channel.expect(&Message::Recorded)?;
         }
+        let groups = process::Groups::drop_all(self.procfs)?;
         if self.plan.namespaces.is_private(libc::CLONE_NEWUSER) {
-            if self.can_set_groups {
-                sys::credentials::set_groups(&[]).context("drop additional groups")?;
-            }
-            sys::credentials::set_ids(0, 0).context("become root in the user namespace")?;
+            process::become_user(0, 0).context("become root in the user namespace")?;
         }
         if self.late_ipc() {
             sys::process::unshare(libc::CLONE_NEWIPC)
                 .context("linux.namespaces: make an ipc namespace")?;
         }
         namespaces::join(&self.joined)?;
+        if self.late_time() {
+            self.enter_time_namespace()?;
+        }
         sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
         setsid().context("start a session")?;
         if !self.options.no_new_keyring {
@@ -295,7 +299,7 @@ impl Child<'_> {
         // 10. The user, and with it the end of most rights.
         self.plan
             .process
-            .settle(self.plan.filter.as_ref(), self.can_set_groups)?;
+            .settle(self.plan.filter.as_ref(), groups)?;
         self.plan.process.look_up()
     }
 
@@ -304,8 +308,7 @@ impl Child<'_> {
         let around = Surroundings {
             scratch: &self.plan.rootfs,
             cgroup: self.location,
-            cgroup_namespace: self.plan.namespaces.is_private(libc::CLONE_NEWCGROUP),
-            user_namespace: self.plan.namespaces.is_private(libc::CLONE_NEWUSER),
+            namespaces: &self.plan.namespaces,
         };
         let sources = std::mem::take(&mut self.sources.mounts);
         self.plan

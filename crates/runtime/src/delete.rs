@@ -10,6 +10,8 @@ use crate::directory::Directory;
 use crate::state::{Container, Status};
 use crate::{Context, Error, Kind, Result, Settings, hooks, state, sys};
 
+/// After this long it is looked into why a killed process does not go.
+const FIRST_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long a killed process may take to go. One in uninterruptible sleep may never do.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -100,12 +102,19 @@ pub(crate) fn stop(container: &Container) -> Result<()> {
     {
         cgroup.thaw()?;
     }
-    let timeout = PollTimeout::try_from(KILL_TIMEOUT).unwrap_or(PollTimeout::MAX);
+    let mut timeout = FIRST_TIMEOUT;
     loop {
         match poll(
             &mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)],
-            timeout,
+            PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX),
         ) {
+            Ok(0) if timeout == FIRST_TIMEOUT => {
+                // It may wait for processes of its own that it froze itself.
+                if let Some(cgroup) = container.cgroup()? {
+                    cgroup.let_die()?;
+                }
+                timeout = KILL_TIMEOUT;
+            }
             Ok(0) => {
                 let text = format!(
                     "process {pid} does not end {} seconds after SIGKILL (it may hang in the kernel): try again later",

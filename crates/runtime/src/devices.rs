@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, makedev, mknodat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, makedev, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 
@@ -108,7 +108,28 @@ impl Device {
                 self.path.display()
             ))
         })?;
-        clone_tree(AT_FDCWD, &path, false).with_context(|| self.describe())
+        let bound = match clone_tree(AT_FDCWD, &path, false) {
+            Err(Errno::ENOENT) => {
+                return Err(Error::failed(format!(
+                    "{}: the host has none there, and in a user namespace none can be made, only the host's bound",
+                    self.describe()
+                )));
+            }
+            bound => bound.with_context(|| self.describe())?,
+        };
+        match self.is(fstat(&bound).with_context(|| self.describe())?) {
+            true => Ok(bound),
+            false => Err(Error::failed(format!(
+                "{}: the host has something else there, and in a user namespace none can be made, only the host's bound",
+                self.describe()
+            ))),
+        }
+    }
+
+    /// Whether a file is this device.
+    fn is(&self, there: FileStat) -> bool {
+        let same_kind = SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT == self.kind;
+        same_kind && (self.kind == SFlag::S_IFIFO || there.st_rdev == self.number)
     }
 
     /// Makes the node inside `root`, or binds `source` there.
@@ -152,14 +173,13 @@ impl Device {
         )
         .and_then(fstat)
         .with_context(|| self.describe())?;
-        let same_kind = SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT == self.kind;
-        if same_kind && (self.kind == SFlag::S_IFIFO || there.st_rdev == self.number) {
-            return Ok(());
+        match self.is(there) {
+            true => Ok(()),
+            false => Err(Error::failed(format!(
+                "{}: the image has something else there",
+                self.describe()
+            ))),
         }
-        Err(Error::failed(format!(
-            "{}: the image has something else there",
-            self.describe()
-        )))
     }
 
     fn describe(&self) -> String {

@@ -9,7 +9,7 @@
 //! The directory itself is the lock.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -18,6 +18,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::error::IntoCause;
 use crate::state::Record;
 use crate::{Context, Error, Kind, Result, Settings};
 
@@ -48,9 +49,10 @@ impl Directory {
                 let root = &settings.root;
                 std::fs::DirBuilder::new()
                     .recursive(true)
-                    .mode(0o700)
+                    // Sticky: the XDG base directory specification's sign that old files there are still wanted.
+                    .mode(0o1700)
                     .create(root)
-                    .with_context(|| format!("create state root {}", root.display()))?;
+                    .map_err(|error| not_writable(root, error))?;
                 mkdirat(AT_FDCWD, &path, Mode::S_IRWXU)
             }
             made => made,
@@ -62,6 +64,7 @@ impl Directory {
                     format!("container with given ID already exists: {id}"),
                 ));
             }
+            Err(error) if is_denied(error) => return Err(not_writable(&settings.root, error)),
             made => made.with_context(making)?,
         }
         let mut directory = Self::open(settings, id)?;
@@ -313,6 +316,20 @@ impl AsFd for Directory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+fn is_denied(error: Errno) -> bool {
+    matches!(error, Errno::EACCES | Errno::EPERM | Errno::EROFS)
+}
+
+/// The state root cannot be made, or nothing can be made in it.
+fn not_writable(root: &Path, error: impl IntoCause) -> Error {
+    let (_, cause) = error.into_cause();
+    Error::failed(format!(
+        "create state root {}: {cause}: choose a directory that this user may write to with --root, or with XDG_RUNTIME_DIR \
+         (a proper login sets it to /run/user/UID)",
+        root.display()
+    ))
 }
 
 fn flock(fd: &OwnedFd, operation: i32) -> nix::Result<()> {

@@ -8,8 +8,9 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, geteuid, setsid};
+use nix::unistd::{Pid, setsid};
 use oci_spec::runtime::Spec;
 
 use crate::foreground::Foreground;
@@ -75,7 +76,8 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     let preserved = process::preserved(options.preserve_fds.saturating_add(process::listen_fds()));
     let container = Container::open(settings, &options.id)?;
     let stopped = || Error::new(Kind::WrongStatus, "cannot exec in a stopped container");
-    match container.status()? {
+    let status = container.status()?;
+    match status {
         Status::Stopped | Status::Creating => return Err(stopped()),
         Status::Paused if !options.ignore_paused => {
             let text = "cannot exec in a paused container (use --ignore-paused to override)";
@@ -96,7 +98,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     let init = container.record.open_init()?.ok_or_else(stopped)?;
 
     let procfs = Procfs::open()?;
-    let cgroups = cgroups_to_enter(&container, options)?;
+    let cgroup = cgroup_to_enter(&container, options)?;
     let foreground = (!options.detach).then(Foreground::prepare).transpose()?;
     let (channel, childs_channel) = Channel::pair()?;
     let mut child = Child {
@@ -104,24 +106,21 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         namespaces: Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?,
         filter: linux.seccomp().as_ref().map(plan::filter).transpose()?,
         personality: linux.personality().as_ref().map(plan::personality),
-        tasks: cgroups
-            .iter()
+        tasks: cgroup
+            .as_ref()
             .map(cgroups::Cgroup::tasks)
-            .collect::<Result<Vec<_>, _>>()?
-            .into_iter()
-            .flatten()
-            .collect(),
+            .transpose()?
+            .unwrap_or_default(),
         process,
         init: init.as_fd(),
+        created: status == Status::Created,
         procfs: &procfs,
         console,
         channel: childs_channel,
         preserved,
         attach_to: None,
     };
-    let first = cgroups
-        .iter()
-        .find(|&cgroup| cgroups::Cgroup::clone_into(cgroup).is_some());
+    let first = cgroup.as_ref();
     let (pid, pidfd) = match child.spawn(first) {
         // From a login session, say, an ordinary user cannot get into their own units, but systemd can put them there.
         Err(error)
@@ -247,34 +246,32 @@ fn parse_user(user: &str) -> Result<(u32, Option<u32>)> {
     }
 }
 
-/// The container's cgroup, or what `--cgroup [controller,..:]path` names below it.
-fn cgroups_to_enter(container: &Container, options: &ExecOptions) -> Result<Vec<cgroups::Cgroup>> {
+/// The container's cgroup, or what each `--cgroup [controller,..:]path` names below it. It must be there in every hierarchy: where it is
+/// not, the process would stay out of the container's limits.
+fn cgroup_to_enter(
+    container: &Container,
+    options: &ExecOptions,
+) -> Result<Option<cgroups::Cgroup>> {
     if options.cgroups.is_empty() {
-        return Ok(container.cgroup()?.into_iter().collect());
+        return container.cgroup();
     }
-    let location = container.record.cgroup.as_ref();
-    let location = location.ok_or_else(|| {
-        Error::failed(format!(
-            "container {} has no cgroup of its own",
-            container.record.id
-        ))
-    })?;
-    let mut opened = Vec::new();
+    let top = container.required_cgroup()?;
+    let mut location = top.location().clone();
     for argument in &options.cgroups {
         let (controllers, path) = match argument.rsplit_once(':') {
             Some((controllers, path)) => (controllers.split(',').collect(), path),
             None => (Vec::new(), argument.as_str()),
         };
-        let below = location.below(&controllers, std::path::Path::new(path))?;
-        let cgroup = cgroups::Cgroup::open(&below)?;
-        if cgroup.is_gone() {
-            return Err(Error::invalid(format!(
-                "sub cgroup {argument} does not exist"
-            )));
-        }
-        opened.push(cgroup);
+        location = location.below(&controllers, std::path::Path::new(path))?;
     }
-    Ok(opened)
+    let cgroup = cgroups::Cgroup::open(&location)?;
+    match cgroup.missing() {
+        Some(path) => {
+            let text = format!("sub cgroup {} does not exist", path.display());
+            Err(Error::invalid(text))
+        }
+        None => Ok(Some(cgroup)),
+    }
 }
 
 /// Where the container's process lives, for one that cannot be made in `refused`: a container that hands controllers to sub-cgroups of
@@ -305,6 +302,8 @@ struct Child<'a> {
     tasks: Vec<OwnedFd>,
     process: Process,
     init: BorrowedFd<'a>,
+    /// Whether its program has not been started yet.
+    created: bool,
     procfs: &'a Procfs,
     console: Option<OwnedFd>,
     channel: Channel,
@@ -343,13 +342,18 @@ impl Child<'_> {
         if let Some(score) = self.process.oom_score_adj {
             process::set_oom_score(self.procfs, "self", score)?;
         }
-        sys::process::setns(self.init, self.namespaces.all())
-            .context("join the container's namespaces")?;
-        let mut can_set_groups = geteuid().is_root();
+        match sys::process::setns(self.init, self.namespaces.all()) {
+            // Before its program runs the container's process is not dumpable, which only the host's root may look behind.
+            Err(Errno::EPERM) if self.created => {
+                return Err(Error::failed(
+                    "join the container's namespaces: operation not permitted: an ordinary user's container can be joined once it is started",
+                ));
+            }
+            joined => joined.context("join the container's namespaces")?,
+        }
+        let groups = process::Groups::drop_all(self.procfs)?;
         if self.namespaces.is_private(libc::CLONE_NEWUSER) {
-            // As the container's root from here on, in whichever groups its maps allow.
-            can_set_groups = sys::credentials::set_groups(&[]).is_ok();
-            sys::credentials::set_ids(0, 0).context("become root in the user namespace")?;
+            process::become_user(0, 0).context("become root in the user namespace")?;
         }
         process::join_keyring(self.id)?;
         let root = Root::current()?;
@@ -367,7 +371,7 @@ impl Child<'_> {
             &self.preserved,
             &[self.channel.as_raw_fd(), keep],
         )?;
-        self.process.settle(self.filter.as_ref(), can_set_groups)?;
+        self.process.settle(self.filter.as_ref(), groups)?;
         self.process.look_up()
     }
 

@@ -2,17 +2,20 @@
 
 use std::fmt::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::errno::Errno;
+use nix::sys::statvfs::FsFlags;
 use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, getegid, geteuid};
+use nix::unistd::{Pid, User, getegid, geteuid};
 use oci_spec::runtime::LinuxIdMapping;
 
 use crate::procfs::Procfs;
 use crate::protocol::Channel;
 use crate::sys::process::{Cloned, clone, exit_now};
-use crate::{Context, Error, Result};
+use crate::{Context, Error, Result, sys};
 
 /// The kernel takes at most this many lines per map.
 const MAX_LINES: usize = 340;
@@ -100,7 +103,8 @@ impl Mappings {
                 return match procfs.write(&format!("{pid}/{file}"), lines(mappings).as_bytes()) {
                     // Where the runtime is root only inside a user namespace of its own, the range may be more than it was given.
                     Err(Errno::EPERM) => Err(Error::failed(format!(
-                        "write {file}: operation not permitted: the mappings must lie inside those of the runtime's own user namespace"
+                        "write {file}: operation not permitted: the mappings must lie inside those of the runtime's own user namespace, \
+                         and mapping its root takes CAP_SETFCAP"
                     ))),
                     written => written.with_context(|| format!("write {file}")),
                 };
@@ -122,11 +126,6 @@ impl Mappings {
             let offset = uid.checked_sub(mapping.container_id())?;
             (offset < mapping.size()).then(|| mapping.host_id().checked_add(offset))?
         })
-    }
-
-    /// Whether setgroups(2) works inside.
-    pub(crate) fn allows_setgroups(&self) -> bool {
-        geteuid().is_root() || !matches!(self.gids.as_slice(), [one] if one.size() == 1)
     }
 }
 
@@ -169,7 +168,8 @@ fn run(program: &str, pid: Pid, mappings: &[LinuxIdMapping]) -> Result<()> {
         .output()
         .map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::failed(format!(
-                "{program} not found: install the uidmap package, or map only your own id"
+                "{program} not found in $PATH, which mapping more than the caller's own id takes: install the uidmap package, or map only {} (size 1)",
+                if program == "newuidmap" { geteuid().as_raw() } else { getegid().as_raw() }
             )),
             _ => Err::<(), _>(error)
                 .with_context(|| format!("run {program}"))
@@ -179,7 +179,63 @@ fn run(program: &str, pid: Pid, mappings: &[LinuxIdMapping]) -> Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(Error::failed(format!("{program} failed: {}", said.trim())))
+    let ranges: Vec<_> = mappings
+        .iter()
+        .map(|mapping| format!("{}:{}", mapping.host_id(), mapping.size()))
+        .collect();
+    let hint = hint(program, &said).unwrap_or_default();
+    Err(Error::failed(format!(
+        "{program} for {} (first id:count on the host) failed: {}{hint}",
+        ranges.join(" "),
+        said.trim()
+    )))
+}
+
+/// What to do about what newuidmap(1) or newgidmap(1) has said.
+fn hint(program: &str, said: &str) -> Option<String> {
+    if said.contains("not allowed") {
+        let file = format!("/etc/sub{}", &program[3..6]);
+        let user = geteuid();
+        let name = User::from_uid(user).ok().flatten().map(|user| user.name);
+        let name = name.unwrap_or_else(|| user.to_string());
+        let has_entry = std::fs::read_to_string(&file)
+            .unwrap_or_default()
+            .lines()
+            .any(|line| {
+                let owner = line.split(':').next();
+                owner == Some(&name) || owner == Some(&user.to_string())
+            });
+        return Some(match has_entry {
+            true => format!(": map only ids that {file} gives to {name}"),
+            false => format!(
+                ": {file} gives {name} no ids: usermod --add-sub{}s 100000-165535 {name}",
+                &program[3..6]
+            ),
+        });
+    }
+    if crate::userns::status("NoNewPrivs:").is_some_and(|value| value == "1") {
+        return Some(": it cannot gain rights where no_new_privs is set".into());
+    }
+    let file = in_path(program)?;
+    let metadata = std::fs::metadata(&file).ok()?;
+    let setuid = metadata.mode() & 0o4000 != 0 && metadata.uid() == 0;
+    let file_shown = file.display();
+    if !setuid && !sys::credentials::has_file_capabilities(&file) {
+        return Some(format!(
+            ": {file_shown} is neither setuid root nor has it file capabilities: reinstall the uidmap package"
+        ));
+    }
+    let flags = nix::sys::statvfs::statvfs(&file).ok()?.flags();
+    flags
+        .contains(FsFlags::ST_NOSUID)
+        .then(|| format!(": {file_shown} lies on a file system that is mounted nosuid"))
+}
+
+fn in_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|file| file.is_file())
 }
 
 #[cfg(test)]

@@ -40,14 +40,14 @@ use nix::unistd::{Pid, geteuid};
 use crate::child::{Child, Sources};
 use crate::delete::destroy;
 use crate::directory::{CREATING_SOCKET, Directory, check_id};
-use crate::idmap::Mappings;
+use crate::mounts::privileged_here;
 use crate::plan::Plan;
 use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
 use crate::state::{Container, ProcessId, Record, Status};
 use crate::{
     CgroupManager, Context, Error, Kind, Result, Settings, config, hooks, plan, process, protect,
-    start, state, terminal,
+    start, state, terminal, userns,
 };
 
 /// The options of [`create`].
@@ -199,10 +199,6 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
     };
     let open_files = process::OpenFiles::raise()?;
     let sources = Sources::open(&plan, &procfs, &joined)?;
-    let can_set_groups = plan
-        .mappings
-        .as_ref()
-        .map_or(geteuid().is_root(), Mappings::allows_setgroups);
     let tasks = cgroup
         .as_ref()
         .map(cgroups::Cgroup::tasks)
@@ -229,7 +225,6 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         listener,
         channel: childs_channel,
         preserved,
-        can_set_groups,
         open_files,
         recorded_first,
     };
@@ -297,7 +292,10 @@ fn parent(
         container.record.cgroup = Some(location.clone());
         container.directory.write_journal(&container.record)?;
         container.directory.write_record(&container.record)?;
-        cgroups::Cgroup::adopt(&location, pid.as_raw())?.apply(&plan.resources)?;
+        fill_cgroup(&cgroups::Cgroup::adopt(&location, pid.as_raw())?, plan)?;
+    } else if container.record.cgroup.is_none() {
+        // Where no cgroup knows the process, it must be found even if state.json is damaged.
+        container.directory.write_journal(&container.record)?;
     }
     if let Some(score) = plan.process.oom_score_adj {
         process::set_oom_score(procfs, &pid.to_string(), score)?;
@@ -325,7 +323,16 @@ fn parent(
                 channel.send(&Message::Continue)?;
             }
             Some(Message::Ready) => break,
-            Some(Message::Failed(text)) => return Err(Error::failed(text)),
+            Some(Message::Failed(text)) => {
+                let without_rights = plan
+                    .namespaces
+                    .is_new(libc::CLONE_NEWUSER)
+                    .then(userns::without_rights);
+                return Err(Error::failed(match without_rights.flatten() {
+                    Some(reason) => format!("{text}: {reason}"),
+                    None => text,
+                }));
+            }
             Some(other) => {
                 return Err(Error::failed(format!(
                     "the container's process said {other:?} during set-up"
@@ -390,33 +397,43 @@ fn make_cgroup(
     let Some(location) = &container.record.cgroup else {
         return Ok(None);
     };
-    match cgroups::Cgroup::create(location) {
+    let error = match cgroups::Cgroup::create(location) {
         Ok(cgroup) => {
-            cgroup.apply(&plan.resources)?;
-            delegate(&cgroup, plan)?;
-            Ok(Some(cgroup))
+            fill_cgroup(&cgroup, plan)?;
+            return Ok(Some(cgroup));
         }
-        // An ordinary user without a delegated cgroup can still have a container, if it asks for no limits.
-        Err(error)
-            if settings.rootless.unwrap_or(!geteuid().is_root())
-                && !asks_for_cgroup(spec)
-                && is_denied(&error) =>
-        {
-            log::debug!("no cgroup for the container: {error}");
-            container.record.cgroup = None;
-            container.directory.write_journal(&container.record)?;
-            Ok(None)
-        }
-        Err(error) => {
-            // What was there before must not be removed by our undo.
-            container.record.cgroup = None;
-            Err(error.into())
-        }
+        Err(error) => error,
+    };
+    // What was there before must not be removed by our undo.
+    container.record.cgroup = None;
+    if !is_denied(&error) {
+        return Err(error.into());
     }
+    let needed_for = match needs_cgroup(spec) {
+        // An ordinary user without a delegated cgroup can still have a container, if it asks for no limits.
+        None if settings.rootless.unwrap_or_else(|| !is_hosts_root()) => {
+            log::debug!("no cgroup for the container: {error}");
+            container.directory.write_journal(&container.record)?;
+            return Ok(None);
+        }
+        None => "a container takes",
+        Some(field) => &format!("{field} takes"),
+    };
+    Err(error).with_context(|| {
+        format!(
+            "{needed_for} a cgroup of its own, and none is delegated to this user (start coracle by \"systemd-run --user --scope -p \
+             Delegate=yes\", or let root chown a cgroup v2 directory with its cgroup.procs and cgroup.subtree_control)"
+        )
+    })
 }
 
-/// Gives the cgroup to the user who is to manage it from inside.
-fn delegate(cgroup: &cgroups::Cgroup, plan: &Plan) -> Result<()> {
+/// Puts the limits into the cgroup, and gives it to the user who is to manage it from inside.
+fn fill_cgroup(cgroup: &cgroups::Cgroup, plan: &Plan) -> Result<()> {
+    // Device rules take the rights of the host's root. Without them a container gets no devices but those that its user may open.
+    match is_hosts_root() {
+        true => cgroup.apply(&plan.resources)?,
+        false => cgroup.limit(&plan.resources)?,
+    }
     let own = geteuid();
     match plan.cgroup_owner().filter(|&uid| uid != own.as_raw()) {
         Some(uid) => match cgroup.delegate(uid) {
@@ -431,6 +448,10 @@ fn delegate(cgroup: &cgroups::Cgroup, plan: &Plan) -> Result<()> {
     }
 }
 
+fn is_hosts_root() -> bool {
+    geteuid().is_root() && privileged_here()
+}
+
 fn is_denied(error: &cgroups::Error) -> bool {
     matches!(
         error.errno(),
@@ -438,17 +459,46 @@ fn is_denied(error: &cgroups::Error) -> bool {
     )
 }
 
-fn asks_for_cgroup(spec: &oci_spec::runtime::Spec) -> bool {
-    spec.linux().as_ref().is_some_and(|linux| {
-        let resources = linux.resources().as_ref();
-        let limits = resources
-            .is_some_and(|r| r.memory().is_some() || r.cpu().is_some() || r.pids().is_some());
-        limits
-            || linux
-                .cgroups_path()
+/// The field of the configuration for which a container cannot do without a cgroup. Device rules are none: an ordinary user's container has
+/// no devices but those that the user may open.
+fn needs_cgroup(spec: &oci_spec::runtime::Spec) -> Option<&'static str> {
+    let linux = spec.linux().as_ref()?;
+    let resources = linux.resources().clone().unwrap_or_default();
+    let path = linux.cgroups_path().as_ref();
+    [
+        ("linux.resources.memory", resources.memory().is_some()),
+        ("linux.resources.cpu", resources.cpu().is_some()),
+        ("linux.resources.pids", resources.pids().is_some()),
+        ("linux.resources.blockIO", resources.block_io().is_some()),
+        (
+            "linux.resources.hugepageLimits",
+            resources
+                .hugepage_limits()
                 .as_ref()
-                .is_some_and(|path| !path.as_os_str().is_empty())
-    })
+                .is_some_and(|limits| !limits.is_empty()),
+        ),
+        ("linux.resources.network", resources.network().is_some()),
+        (
+            "linux.resources.rdma",
+            resources
+                .rdma()
+                .as_ref()
+                .is_some_and(|limits| !limits.is_empty()),
+        ),
+        (
+            "linux.resources.unified",
+            resources
+                .unified()
+                .as_ref()
+                .is_some_and(|values| !values.is_empty()),
+        ),
+        (
+            "linux.cgroupsPath",
+            path.is_some_and(|path| !path.as_os_str().is_empty()),
+        ),
+    ]
+    .into_iter()
+    .find_map(|(field, asked)| asked.then_some(field))
 }
 
 /// The socket at which the container's process waits for `start`.

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod capabilities;
+mod check;
 mod child;
 mod config;
 mod delete;
@@ -41,9 +42,11 @@ mod state;
 mod sys;
 mod terminal;
 mod update;
+mod userns;
 
 use std::path::PathBuf;
 
+pub use check::{Availability, Check, Report, check};
 pub use config::parse_resources;
 pub use delete::delete;
 pub use error::{Context, Error, Kind, Result};
@@ -73,7 +76,7 @@ pub struct Settings {
     pub root: PathBuf,
     /// Who makes cgroups.
     pub cgroup_manager: CgroupManager,
-    /// Without the rights of root (`--rootless`; by the effective uid when `None`): a container that asks for no limits may then do
+    /// Without the rights of root (`--rootless`; by the rights that there are when `None`): a container that asks for no limits may then do
     /// without a cgroup.
     pub rootless: Option<bool>,
 }

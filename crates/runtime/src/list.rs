@@ -37,6 +37,6 @@ pub fn processes(settings: &Settings, id: &str) -> Result<Vec<i32>> {
     }
     match container.cgroup()? {
         Some(cgroup) => Ok(cgroup.processes()?),
-        None => Ok(container.record.init.iter().map(|init| init.pid).collect()),
+        None => Ok(container.pid_namespace()?.members()),
     }
 }

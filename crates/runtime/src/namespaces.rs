@@ -145,6 +145,15 @@ pub(crate) fn join(joined: &[Joined]) -> Result<()> {
     Ok(())
 }
 
+/// The kernel's name in /proc/PID/ns of a kind of namespace.
+pub(crate) fn file(name: &str) -> &str {
+    match name {
+        "mount" => "mnt",
+        "network" => "net",
+        name => name,
+    }
+}
+
 /// The specification's name of a clone flag.
 pub(crate) fn name(flag: i32) -> &'static str {
     KINDS

@@ -159,7 +159,7 @@ impl Process {
     pub(crate) fn settle(
         &mut self,
         filter: Option<&seccomp::Program>,
-        can_set_groups: bool,
+        groups: Groups,
     ) -> Result<()> {
         self.scheduling.apply()?;
         self.own_standard_streams();
@@ -181,16 +181,8 @@ impl Process {
         }
         sys::process::prctl(libc::PR_SET_KEEPCAPS, 1)
             .context("keep capabilities over the change of user")?;
-        if can_set_groups {
-            sys::credentials::set_groups(&self.groups)
-                .context("process.user.additionalGids: set them")?;
-        } else if !self.groups.is_empty() {
-            return Err(Error::invalid(
-                "process.user.additionalGids: cannot set additional groups in a rootless container",
-            ));
-        }
-        sys::credentials::set_ids(self.uid, self.gid)
-            .with_context(|| format!("process.user: become {}:{}", self.uid, self.gid))?;
+        groups.set(&self.groups)?;
+        become_user(self.uid, self.gid)?;
         if entered.is_err() {
             chdir(&self.cwd)
                 .with_context(|| format!("process.cwd: chdir to {}", self.cwd.display()))?;
@@ -299,6 +291,66 @@ impl Process {
     }
 }
 
+/// All ids of the process, the group's first: changing it takes a right that goes with the user.
+pub(crate) fn become_user(uid: u32, gid: u32) -> Result<()> {
+    sys::credentials::set_gid(gid)
+        .map_err(|errno| unmapped("gid", &format!("become group {gid}"), errno))?;
+    sys::credentials::set_uid(uid)
+        .map_err(|errno| unmapped("uid", &format!("become user {uid}"), errno))
+}
+
+/// An id that the user namespace does not know is an invalid argument to the kernel.
+fn unmapped(field: &str, what: &str, errno: Errno) -> Error {
+    let hint = match (errno, field) {
+        (Errno::EINVAL, "uid") => ": it is not mapped in the user namespace (linux.uidMappings)",
+        (Errno::EINVAL, "gid") => ": it is not mapped in the user namespace (linux.gidMappings)",
+        (Errno::EINVAL, _) => ": each must be mapped in the user namespace (linux.gidMappings)",
+        _ => "",
+    };
+    let text = errno.desc().to_lowercase();
+    Error::failed(format!("process.user.{field}: {what}: {text}{hint}"))
+}
+
+/// Whether setgroups(2) works here, or whether a user namespace around us has given it up (/proc/self/setgroups says deny).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Groups {
+    /// Any mapped group can be set.
+    Settable,
+    /// The creator's groups stay.
+    Denied,
+}
+
+impl Groups {
+    /// Drops all additional groups, where that is allowed.
+    pub(crate) fn drop_all(procfs: &Procfs) -> Result<Self> {
+        match sys::credentials::set_groups(&[]) {
+            Err(Errno::EPERM)
+                if procfs
+                    .read("self/setgroups")
+                    .is_ok_and(|text| text.starts_with(b"deny")) =>
+            {
+                Ok(Groups::Denied)
+            }
+            dropped => dropped
+                .map(|()| Groups::Settable)
+                .context("drop additional groups"),
+        }
+    }
+
+    /// Sets additional groups. Where that is denied, none are fine.
+    fn set(self, groups: &[u32]) -> Result<()> {
+        match self {
+            Groups::Settable => sys::credentials::set_groups(groups)
+                .map_err(|errno| unmapped("additionalGids", "set them", errno)),
+            Groups::Denied if groups.is_empty() => Ok(()),
+            Groups::Denied => Err(Error::invalid(
+                "process.user.additionalGids: cannot set any additional groups in a rootless container whose user namespace denies \
+                 setgroups(2): leave them out, or map a range of groups in linux.gidMappings",
+            )),
+        }
+    }
+}
+
 /// The limit of open files, raised as far as it goes while each mount is a descriptor.
 #[derive(Clone, Copy)]
 pub(crate) struct OpenFiles {
@@ -359,13 +411,10 @@ fn close_listed(procfs: &Procfs, kept: &[RawFd]) -> Result<()> {
     let open: Vec<RawFd> = list.iter().filter_map(number).collect();
     let own = list.as_raw_fd();
     drop(list);
-    let others = open
+    let mut others = open
         .into_iter()
         .filter(|fd| *fd > 2 && *fd != own && !kept.contains(fd));
-    others
-        .map(sys::process::close)
-        .collect::<nix::Result<()>>()
-        .context(CLOSING)
+    others.try_for_each(sys::process::close).context(CLOSING)
 }
 
 /// The descriptors `3..3+count` that the caller really handed to us: holes are allowed, and what we opened ourselves is close-on-exec.
@@ -459,13 +508,16 @@ fn executable(path: &CStr, mode: libc::mode_t) -> Result<(), &'static str> {
     if SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
         return Err("is a directory: permission denied");
     }
-    faccessat(
+    match faccessat(
         nix::fcntl::AT_FDCWD,
         path,
         AccessFlags::X_OK,
         AtFlags::AT_EACCESS,
-    )
-    .map_err(|_| "permission denied")
+    ) {
+        // EPERM is a seccomp filter's word about faccessat2(2), which execve(2) does not need.
+        Ok(()) | Err(Errno::EPERM) => Ok(()),
+        Err(_) => Err("permission denied"),
+    }
 }
 
 /// A working directory that came in through a leaked descriptor lies outside the root: getcwd(2) then says `(unreachable)`

@@ -48,6 +48,11 @@ impl Procfs {
         )
     }
 
+    /// Reads a short file below /proc: at most 1 KiB of it.
+    pub(crate) fn read(&self, path: &str) -> nix::Result<Vec<u8>> {
+        read_start(self.open_file(path, OFlag::O_RDONLY)?)
+    }
+
     /// Writes `value` in one write(2), as the files of /proc want it.
     pub(crate) fn write(&self, path: &str, value: &[u8]) -> nix::Result<()> {
         let file = self.open_file(path, OFlag::O_WRONLY)?;
@@ -60,12 +65,11 @@ impl Procfs {
 
 /// Reads a file of /proc that is short: at most 1 KiB of it.
 pub(crate) fn read_small(path: &str) -> nix::Result<Vec<u8>> {
-    let file = openat(
-        AT_FDCWD,
-        path,
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )?;
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    read_start(openat(AT_FDCWD, path, flags, Mode::empty())?)
+}
+
+fn read_start(file: OwnedFd) -> nix::Result<Vec<u8>> {
     let mut buffer = [0; 1024];
     let length = nix::unistd::read(file, &mut buffer)?;
     Ok(buffer[..length].to_vec())

@@ -152,7 +152,9 @@ impl Root {
         };
         fchdir(&self.directory).context("enter the root file system")?;
         // The old root ends up on top of the new one, and goes with the unmount (pivot_root(2), "pivot_root(".", ".")").
-        pivot_root(".", ".").context("pivot_root to the root file system")?;
+        pivot_root(".", ".").context(
+            "pivot_root to the root file system (where a seccomp filter denies it, use --no-pivot)",
+        )?;
         if let Some(old) = old {
             // From inside it: the new root lies below, and the propagation of its mounts is settled.
             fchdir(old).context("enter the old root")?;

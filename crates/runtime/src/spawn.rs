@@ -7,9 +7,10 @@ use nix::errno::Errno;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
+use crate::error::IntoCause;
 use crate::protocol::{Channel, Message};
 use crate::sys::process::{Cloned, clone, exit_now, pidfd_open, pidfd_send_signal};
-use crate::{Context, Error, Result};
+use crate::{Context, Error, Result, userns};
 
 const CREATING: &str = "create the container's process";
 /// What a process does first that could not be born in its cgroup.
@@ -38,7 +39,7 @@ pub(crate) fn spawn(
             let cloned = entered
                 .context(ENTERING)
                 .and_then(|()| enter(theirs.as_raw_fd()))
-                .and_then(|()| clone(parents, None).context(CREATING));
+                .and_then(|()| clone(parents, None).map_err(|errno| refused(errno, flags, None)));
             match cloned {
                 Ok(child @ Cloned::Child { .. }) => return Ok(child),
                 Ok(Cloned::Parent { pid, pidfd }) => {
@@ -74,13 +75,30 @@ pub(crate) fn spawn(
     }
 }
 
-/// [`clone`] into a cgroup of v2. Processes count against the limits of v1 as well.
+/// [`clone`] into a cgroup of v2.
 fn clone_into(flags: u64, cgroup: Option<&Cgroup>) -> Result<Cloned> {
-    match (clone(flags, cgroup.and_then(Cgroup::clone_into)), cgroup) {
-        (
-            Err(errno @ (Errno::EAGAIN | Errno::EBUSY | Errno::EOPNOTSUPP | Errno::ENODEV)),
-            Some(cgroup),
-        ) => Err(cgroup.no_entry(errno)).context(CREATING),
-        (cloned, _) => cloned.context(CREATING),
-    }
+    clone(flags, cgroup.and_then(Cgroup::clone_into)).map_err(|errno| refused(errno, flags, cgroup))
+}
+
+/// The kernel has one errno for many reasons.
+fn refused(errno: Errno, flags: u64, cgroup: Option<&Cgroup>) -> Error {
+    let reason = match (errno, cgroup) {
+        // Processes count against the limits of v1 as well.
+        (Errno::EAGAIN | Errno::EBUSY | Errno::EOPNOTSUPP | Errno::ENODEV, Some(cgroup)) => {
+            return Error::failed(format!("{CREATING}: {}", cgroup.no_entry(errno)));
+        }
+        // Into a cgroup of another subtree (cgroup-v2.rst, "Delegation Containment"). No namespace gives this answer without AppArmor.
+        (Errno::EACCES, Some(_)) if !userns::privileged() => Some(
+            "linux.cgroupsPath: a process can only be moved within what is delegated to its user, and coracle itself is somewhere else \
+             (/proc/self/cgroup): start it inside the delegated cgroup, or with \"systemd-run --user --scope -p Delegate=yes\""
+                .to_owned(),
+        ),
+        _ => userns::refused(errno, flags as i32),
+    };
+    let reason = reason.map(|reason| format!(": {reason}"));
+    let (kind, cause) = errno.into_cause();
+    Error::new(
+        kind,
+        format!("{CREATING}: {cause}{}", reason.unwrap_or_default()),
+    )
 }

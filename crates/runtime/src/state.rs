@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -13,7 +14,7 @@ use oci_spec::runtime::Hook;
 use serde::{Deserialize, Serialize};
 
 use crate::directory::{CREATING_SOCKET, Directory, EXEC_SOCKET, JOURNAL_FILE};
-use crate::{Context, Error, Result, Settings, procfs};
+use crate::{Context, Error, Kind, Result, Settings, procfs};
 
 /// What is kept of a container in `state.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -114,6 +115,48 @@ impl ProcessId {
             Err(Errno::ESRCH | Errno::EINVAL) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("open process {}", self.pid)),
         }
+    }
+}
+
+/// The processes that share a container's pid namespace.
+pub(crate) struct PidNamespace {
+    init: i32,
+    /// The link in /proc/PID/ns; `None` where it is the runtime's own, or cannot be seen: then only init is known to belong to the container.
+    link: Option<PathBuf>,
+}
+
+impl PidNamespace {
+    fn of(init: i32) -> Self {
+        let own = fs::read_link("/proc/self/ns/pid").ok();
+        PidNamespace {
+            init,
+            link: Self::link(init).filter(|link| Some(link) != own.as_ref()),
+        }
+    }
+
+    fn link(pid: i32) -> Option<PathBuf> {
+        fs::read_link(format!("/proc/{pid}/ns/pid")).ok()
+    }
+
+    /// The members that can be seen, in ascending order.
+    pub(crate) fn members(&self) -> Vec<i32> {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let mut pids: Vec<_> = entries
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|pid| self.has(*pid))
+            .collect();
+        pids.sort_unstable();
+        pids
+    }
+
+    /// A pidfd of a process that is still a member once it is open.
+    pub(crate) fn open(&self, pid: i32) -> Option<OwnedFd> {
+        let pidfd = crate::sys::process::pidfd_open(Pid::from_raw(pid)).ok()?;
+        self.has(pid).then_some(pidfd)
+    }
+
+    fn has(&self, pid: i32) -> bool {
+        pid == self.init || self.link.is_some() && Self::link(pid) == self.link
     }
 }
 
@@ -328,11 +371,18 @@ impl Container {
         }
     }
 
+    /// Where to look for the processes of a container without a cgroup.
+    pub(crate) fn pid_namespace(&self) -> Result<PidNamespace> {
+        let init = self.record.init.as_ref().map(|init| init.pid);
+        init.map(PidNamespace::of)
+            .ok_or_else(|| Error::new(Kind::WrongStatus, "container not running"))
+    }
+
     /// The cgroup, for an operation that is nothing without one.
     pub(crate) fn required_cgroup(&self) -> Result<cgroups::Cgroup> {
         let message = || {
             Error::failed(format!(
-                "container {} has no cgroup of its own",
+                "container {} has no cgroup of its own: it was created without the right to make one",
                 self.record.id
             ))
         };

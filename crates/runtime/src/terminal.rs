@@ -48,7 +48,8 @@ impl Terminal {
             )));
         }
         let slave = pty::open_peer(master.as_fd()).context(opening)?;
-        fchown(&slave, Some(Uid::from_raw(owner)), None::<Gid>).context(opening)?;
+        fchown(&slave, Some(Uid::from_raw(owner)), None::<Gid>)
+            .with_context(|| format!("process.user.uid: give the terminal to user {owner}"))?;
         if let Some((rows, columns)) = self.size {
             pty::set_size(slave.as_fd(), rows, columns).context("process.consoleSize: set it")?;
         }

@@ -90,6 +90,8 @@ pub(crate) fn filter_flags(section: &LinuxSeccomp) -> u32 {
 
 /// `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
 pub(crate) const NEW_LISTENER: u32 = 1 << 3;
+/// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV` (Linux 5.19).
+pub(crate) const WAIT_KILLABLE_RECV: u32 = 1 << 5;
 
 fn flag_value(flag: Flag) -> u32 {
     match flag {
@@ -97,6 +99,6 @@ fn flag_value(flag: Flag) -> u32 {
         Flag::SeccompFilterFlagTsync => 0,
         Flag::SeccompFilterFlagLog => 1 << 1,
         Flag::SeccompFilterFlagSpecAllow => 1 << 2,
-        Flag::SeccompFilterFlagWaitKillableRecv => 1 << 5,
+        Flag::SeccompFilterFlagWaitKillableRecv => WAIT_KILLABLE_RECV,
     }
 }

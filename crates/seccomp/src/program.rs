@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::abi::{self, Abi};
-use crate::action::{KILL_THREAD, NEW_LISTENER, filter_flags};
+use crate::action::{KILL_THREAD, NEW_LISTENER, WAIT_KILLABLE_RECV, filter_flags};
 use crate::assemble::assemble;
 use crate::decision::{Graph, Id, Test, Word};
 use crate::outcomes::Outcomes;
@@ -53,10 +53,14 @@ pub(crate) fn compile_for(native: Abi, section: &LinuxSeccomp) -> Result<Program
     let abis = abi::listed(section, native)?;
     let mut graph = Graph::new();
     let root = decide(&rules, &abis, &mut graph)?;
-    let listener = if rules.notify { NEW_LISTENER } else { 0 };
+    let flags = match rules.notify {
+        true => filter_flags(section) | NEW_LISTENER,
+        // Of no meaning without a listener, and refused by the kernel.
+        false => filter_flags(section) & !WAIT_KILLABLE_RECV,
+    };
     Ok(Program {
         instructions: assemble(&graph, root)?,
-        flags: filter_flags(section) | listener,
+        flags,
         notify: rules.notify,
         skipped: rules.skipped,
     })

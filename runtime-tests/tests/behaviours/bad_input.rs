@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use runtime_tests::{Container, has_controller, is_coracle, requires};
+use runtime_tests::{Container, Ids, has_cgroup, has_controller, is_coracle, requires, rootless};
 use serde_json::{Value, json};
 
 /// One change of a good configuration, and what the message must say: always the field or the object.
@@ -171,6 +171,7 @@ fn the_process() {
 
 #[test]
 fn the_root_and_the_mounts() {
+    requires!(rootless() != Some(Ids::Own), "one id only is mapped");
     let rows = vec![
         row("/root", Value::Null, &["root"]),
         row(
@@ -246,6 +247,10 @@ fn the_root_and_the_mounts() {
 
 #[test]
 fn namespaces_and_what_needs_them() {
+    requires!(
+        rootless().is_none(),
+        "an ordinary user's container has a user namespace"
+    );
     let rows = vec![
         row(
             "/linux/namespaces",
@@ -290,6 +295,7 @@ fn namespaces_and_what_needs_them() {
 
 #[test]
 fn resources_out_of_range() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
     requires!(
         has_controller("cpu") && has_controller("memory") && has_controller("cpuset"),
         "a controller is missing"

@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::process::Command;
 
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
 use runtime_tests::{
-    Container, Hierarchy, View, base_config, eventually, fill_rootfs, has_controller, is_coracle,
-    is_runc, requires, runtime, shell, v2_dir,
+    Container, Hierarchy, View, base_config, cgroup_dirs_named, eventually, fill_rootfs,
+    has_controller, is_coracle, is_crun, is_runc, requires, runtime, shell, v2_dir,
 };
 use serde_json::json;
 
@@ -55,6 +58,7 @@ fn exec_into_a_container_that_moved_into_a_sub_cgroup() {
 
 #[test]
 fn a_container_with_sub_cgroups_is_managed_as_a_whole() {
+    requires!(!is_crun(), "crun's ps shows the top alone");
     let c = moved();
     requires!(c.is_some(), "no cgroup v2");
     let c = c.unwrap();
@@ -96,8 +100,57 @@ fn sub_cgroups_go_with_their_container() {
 }
 
 #[test]
+fn sub_cgroups_deeper_than_the_limit_of_open_files() {
+    requires!(is_coracle(), "runc and crun walk down by path");
+    let c = managing("sleep 1000000");
+    requires!(c.is_some(), "no cgroup v2");
+    let c = c.unwrap();
+    c.run_detached();
+    let mut dir = fs::File::open(v2_dir(c.pid()).unwrap()).unwrap();
+    for _ in 0..300 {
+        mkdirat(&dir, "d", Mode::from_bits_truncate(0o755)).unwrap();
+        dir = openat(&dir, "d", OFlag::O_DIRECTORY, Mode::empty())
+            .unwrap()
+            .into();
+    }
+    let few_files = |args: &[&str]| {
+        let command = c.command(args);
+        let mut limited = Command::new("prlimit");
+        limited
+            .arg("--nofile=64:")
+            .arg(command.get_program())
+            .args(command.get_args());
+        c.finish(limited)
+    };
+    let pids = few_files(&["ps", "--format", "json", &c.id]).ok();
+    assert_eq!(pids, format!("[{}]\n", c.pid()));
+    few_files(&["delete", "--force", &c.id]).ok();
+    c.assert_nothing_left();
+}
+
+#[test]
+fn a_container_that_froze_a_part_of_itself_can_be_deleted() {
+    let script = "cd /sys/fs/cgroup; [ ! -d freezer ] || cd freezer; mkdir ice; sleep 1000000 & echo $! > ice/cgroup.procs;         echo FROZEN > ice/freezer.state || echo 1 > ice/cgroup.freeze; echo frozen; wait";
+    let mut c = Container::new(script);
+    c.push("/linux/namespaces", json!({ "type": "cgroup" }));
+    c.set("/mounts/6/options", json!(["nosuid", "noexec", "nodev"]));
+    c.run_detached();
+    c.wait_to_say(
+        "frozen
+",
+    );
+    if is_coracle() {
+        c.delete_force().ok();
+    }
+    c.assert_nothing_left();
+}
+
+#[test]
 fn a_writable_cgroup_belongs_to_the_user_of_the_container() {
-    requires!(!is_runc(), "runc does so with systemd alone");
+    requires!(
+        is_coracle(),
+        "runc does so with systemd alone, crun with a user namespace alone"
+    );
     let c = managing("sleep 1000000");
     requires!(c.is_some(), "no cgroup v2");
     let mut c = c.unwrap();
@@ -156,6 +209,36 @@ fn root_of_a_user_namespace_manages_its_own_cgroup() {
         100_000
     );
     assert_eq!(c.exec("tail -n 1 /proc/self/cgroup").ok(), "0::/app\n");
+    c.delete_force().ok();
+    c.assert_nothing_left();
+}
+
+#[test]
+fn exec_into_a_sub_cgroup_of_one_controller() {
+    requires!(is_coracle(), "runc 1.1 wants it in every hierarchy");
+    let c = Container::idle();
+    c.run_detached();
+    let mut dirs = cgroup_dirs_named(&c.id);
+    dirs.retain(|dir| dir.starts_with("/sys/fs/cgroup/pids"));
+    requires!(!dirs.is_empty(), "no pids hierarchy of v1");
+    fs::create_dir(dirs[0].join("sub")).unwrap();
+    for flags in [
+        &["--cgroup", "pids:sub"][..],
+        &["--cgroup", "pids:sub", "--cgroup", "memory:/"],
+    ] {
+        let seen = c.exec_with(flags, &["cat", "/proc/self/cgroup"]).ok();
+        for line in seen.lines() {
+            assert!(
+                line.contains(&c.id),
+                "it is in the container's cgroup everywhere: {seen}"
+            );
+            assert_eq!(line.ends_with("/sub"), line.contains(":pids:"), "{seen}");
+        }
+    }
+    for argument in ["sub", "memory:sub", "pids,memory:sub", "pids:other"] {
+        c.exec_with(&["--cgroup", argument], &["true"])
+            .fails_with(255, "does not exist");
+    }
     c.delete_force().ok();
     c.assert_nothing_left();
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use runtime_tests::{Container, is_coracle, read_text, requires, runtime};
+use runtime_tests::{Container, has_cgroup, is_coracle, read_text, requires, runtime};
 use serde_json::Value;
 
 const COMMANDS: [&str; 15] = [
@@ -316,6 +316,7 @@ fn the_log_file_is_appended_to() {
 
 #[test]
 fn success_is_silent() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
     let c = Container::idle();
     let log = c.dir().join("log.json");
     let c = c.with_global_flags(&["--log", &log.to_string_lossy(), "--log-format", "json"]);

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::symlink;
 
-use runtime_tests::{Container, Hierarchy, View, is_coracle, requires};
+use runtime_tests::{Container, Hierarchy, View, is_coracle, requires, rootless};
 use serde_json::json;
 
 #[test]
@@ -53,6 +53,10 @@ fn the_default_devices_work() {
 
 #[test]
 fn configured_devices_are_made() {
+    requires!(
+        rootless().is_none(),
+        "no device is made in a user namespace"
+    );
     let mut c = Container::new("stat -c '%F %a %u:%g %t:%T' /dev/fuse /dev/deep/block /dev/pipe");
     c.set("/linux/devices", json!([
         { "path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o640, "uid": 7, "gid": 8 },
@@ -67,6 +71,10 @@ fn configured_devices_are_made() {
 
 #[test]
 fn a_configured_device_can_replace_a_default_one() {
+    requires!(
+        rootless().is_none(),
+        "no device is made in a user namespace"
+    );
     let mut c = Container::new("stat -c '%a %u %t:%T' /dev/full");
     c.set("/linux/devices", json!([{ "path": "/dev/full", "type": "c", "major": 1, "minor": 5, "fileMode": 0o600, "uid": 1000, "gid": 0 }]));
     assert_eq!(c.run().ok(), "600 1000 1:5\n");
@@ -89,6 +97,10 @@ fn devices_are_refused_and_allowed_on_cgroup_v2() {
 
 /// /dev/kmsg (1:11) and /dev/mem (1:1) by mknod; only the first is allowed, and only for reading.
 fn device_access_in(hierarchy: Hierarchy) {
+    requires!(
+        rootless().is_none(),
+        "no device is made in a user namespace"
+    );
     let view = View::of(hierarchy);
     requires!(
         view.is_some(),
@@ -138,6 +150,10 @@ fn any_device_can_be_made_but_not_opened() {
 
 #[test]
 fn all_devices_can_be_allowed() {
+    requires!(
+        rootless().is_none(),
+        "no device is made in a user namespace"
+    );
     let mut c = Container::new(
         "mknod /dev/kmsg c 1 11 && dd if=/dev/kmsg of=/dev/null count=0 2>/dev/null && echo read",
     );

@@ -2,11 +2,15 @@
 
 use std::fs::File;
 
-use runtime_tests::{Container, eventually, has_controller, is_coracle, read_text, requires};
+use runtime_tests::{
+    Container, Hierarchy, View, eventually, has_cgroup, has_controller, hierarchy, is_coracle,
+    is_crun, is_runc, kernel_has, read_text, requires,
+};
 use serde_json::{Value, json};
 
 #[test]
 fn statistics() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
     requires!(
         has_controller("memory") && has_controller("pids") && has_controller("cpu"),
         "a controller is missing"
@@ -44,7 +48,46 @@ fn statistics() {
 }
 
 #[test]
+fn pressure_stall_information() {
+    requires!(
+        hierarchy() == Hierarchy::V2 && kernel_has("/proc/pressure/cpu"),
+        "no cgroup v2 with pressure"
+    );
+    requires!(
+        !is_runc() && !is_crun(),
+        "neither runc 1.1 nor crun tells of it"
+    );
+    let mut c = Container::new("while :; do :; done & while :; do :; done");
+    c.set(
+        "/linux/resources/cpu",
+        json!({ "quota": 10_000, "period": 100_000 }),
+    );
+    c.run_detached();
+    // Two that want the processor and get a tenth of it.
+    let data = eventually("pressure on the processor", || {
+        let text = c.runtime(&["events", "--stats", &c.id]).ok();
+        let event: Value = serde_json::from_str(&text).unwrap();
+        let data = event["data"].clone();
+        (data["cpu"]["psi"]["some"]["total"].as_u64()? > 100_000).then_some(data)
+    });
+    for part in ["cpu", "memory", "blkio"] {
+        for share in ["some", "full"] {
+            let pressure = &data[part]["psi"][share];
+            for time in ["avg10", "avg60", "avg300"] {
+                assert!(pressure[time].is_f64(), "{part} {share} {time}: {pressure}");
+            }
+            assert!(pressure["total"].is_u64(), "{part} {share}: {pressure}");
+        }
+    }
+    assert!(
+        data["cpu"]["throttling"]["throttledTime"].as_u64().unwrap() > 0,
+        "{data}"
+    );
+}
+
+#[test]
 fn a_stream_until_the_container_ends() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
     let c = Container::idle();
     c.run_detached();
     let log = c.dir().join("events");
@@ -75,7 +118,30 @@ fn a_stream_until_the_container_ends() {
 }
 
 #[test]
+fn a_stream_without_a_memory_controller() {
+    requires!(is_coracle(), "runc ends with an error");
+    requires!(
+        hierarchy() == Hierarchy::Hybrid,
+        "v2 has the memory controller"
+    );
+    let c = Container::idle().in_view(View::of(Hierarchy::V2).unwrap());
+    c.run_detached();
+    let log = c.dir().join("events");
+    let mut child = c
+        .command(&["events", "--interval", "10ms", &c.id])
+        .stdout(File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    eventually("three events", || {
+        (read_text(&log).lines().count() >= 3).then_some(())
+    });
+    c.kill("KILL").ok();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
 fn go_durations() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
     let c = Container::idle();
     c.run_detached();
     for interval in ["5s", "1m30s", "250ms", "1h", "1.5s"] {

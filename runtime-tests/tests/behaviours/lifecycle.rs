@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use runtime_tests::{Container, Hierarchy, View, by_systemd, eventually, requires};
+use runtime_tests::{
+    Container, Hierarchy, View, by_systemd, eventually, has_cgroup, requires, rootless,
+};
 use serde_json::json;
 
 #[test]
@@ -108,6 +110,7 @@ fn delete_of_a_running_container_needs_force() {
 
 #[test]
 fn delete_force_of_a_paused_container() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
     let c = Container::idle();
     c.run_detached();
     c.runtime(&["pause", &c.id]).ok();
@@ -125,6 +128,10 @@ fn delete_force_of_nothing_is_success() {
 
 #[test]
 fn delete_ends_every_process_of_a_shared_pid_namespace() {
+    requires!(
+        rootless().is_none(),
+        "an ordinary user's container has a user namespace"
+    );
     let mut c = Container::new("sleep 1000000 & echo $!; exit 0");
     c.set(
         "/linux/namespaces",
@@ -250,6 +257,7 @@ fn cgroups_path_is_where_the_container_lives() {
         !by_systemd(),
         "systemd's form of cgroupsPath is systemd.rs's subject"
     );
+    requires!(rootless().is_none(), "absolute paths are for root");
     let mut c = Container::idle();
     let parent = format!("/{}-parent", c.id);
     c.set("/linux/cgroupsPath", json!(format!("{parent}/leaf")));

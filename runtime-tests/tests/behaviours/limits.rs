@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use runtime_tests::{
-    Container, Limit, eventually, has_controller, is_coracle, limit_of, read_text, requires,
+    Container, Hierarchy, Limit, Output, View, eventually, has_cgroup, has_controller, hierarchy,
+    is_coracle, is_crun, limit_of, read_text, requires,
 };
 use serde_json::{Value, json};
 
@@ -46,6 +47,7 @@ fn memory_and_swap() {
 
 #[test]
 fn swappiness_and_oom_disable_on_v1() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
     requires!(
         std::path::Path::new("/sys/fs/cgroup/memory/memory.swappiness").exists(),
         "not cgroup v1"
@@ -113,23 +115,36 @@ fn cpu_shares() {
 fn cpu_burst_and_idle() {
     requires!(has_controller("cpu"), "no cpu controller");
     requires!(is_coracle(), "runc 1.1 knows neither");
-    let plain = Container::idle();
-    plain.run_detached();
-    let burst = json!({ "quota": 50_000, "period": 100_000, "burst": 20_000 });
-    for (limits, limit, wanted, since) in [
-        (burst, Limit::CPU_BURST, "20000", "5.14"),
-        (json!({ "idle": 1 }), Limit::CPU_IDLE, "1", "5.15"),
-    ] {
-        let c = limited(&json!({ "cpu": limits }));
-        if limit_of(plain.pid(), limit).is_some() {
-            c.run_detached();
-            assert_eq!(value(&c, limit), wanted);
-        } else {
-            c.run()
-                .fails_with(1, &format!("(Linux has it since {since})"));
-            c.assert_nothing_left();
-        }
-    }
+    let c = limited(&json!({ "cpu": { "quota": 50_000, "period": 100_000, "burst": 20_000 } }));
+    let output = c.run_with(&["--detach"]);
+    requires!(
+        !lacks(&output, "cpu.burst", "5.14"),
+        "the kernel has no bursts"
+    );
+    output.ok();
+    assert_eq!(value(&c, Limit::CPU_BURST), "20000");
+    let c = limited(&json!({ "cpu": { "idle": 1 } }));
+    let output = c.run_with(&["--detach"]);
+    requires!(
+        !lacks(&output, "cpu.idle", "5.15"),
+        "the kernel has no idle groups"
+    );
+    output.ok();
+    assert_eq!(value(&c, Limit::CPU_IDLE), "1");
+}
+
+/// The kernel is too old for this field, and the error says so.
+fn lacks(output: &Output, field: &str, version: &str) -> bool {
+    let message = output.message();
+    let file = message
+        .split(" to /sys/fs/cgroup/")
+        .nth(1)
+        .unwrap_or_default();
+    output.code == 1
+        && message.contains(&format!("linux.resources.{field}: write "))
+        && file.contains(&format!(
+            "No such file or directory (the kernel must be {version} or later)"
+        ))
 }
 
 #[test]
@@ -148,39 +163,240 @@ fn cpuset() {
 }
 
 #[test]
-fn block_io() {
+fn a_cpu_that_is_not_there_is_named_with_those_that_are() {
+    requires!(has_controller("cpuset"), "no cpuset controller");
+    let possible = read_text("/sys/devices/system/cpu/possible".as_ref());
+    let online = read_text("/sys/devices/system/cpu/online".as_ref());
+    let last: u32 = possible.trim().rsplit('-').next().unwrap().parse().unwrap();
+    let c = limited(&json!({ "cpu": { "cpus": (last + 1).to_string() } }));
+    let output = c.run();
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.message().contains("cpuset.cpus"), "{output:?}");
+    if is_coracle() {
+        let there = format!("(the CPUs there are: {})", online.trim());
+        for words in ["linux.resources.cpu.cpus: write ", &there] {
+            assert!(output.message().contains(words), "{words}: {output:?}");
+        }
+    }
+    c.assert_nothing_left();
+}
+
+#[test]
+fn more_than_the_machine_has_is_no_limit_at_all() {
     requires!(
-        std::path::Path::new("/sys/fs/cgroup/blkio").exists(),
-        "no blkio controller"
+        has_controller("memory") && has_controller("cpu"),
+        "no memory or cpu controller"
     );
-    let device = read_text("/proc/partitions".as_ref())
-        .lines()
-        .nth(2)
-        .map(|line| {
-            line.split_whitespace()
-                .take(2)
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        });
-    requires!(device.is_some(), "no block device");
-    let numbers: Vec<u32> = device
-        .unwrap()
-        .iter()
-        .map(|word| word.parse().unwrap())
+    let memory = read_text("/proc/meminfo".as_ref());
+    let kib: u64 = memory.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let c = limited(&json!({
+        "memory": { "limit": kib * 1024 * 4 },
+        "cpu": { "quota": 100_000 * (cpus + 1), "period": 100_000 },
+    }));
+    c.run_detached();
+    assert_eq!(value(&c, Limit::MEMORY), (kib * 1024 * 4).to_string());
+    let quota = (100_000 * (cpus + 1)).to_string();
+    let seen = value(&c, Limit::CPU_QUOTA);
+    assert_eq!(seen.split(' ').next(), Some(quota.as_str()));
+    assert_eq!(c.exec("echo runs").ok(), "runs\n");
+}
+
+/// Major and minor number of a disk of this machine.
+fn disk() -> Option<(u32, u32)> {
+    let listing = std::fs::read_dir("/sys/block").ok()?;
+    let mut disks: Vec<_> = listing
+        .filter_map(|entry| Some(entry.ok()?.path()))
         .collect();
+    disks.sort();
+    disks.iter().find_map(|disk| {
+        let name = disk.file_name()?.to_str()?;
+        let text = read_text(&disk.join("dev"));
+        let (major, minor) = text.trim().split_once(':')?;
+        let real = !["loop", "ram", "zram"]
+            .iter()
+            .any(|kind| name.starts_with(kind));
+        real.then(|| Some((major.parse().ok()?, minor.parse().ok()?)))?
+    })
+}
+
+#[test]
+fn block_io_rates() {
+    requires!(
+        has_controller("blkio") || has_controller("io"),
+        "neither blkio nor io"
+    );
+    let disk = disk();
+    requires!(disk.is_some(), "no disk");
+    let (major, minor) = disk.unwrap();
+    let rate = |rate: u64| json!([{ "major": major, "minor": minor, "rate": rate }]);
+    let c = limited(&json!({ "blockIO": {
+        "throttleReadBpsDevice": rate(1_048_576), "throttleWriteBpsDevice": rate(2_097_152),
+        "throttleReadIOPSDevice": rate(100), "throttleWriteIOPSDevice": rate(200),
+    } }));
+    c.run_detached();
+    let seen = |v1| value(&c, Limit::new("blkio", v1, "io.max"));
+    if has_controller("io") {
+        let expected = format!("{major}:{minor} rbps=1048576 wbps=2097152 riops=100 wiops=200");
+        assert_eq!(seen(""), expected);
+    } else {
+        for (file, rate) in [
+            ("blkio.throttle.read_bps_device", 1_048_576),
+            ("blkio.throttle.write_bps_device", 2_097_152),
+            ("blkio.throttle.read_iops_device", 100),
+            ("blkio.throttle.write_iops_device", 200),
+        ] {
+            assert_eq!(seen(file), format!("{major}:{minor} {rate}"), "{file}");
+        }
+    }
+}
+
+#[test]
+fn block_io_weight() {
+    requires!(has_controller("io"), "no io controller on v2");
+    let c = limited(&json!({ "blockIO": { "weight": 500 } }));
+    c.run_detached();
+    // The bfq scheduler brings a file of its own, and the range of v1 with it.
+    match limit_of(c.pid(), Limit::new("io", "", "io.bfq.weight")) {
+        Some(bfq) => assert_eq!(
+            bfq.lines().next().unwrap().trim_start_matches("default "),
+            "500"
+        ),
+        None => assert_eq!(value(&c, Limit::new("io", "", "io.weight")), "default 4950"),
+    }
+}
+
+#[test]
+fn what_a_disk_does_not_take_is_a_clear_error() {
+    requires!(is_coracle(), "the words are ours");
+    requires!(has_controller("io"), "no io controller on v2");
+    let c = limited(&json!({ "blockIO": {
+        "throttleReadBpsDevice": [{ "major": 999, "minor": 99, "rate": 1_048_576 }],
+    } }));
+    let output = c.run();
+    output.clone().fails_with(
+        1,
+        "linux.resources.blockIO.throttleReadBpsDevice: write \"999:99 rbps=1048576\" to ",
+    );
+    output.fails_with(1, "no disk has this number");
+    let disk = disk();
+    requires!(disk.is_some(), "no disk");
+    let (major, minor) = disk.unwrap();
     let c = limited(
-        &json!({ "blockIO": { "throttleReadBpsDevice": [{ "major": numbers[0], "minor": numbers[1], "rate": 1_048_576 }] } }),
+        &json!({ "blockIO": { "weightDevice": [{ "major": major, "minor": minor, "weight": 100 }] } }),
     );
-    let output = c.run_with(&["--detach"]);
-    output.ok();
-    let seen = value(
-        &c,
-        Limit::new("blkio", "blkio.throttle.read_bps_device", "io.max"),
+    let output = c.run();
+    requires!(output.code != 0, "the disk takes weights");
+    output.fails_with(
+        1,
+        "the device takes no weights: give it the bfq scheduler, or turn io.cost.qos on",
     );
-    assert!(
-        seen.contains(&format!("{}:{}", numbers[0], numbers[1])) && seen.contains("1048576"),
-        "{seen}"
+}
+
+#[test]
+fn huge_pages() {
+    let limit = |rsvd: &str| {
+        let (v1, v2) = if rsvd.is_empty() {
+            ("hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max")
+        } else {
+            ("hugetlb.2MB.rsvd.limit_in_bytes", "hugetlb.2MB.rsvd.max")
+        };
+        Limit::new("hugetlb", v1, v2)
+    };
+    requires!(
+        std::path::Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB").exists(),
+        "no huge pages of 2 MiB"
     );
+    let mut c = limited(&json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 4_194_304 }] }));
+    if !has_controller("hugetlb") {
+        let view = View::of(Hierarchy::V2);
+        requires!(view.is_some(), "no hugetlb controller");
+        c.enter(view.unwrap());
+    }
+    c.run_detached();
+    assert_eq!(value(&c, limit("")), "4194304");
+    if !is_crun() {
+        assert_eq!(value(&c, limit("rsvd")), "4194304");
+    }
+    if is_coracle() {
+        c.delete_force().ok();
+        c.set(
+            "/linux/resources/hugepageLimits",
+            json!([{ "pageSize": "3MB", "limit": 4_194_304 }]),
+        );
+        c.run().fails_with(1, "see /sys/kernel/mm/hugepages");
+    }
+}
+
+#[test]
+fn an_unknown_rdma_device_is_a_clear_error() {
+    requires!(has_controller("rdma") && is_coracle(), "no rdma controller");
+    let c = limited(&json!({ "rdma": { "nonesuch0": { "hcaHandles": 3, "hcaObjects": 10000 } } }));
+    let output = c.run();
+    output.clone().fails_with(
+        1,
+        "linux.resources.rdma: write \"nonesuch0 hca_handle=3 hca_object=10000\" to ",
+    );
+    output.fails_with(1, "no RDMA device has this name");
+}
+
+#[test]
+fn unified_files_are_written_as_they_are() {
+    requires!(
+        has_controller("memory") && hierarchy() == Hierarchy::V2,
+        "no memory controller on v2"
+    );
+    let c = limited(&json!({ "unified": {
+        "memory.high": "33554432", "memory.low": "8388608", "pids.max": "33", "cgroup.max.depth": "7",
+        "cpu.weight": "321",
+    } }));
+    c.run_detached();
+    for (file, expected) in [
+        ("memory.high", "33554432"),
+        ("memory.low", "8388608"),
+        ("pids.max", "33"),
+        ("cgroup.max.depth", "7"),
+        ("cpu.weight", "321"),
+    ] {
+        assert_eq!(
+            value(&c, Limit::new("unified", "", file)),
+            expected,
+            "{file}"
+        );
+    }
+}
+
+#[test]
+fn an_oom_group_ends_as_one() {
+    requires!(
+        has_controller("memory") && hierarchy() == Hierarchy::V2,
+        "no memory controller on v2"
+    );
+    for (group, alone) in [("0", true), ("1", false)] {
+        let mut c = Container::inside(&[]);
+        c.set(
+            "/process/args",
+            json!([
+                "sh",
+                "-c",
+                "/bin/inside hog 256; echo ended with $?; sleep 0"
+            ]),
+        );
+        c.set(
+            "/linux/resources/memory",
+            json!({ "limit": 67_108_864, "swap": 67_108_864 }),
+        );
+        c.set(
+            "/linux/resources/unified",
+            json!({ "memory.oom.group": group }),
+        );
+        let output = c.run();
+        if alone {
+            assert_eq!(output.ok(), "ended with 137\n");
+        } else {
+            assert_eq!(output.exits(137), "");
+        }
+    }
 }
 
 #[test]

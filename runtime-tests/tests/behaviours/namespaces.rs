@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use runtime_tests::{Container, is_coracle, kernel_has, requires};
+use runtime_tests::{Container, is_coracle, kernel_has, requires, rootless};
 use serde_json::json;
 
 const KINDS: [(&str, &str); 7] = [
@@ -31,6 +31,10 @@ fn seen(c: &Container, kind: &str) -> String {
 
 #[test]
 fn each_namespace_is_new_when_asked_for_and_shared_when_not() {
+    requires!(
+        rootless().is_none(),
+        "an ordinary user's container has a user namespace"
+    );
     for (kind, file) in KINDS {
         if kind == "time" && !is_coracle() {
             continue;
@@ -89,6 +93,10 @@ fn the_loopback_of_a_new_network_is_up() {
 
 #[test]
 fn each_namespace_can_be_joined_by_its_path() {
+    requires!(
+        rootless().is_none(),
+        "an ordinary user's container has a user namespace"
+    );
     let holder = Container::idle();
     holder.run_detached();
     for (kind, file) in [
@@ -116,6 +124,10 @@ fn each_namespace_can_be_joined_by_its_path() {
 
 #[test]
 fn all_namespaces_of_a_pod_are_joined_at_once() {
+    requires!(
+        rootless().is_none(),
+        "an ordinary user's container has a user namespace"
+    );
     let holder = Container::idle();
     holder.run_detached();
     let mut c = Container::new(
@@ -152,6 +164,10 @@ fn a_namespace_path_of_another_kind_is_refused() {
 
 #[test]
 fn a_namespace_path_that_does_not_exist_is_named() {
+    requires!(
+        rootless().is_none(),
+        "an ordinary user's container has a user namespace"
+    );
     let mut c = Container::new("true");
     c.set(
         "/linux/namespaces",

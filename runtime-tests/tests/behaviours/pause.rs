@@ -1,9 +1,10 @@
 //! `pause` and `resume`.
 
-use runtime_tests::{Container, eventually, is_coracle};
+use runtime_tests::{Container, eventually, has_cgroup, is_coracle, requires};
 
 #[test]
 fn a_paused_container_does_nothing_until_resumed() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
     let c = Container::new("n=0; while :; do n=$((n + 1)); echo $n; usleep 10000; done");
     c.run_detached();
     c.wait_to_say("3\n");
@@ -20,6 +21,7 @@ fn a_paused_container_does_nothing_until_resumed() {
 
 #[test]
 fn pause_twice_and_resume_twice_are_refused() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
     let c = Container::idle();
     c.run_detached();
     c.runtime(&["resume", &c.id])
@@ -46,6 +48,7 @@ fn pause_of_a_stopped_container_is_refused() {
 
 #[test]
 fn kill_of_a_paused_container_ends_it() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
     let c = Container::idle();
     c.run_detached();
     c.runtime(&["pause", &c.id]).ok();
@@ -61,6 +64,7 @@ fn kill_of_a_paused_container_ends_it() {
 
 #[test]
 fn a_created_container_can_be_paused() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
     let c = Container::new("echo started; sleep 1000000");
     c.create().ok();
     c.runtime(&["pause", &c.id]).ok();

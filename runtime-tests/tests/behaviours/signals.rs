@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runtime_tests::{Container, eventually, is_coracle, requires, shell};
+use runtime_tests::{Container, eventually, is_coracle, requires, rootless, shell};
 use serde_json::json;
 
 fn reporting() -> Container {
@@ -79,6 +79,10 @@ fn kill_of_a_created_container_works() {
 
 #[test]
 fn kill_all_reaches_every_process_of_a_shared_pid_namespace() {
+    requires!(
+        rootless().is_none(),
+        "an ordinary user's container has a user namespace"
+    );
     let mut c = Container::new("sleep 1000000 & echo $!; wait");
     c.set(
         "/linux/namespaces",

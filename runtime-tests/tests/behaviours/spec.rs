@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use runtime_tests::{Container, is_coracle, shell};
+use runtime_tests::{Container, is_coracle, requires, rootless, shell};
 use serde_json::{Value, json};
 
 fn spec(c: &Container, flags: &[&str]) -> Value {
@@ -15,6 +15,7 @@ fn spec(c: &Container, flags: &[&str]) -> Value {
 
 #[test]
 fn spec_writes_a_configuration_that_runs() {
+    requires!(rootless().is_none(), "a container of root's");
     let mut c = Container::new("true");
     let mut config = spec(&c, &[]);
     assert_eq!(config["process"]["terminal"], true);
@@ -60,6 +61,7 @@ fn spec_is_runcs() {
 
 #[test]
 fn spec_for_a_user_without_root() {
+    requires!(rootless().is_none(), "the ids are root's");
     let c = Container::new("true");
     let config = spec(&c, &["--rootless"]);
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::chown;
 
-use runtime_tests::{Container, is_coracle, requires, shell};
+use runtime_tests::{Container, is_coracle, requires, rootless, shell};
 use serde_json::json;
 
 fn mapped(mut c: Container) -> Container {
@@ -26,6 +26,7 @@ fn mapped(mut c: Container) -> Container {
 
 #[test]
 fn root_inside_is_another_user_outside() {
+    requires!(rootless().is_none(), "root chooses the mappings");
     let c = mapped(Container::new(
         "id -u; id -g; cat /proc/self/uid_map /proc/self/gid_map; touch /made; sleep 1000000",
     ));
@@ -51,6 +52,7 @@ fn root_inside_is_another_user_outside() {
 
 #[test]
 fn exec_joins_the_user_namespace() {
+    requires!(rootless().is_none(), "root chooses the mappings");
     let c = mapped(Container::idle());
     c.run_detached();
     assert_eq!(
@@ -65,6 +67,7 @@ fn exec_joins_the_user_namespace() {
 
 #[test]
 fn the_devices_and_file_systems_work_there_too() {
+    requires!(rootless().is_none(), "root chooses the mappings");
     let c = mapped(Container::new(
         "echo x > /dev/null && head -c 2 /dev/zero | wc -c; ls /sys/class > /dev/null; touch /dev/shm/x; hostname; ip -o link | wc -l; tty",
     ));
@@ -74,6 +77,7 @@ fn the_devices_and_file_systems_work_there_too() {
 
 #[test]
 fn many_mappings() {
+    requires!(rootless().is_none(), "root chooses the mappings");
     let mut c = mapped(Container::new("wc -l < /proc/self/uid_map"));
     // 340 lines are the kernel's limit.
     let lines: Vec<_> = (0..300)
@@ -85,6 +89,7 @@ fn many_mappings() {
 
 #[test]
 fn too_many_mappings_are_an_error() {
+    requires!(rootless().is_none(), "root chooses the mappings");
     // CVE-2021-43784: a length that overflowed.
     let mut c = mapped(Container::new("true"));
     let lines: Vec<_> = (0..6000)
@@ -98,6 +103,7 @@ fn too_many_mappings_are_an_error() {
 
 #[test]
 fn a_user_namespace_without_mappings_is_refused() {
+    requires!(rootless().is_none(), "root chooses the mappings");
     requires!(
         is_coracle(),
         "runc 1.1 starts such a container as the overflow user"
@@ -115,6 +121,7 @@ fn a_user_namespace_without_mappings_is_refused() {
 
 #[test]
 fn a_user_that_is_not_mapped_is_an_error() {
+    requires!(rootless().is_none(), "root chooses the mappings");
     let mut c = mapped(Container::new("id -u"));
     c.set("/process/user", json!({ "uid": 70_000, "gid": 0 }));
     let output = c.run();
@@ -125,6 +132,7 @@ fn a_user_that_is_not_mapped_is_an_error() {
 
 #[test]
 fn a_user_namespace_can_be_joined_by_its_path() {
+    requires!(rootless().is_none(), "root chooses the mappings");
     let holder = mapped(Container::idle());
     holder.run_detached();
     let mut c = mapped(Container::new("id -u; awk '{print $2}' /proc/self/uid_map"));
@@ -152,6 +160,7 @@ fn a_user_namespace_can_be_joined_by_its_path() {
 
 #[test]
 fn spec_rootless_runs_as_a_user_without_root() {
+    requires!(rootless().is_none(), "root chooses the mappings");
     requires!(
         runtime_tests::has_program("setpriv"),
         "util-linux's setpriv is missing"

@@ -1,6 +1,6 @@
 //! Commands on a container that does not exist, or is in the wrong state for them.
 
-use runtime_tests::{Container, is_coracle};
+use runtime_tests::{Container, has_cgroup, is_coracle, requires};
 
 #[test]
 fn a_container_that_does_not_exist() {
@@ -34,6 +34,7 @@ fn a_container_that_does_not_exist() {
 
 #[test]
 fn the_wrong_state_for_a_command() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
     // (state, command, words): the container must stay as it was.
     let cases = [
         ("created", "resume", "container not paused"),

@@ -29,7 +29,7 @@ pub(crate) enum Else {
     Reorder,
     /// Go on when the file does not exist.
     Skip,
-    /// Write this to that file when the first does not exist.
+    /// Write this to that file when the first does not exist, or is not for this device.
     Instead { file: String, value: String },
 }
 
@@ -179,10 +179,10 @@ fn write_all(cgroup: &Cgroup, writes: &[Write]) -> Result<()> {
         let Some(dir) = dir else {
             return Err(Error::NoHierarchy("set limits of cgroup"));
         };
-        match (dir.try_write(&write.file, &write.value), &write.otherwise) {
+        match (dir.try_write(&*write.file, &write.value), &write.otherwise) {
             (Err(Errno::EINVAL), Else::Reorder) => again.push(write),
             (Err(Errno::ENOENT), Else::Skip) => {}
-            (Err(Errno::ENOENT), Else::Instead { file, value }) => {
+            (Err(Errno::ENOENT | Errno::EOPNOTSUPP), Else::Instead { file, value }) => {
                 dir.write(file, value)
                     .map_err(|error| refused(write, error))?;
             }

@@ -173,7 +173,7 @@ fn hugetlb(dir: &Dir, stats: &mut Stats) -> Result<()> {
     for size in huge_page_sizes() {
         // Since Linux 5.7 reservations are counted too, and they are what a process runs into first.
         let rsvd = format!("hugetlb.{size}.rsvd");
-        let prefix = if dir.read(&format!("{rsvd}.usage_in_bytes"))?.is_some() {
+        let prefix = if dir.read(format!("{rsvd}.usage_in_bytes"))?.is_some() {
             rsvd
         } else {
             format!("hugetlb.{size}")

@@ -112,7 +112,7 @@ fn hugetlb(dir: &Dir, stats: &mut Stats) -> Result<()> {
             format!("hugetlb.{size}.current")
         };
         let events = dir
-            .read(&format!("hugetlb.{size}.events"))?
+            .read(format!("hugetlb.{size}.events"))?
             .unwrap_or_default();
         let counters = HugeTlb {
             usage: number(dir, &file)?,

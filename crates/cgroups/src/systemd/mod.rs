@@ -136,7 +136,10 @@ impl Systemd {
             ]);
         }
         all.extend(self.limits(wanted, location.layout())?);
-        all.extend(properties::devices(wanted)?);
+        // A user's manager may not restrict devices.
+        if !unit.manager.user {
+            all.extend(properties::devices(wanted)?);
+        }
         for property in properties::annotated(annotations)? {
             all.retain(|(name, _)| *name != property.0);
             all.push(property);

@@ -1,5 +1,6 @@
 //! What each command does: its flags become one call into the library, the answer becomes output.
 
+mod check;
 mod kill;
 mod list;
 mod ps;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use crate::flags::Flags;
 use crate::{Failure, Outcome, help as text, table};
 
+pub(crate) use check::check;
 pub(crate) use kill::{delete, kill};
 pub(crate) use list::list;
 pub(crate) use ps::ps;

@@ -43,7 +43,12 @@ fn default_root() -> Result<PathBuf, Failure> {
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
     match runtime_dir {
         Some(dir) if !geteuid().is_root() || is_root_of_a_user() => {
-            Ok(Path::new(&dir).join("coracle"))
+            match Path::new(&dir).is_absolute() {
+                true => Ok(Path::new(&dir).join("coracle")),
+                false => Err(Failure::new(format!(
+                    "XDG_RUNTIME_DIR is {dir:?}, which is not absolute: name a directory for the state of containers with --root"
+                ))),
+            }
         }
         None if !geteuid().is_root() => Err(Failure::new(
             "XDG_RUNTIME_DIR is not set: name a directory for the state of containers with --root",

@@ -58,10 +58,12 @@ pub(crate) fn update(invocation: &Invocation<'_>) -> Outcome {
 /// Reads one JSON value and leaves what follows it alone, so that a pipe need not be closed.
 fn from_reader(reader: impl Read, name: &str) -> Result<LinuxResources, Failure> {
     let mut deserializer = serde_json::Deserializer::from_reader(std::io::BufReader::new(reader));
-    let document = Value::deserialize(&mut deserializer)
-        .map_err(|error| failure(format!("read resources from {name}"), error))?;
-    Ok(parse_resources(document.to_string().as_bytes())
-        .with_context(|| format!("read resources from {name}"))?)
+    let reading = || format!("read resources from {name}");
+    let document = match Value::deserialize(&mut deserializer) {
+        Err(error) if error.is_io() => Err(std::io::Error::from(error)).with_context(reading)?,
+        document => document.map_err(|error| failure(reading(), error))?,
+    };
+    Ok(parse_resources(document.to_string().as_bytes()).with_context(reading)?)
 }
 
 /// The flags in the form of the file, so that both go the same way from here.

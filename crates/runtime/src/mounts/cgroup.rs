@@ -27,7 +27,7 @@ pub(super) fn prepare(mount: &Mount, around: &Surroundings<'_>) -> Result<Prepar
     if location.layout() == Layout::V2 {
         let place = &location.places()[0];
         // Without a namespace of its own the container sees the hierarchy as the host does.
-        let shown = if around.cgroup_namespace {
+        let shown = if around.namespaces.is_private(libc::CLONE_NEWCGROUP) {
             place.dir()
         } else {
             place.mount.clone()
@@ -86,7 +86,8 @@ fn hierarchy(
     shown: &Path,
 ) -> Result<(OwnedFd, MountAttr)> {
     let mut attributes = mount.options.attributes;
-    if around.cgroup_namespace {
+    let own_namespace = around.namespaces.is_private(libc::CLONE_NEWCGROUP);
+    if own_namespace {
         match new_mount(place, attributes.set) {
             // A user namespace that does not own the cgroup namespace, or another root of the same hierarchy.
             Err(Errno::EPERM | Errno::EBUSY | Errno::ENODEV) => {}
@@ -96,7 +97,7 @@ fn hierarchy(
             }
         }
     }
-    if around.cgroup_namespace || around.user_namespace {
+    if own_namespace || around.namespaces.is_private(libc::CLONE_NEWUSER) {
         // What the host shows must not become writable by accident (CVE-2023-25809).
         attributes.set |= options::RDONLY;
         attributes.clear &= !options::RDONLY;

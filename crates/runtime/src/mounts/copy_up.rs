@@ -1,64 +1,124 @@
 //! `tmpcopyup`: a tmpfs starts with what was at its destination.
 
-use std::os::fd::AsFd;
-use std::os::fd::OwnedFd;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ffi::{CStr, OsStr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sys::sendfile::sendfile;
 use nix::sys::stat::{
     FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, fstatat, mkdirat, mknodat, utimensat,
 };
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchownat, symlinkat};
+use nix::unistd::{Gid, Uid, Whence, fchownat, ftruncate, linkat, lseek, symlinkat};
+
+use crate::sys::xattr;
 
 /// Copies the contents of the directory `from` into the directory `to`, and its owner and mode onto it.
 pub(super) fn copy(from: &OwnedFd, to: &OwnedFd) -> nix::Result<()> {
     let directory = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let from = openat(from, ".", directory, Mode::empty())?;
     let to = openat(to, ".", directory, Mode::empty())?;
-    copy_directory(&from, &to)?;
+    let mut copier = Copier {
+        top: &to,
+        linked: HashMap::new(),
+    };
+    copier.copy_directory(&from, &to, Path::new(""))?;
     copy_attributes(&from, &to, ".")
 }
 
-fn copy_directory(from: &OwnedFd, to: &OwnedFd) -> nix::Result<()> {
-    let mut entries = Dir::openat(from, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    for entry in entries.iter() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
+struct Copier<'a> {
+    top: &'a OwnedFd,
+    /// The copies, as paths below `top`, of files that have more than one name, by device and inode.
+    linked: HashMap<(u64, u64), PathBuf>,
+}
+
+impl Copier<'_> {
+    /// `path` is that of the directory `to` below the top.
+    fn copy_directory(&mut self, from: &OwnedFd, to: &OwnedFd, path: &Path) -> nix::Result<()> {
+        let mut entries =
+            Dir::openat(from, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        for entry in entries.iter() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let path = path.join(OsStr::from_bytes(name.to_bytes()));
+            let stat = fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            // By stat(2): not every file system says so in its directories.
+            let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+            if kind != SFlag::S_IFDIR && stat.st_nlink > 1 {
+                match self.linked.entry((stat.st_dev, stat.st_ino)) {
+                    Entry::Occupied(copy) => {
+                        linkat(self.top, copy.get(), to, name, AtFlags::empty())?;
+                        continue;
+                    }
+                    Entry::Vacant(place) => drop(place.insert(path.clone())),
+                }
+            }
+            let open = |at: &OwnedFd, flags| {
+                openat(
+                    at,
+                    name,
+                    flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+                    Mode::from_bits_truncate(0o600),
+                )
+            };
+            let mut capabilities = None;
+            match kind {
+                SFlag::S_IFDIR => {
+                    mkdirat(to, name, Mode::S_IRWXU)?;
+                    let directory = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+                    self.copy_directory(&open(from, directory)?, &open(to, directory)?, &path)?;
+                }
+                SFlag::S_IFLNK => symlinkat(readlinkat(from, name)?.as_os_str(), to, name)?,
+                SFlag::S_IFREG => {
+                    let from = open(from, OFlag::O_RDONLY)?;
+                    let to = open(to, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?;
+                    copy_data(&from, &to)?;
+                    ftruncate(&to, stat.st_size)?;
+                    capabilities = xattr::get(from.as_fd(), CAPABILITIES)?.map(|value| (to, value));
+                }
+                kind => {
+                    mknodat(to, name, kind, Mode::S_IRUSR | Mode::S_IWUSR, stat.st_rdev)?;
+                }
+            }
+            copy_attributes(from, to, name)?;
+            if let Some((file, value)) = capabilities {
+                // Only now: a change of owner takes them away.
+                xattr::set(file.as_fd(), CAPABILITIES, &value)?;
+            }
         }
-        let open = |at: &OwnedFd, flags| {
-            openat(
-                at,
-                name,
-                flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
-                Mode::from_bits_truncate(0o600),
-            )
-        };
-        let stat = fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        // By stat(2): not every file system says so in its directories.
-        match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
-            SFlag::S_IFDIR => {
-                mkdirat(to, name, Mode::S_IRWXU)?;
-                let directory = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-                copy_directory(&open(from, directory)?, &open(to, directory)?)?;
-            }
-            SFlag::S_IFLNK => symlinkat(readlinkat(from, name)?.as_os_str(), to, name)?,
-            SFlag::S_IFREG => {
-                let (from, to) = (
-                    open(from, OFlag::O_RDONLY)?,
-                    open(to, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?,
-                );
-                while nix::sys::sendfile::sendfile(to.as_fd(), from.as_fd(), None, 1 << 20)? > 0 {}
-            }
-            kind => {
-                mknodat(to, name, kind, Mode::S_IRUSR | Mode::S_IWUSR, stat.st_rdev)?;
-            }
-        }
-        copy_attributes(from, to, name)?;
+        Ok(())
     }
-    Ok(())
+}
+
+/// Where capabilities(7) of a program are kept.
+const CAPABILITIES: &CStr = c"security.capability";
+
+/// What lies between the holes.
+fn copy_data(from: &OwnedFd, to: &OwnedFd) -> nix::Result<()> {
+    let mut end = 0;
+    loop {
+        let mut at = match lseek(from, end, Whence::SeekData) {
+            Err(Errno::ENXIO) => return Ok(()),
+            start => start?,
+        };
+        end = lseek(from, at, Whence::SeekHole)?;
+        lseek(to, at, Whence::SeekSet)?;
+        while at < end {
+            let left = (end - at) as usize;
+            if sendfile(to, from, Some(&mut at), left)? == 0 {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// Owner first, since a change of owner clears the set-user-ID bit; times last.

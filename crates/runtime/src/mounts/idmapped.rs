@@ -87,44 +87,47 @@ impl IdMap {
         tree: &OwnedFd,
         namespaces: &mut UserNamespaces<'_>,
     ) -> Result<()> {
-        let mapping = || {
-            format!(
-                "mounts[{}]: map the ids of {}",
-                mount.index,
-                mount.source.to_string_lossy()
-            )
-        };
-        if !geteuid().is_root() {
-            return Err(Error::failed(format!(
-                "{}: id-mapped mounts are not supported for rootless containers",
-                mapping()
-            )));
-        }
         let namespace = namespaces
             .with(self.mappings.as_ref())
-            .with_context(mapping)?;
+            .with_context(|| mount.mapping())?;
         let attributes = MountAttr {
             set: MOUNT_ATTR_IDMAP,
             userns_fd: namespace.as_raw_fd() as u64,
             ..MountAttr::default()
         };
-        let below = if self.recursive {
-            " or of a mount below it"
-        } else {
-            ""
-        };
         let why = match set_attributes(tree.as_fd(), self.recursive, &attributes) {
             Err(Errno::ENOSYS) => "id-mapped mounts need Linux 5.12".to_owned(),
             Err(Errno::EINVAL) => format!(
-                "the file system{below} ({}) cannot have id-mapped mounts on this kernel",
-                file_system(tree).unwrap_or_else(|| "of unknown type".to_owned())
+                "the file system ({}){} cannot have id-mapped mounts on this kernel",
+                file_system(tree).unwrap_or_else(|| "of unknown type".to_owned()),
+                if self.recursive {
+                    ", or one mounted below it,"
+                } else {
+                    ""
+                }
             ),
-            Err(Errno::EPERM) => format!(
-                "the ids of the mount{below} are mapped already, or its file system belongs to another user namespace"
-            ),
-            set => return set.with_context(mapping),
+            Err(Errno::EPERM) => "the ids of the mount are mapped already, or its file system belongs to another user namespace".to_owned(),
+            set => return set.with_context(|| mount.mapping()),
         };
-        Err(Error::failed(format!("{}: {why}", mapping())))
+        Err(Error::failed(format!("{}: {why}", mount.mapping())))
+    }
+}
+
+impl Mount {
+    /// Mapped ids take rights over the file system, which an ordinary user does not have: refused before anything is opened.
+    pub(super) fn check_idmap(&self) -> Result<()> {
+        match self.idmap.is_some() && !geteuid().is_root() {
+            true => Err(Error::failed(format!(
+                "{}: id-mapped mounts are not supported for rootless containers",
+                self.mapping()
+            ))),
+            false => Ok(()),
+        }
+    }
+
+    fn mapping(&self) -> String {
+        let source = self.source.to_string_lossy();
+        format!("mounts[{}]: map the ids of {source}", self.index)
     }
 }
 

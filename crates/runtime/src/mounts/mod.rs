@@ -21,6 +21,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
+use crate::namespaces::Namespaces;
 use crate::rootfs::{Propagation, Root};
 use crate::sys::mount::{FsContext, MountAttr, attach, clone_tree, legacy_flags, set_attributes};
 use crate::{Context, Error, Result};
@@ -57,11 +58,10 @@ enum Kind {
 pub(crate) struct Surroundings<'a> {
     /// A directory that a mount may be made on for a moment, in the container's own mount namespace.
     pub scratch: &'a Path,
-    /// Where the container's cgroup is, and whether it is the root of a cgroup namespace of its own.
+    /// Where the container's cgroup is.
     pub cgroup: Option<&'a cgroups::Location>,
-    pub cgroup_namespace: bool,
-    /// Whether the container's root is not the host's.
-    pub user_namespace: bool,
+    /// The container's namespaces.
+    pub namespaces: &'a Namespaces,
 }
 
 /// A detached mount that waits to be attached.
@@ -182,6 +182,7 @@ impl Mount {
         let Kind::Bind { recursive } = self.kind else {
             return Ok(None);
         };
+        self.check_idmap()?;
         let tree = self.clone_source(recursive)?;
         if let Some(idmap) = &self.idmap {
             idmap.apply(self, &tree, user_namespaces)?;
@@ -190,13 +191,20 @@ impl Mount {
     }
 
     fn clone_source(&self, recursive: bool) -> Result<OwnedFd> {
-        clone_tree(AT_FDCWD, &self.source, recursive).with_context(|| {
+        let binding = || {
             format!(
                 "mounts[{}].source: bind {}",
                 self.index,
                 self.source.to_string_lossy()
             )
-        })
+        };
+        match clone_tree(AT_FDCWD, &self.source, recursive) {
+            Err(Errno::EINVAL) if !recursive && !privileged_here() => Err(Error::failed(format!(
+                "{}: invalid argument: a user namespace may not uncover what is below the mounts in there: use rbind",
+                binding()
+            ))),
+            tree => tree.with_context(binding),
+        }
     }
 
     /// Makes the mount, detached. `None` for one that only changes another.
@@ -238,12 +246,11 @@ impl Mount {
                     ..MountAttr::default()
                 };
                 let prepared = match self.make(fs_type, from_birth, around.scratch) {
-                    // Without a network namespace of its own a user namespace gets no sysfs: show the host's.
-                    Err(_) if fs_type.as_c_str() == c"sysfs" && !privileged_here() => {
-                        let tree = clone_tree(AT_FDCWD, c"/sys", true);
-                        made(tree.with_context(|| self.applying())?, attributes)
-                    }
-                    tree => made(tree?, rest),
+                    Err(error) => match self.hosts(fs_type, around) {
+                        Some(tree) => made(tree, attributes),
+                        None => return Err(error),
+                    },
+                    Ok(tree) => made(tree, rest),
                 };
                 Prepared {
                     readonly: late,
@@ -254,6 +261,48 @@ impl Mount {
         prepared.readonly |=
             self.kind == Kind::Cgroup && !prepared.parts.is_empty() && self.is_readonly();
         Ok(Some(prepared))
+    }
+
+    /// The host's mount that stands in for a file system where the container's user namespace does not own the namespace that it shows, so
+    /// that the kernel makes no new one. The host's queues and processes are shown only to who shares them.
+    fn hosts(&self, fs_type: &CStr, around: &Surroundings<'_>) -> Option<OwnedFd> {
+        let shared = |namespace| !around.namespaces.is_private(namespace);
+        let path = match fs_type.to_bytes() {
+            _ if privileged_here() => return None,
+            b"sysfs" => c"/sys",
+            b"mqueue" if shared(libc::CLONE_NEWIPC) => c"/dev/mqueue",
+            b"proc" if shared(libc::CLONE_NEWPID) => c"/proc",
+            _ => return None,
+        };
+        clone_tree(AT_FDCWD, path, true).ok()
+    }
+
+    /// What the kernel's refusal of a file system in a user namespace stands for.
+    fn hint(&self, errno: Errno, option: Option<&CStr>) -> &'static str {
+        if privileged_here() {
+            return "";
+        }
+        match (self.what().as_bytes(), errno, option.map(CStr::to_bytes)) {
+            (_, Errno::EINVAL, Some(b"gid" | b"uid")) => {
+                ": the id is not mapped in the container's user namespace: map it, or leave the option out"
+            }
+            // A file system with the older interface says no more.
+            (_, Errno::EINVAL, None)
+                if self
+                    .options
+                    .data
+                    .iter()
+                    .any(|(key, _)| matches!(key.to_bytes(), b"gid" | b"uid")) =>
+            {
+                ": perhaps the id of its uid= or gid= is not mapped in the container's user namespace: map it, or leave the option out"
+            }
+            (b"proc" | b"sysfs", Errno::EPERM, _) => {
+                ": a user namespace gets a new one only where nothing covers parts of the one around it, as another container's masked paths do \
+                 (podman: --security-opt unmask=ALL)"
+            }
+            (_, Errno::EPERM, None) => ": this file system cannot be mounted in a user namespace",
+            _ => "",
+        }
     }
 
     /// A new file system as a detached mount.
@@ -307,7 +356,9 @@ impl Mount {
             ),
             None => self.describe(),
         };
-        Err(error).with_context(|| format!("{text}{kernel}"))
+        let reason = error.desc().to_lowercase();
+        let hint = self.hint(error, option);
+        Err(Error::failed(format!("{text}{kernel}: {reason}{hint}")))
     }
 
     /// mount(2) takes a page of options, where fsconfig(2) takes 255 bytes for each (a long overlay `lowerdir`), and commas in them, which
@@ -554,6 +605,11 @@ fn is_superblock(key: &CStr) -> bool {
 pub(crate) fn privileged_here() -> bool {
     std::fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
+}
+
+/// Whether this process may make mounts where it is: root in a user namespace may own its mount namespace, or not.
+pub(crate) fn may_mount_here() -> bool {
+    privileged_here() || clone_tree(AT_FDCWD, c"/", false).is_ok()
 }
 
 /// An absolute path without `.` and `..`, from whatever the configuration says (relative ones start at the root).

@@ -78,16 +78,36 @@ pub(crate) fn raise_ambient(capability: u32) -> nix::Result<()> {
     .map(drop)
 }
 
+/// Whether a file has capabilities of its own (capabilities(7), "File capabilities").
+pub(crate) fn has_file_capabilities(file: &std::path::Path) -> bool {
+    let Ok(path) = std::ffi::CString::new(file.as_os_str().as_encoded_bytes()) else {
+        return false;
+    };
+    // SAFETY: both names are C strings, and a size of 0 only asks for the length.
+    unsafe {
+        libc::getxattr(
+            path.as_ptr(),
+            c"security.capability".as_ptr(),
+            std::ptr::null_mut(),
+            0,
+        ) > 0
+    }
+}
+
 /// setgroups(2). The raw call: libc's tells threads that do not exist here.
 pub(crate) fn set_groups(gids: &[u32]) -> nix::Result<()> {
     // SAFETY: pointer and length are those of the slice.
     check(unsafe { libc::syscall(libc::SYS_setgroups, gids.len(), gids.as_ptr()) }).map(drop)
 }
 
-/// setresgid(2) of all three, then setresuid(2) of all three.
-pub(crate) fn set_ids(uid: u32, gid: u32) -> nix::Result<()> {
+/// setresgid(2) of all three.
+pub(crate) fn set_gid(gid: u32) -> nix::Result<()> {
     // SAFETY: only integers are passed.
-    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map(drop)
+}
+
+/// setresuid(2) of all three.
+pub(crate) fn set_uid(uid: u32) -> nix::Result<()> {
     // SAFETY: only integers are passed.
     check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
 }

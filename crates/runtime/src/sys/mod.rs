@@ -11,6 +11,7 @@ pub(crate) mod process;
 pub(crate) mod pty;
 pub(crate) mod terminal;
 pub(crate) mod wait;
+pub(crate) mod xattr;
 
 use nix::errno::Errno;
 
