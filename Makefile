@@ -16,9 +16,10 @@ demo: build
 test: build
 	cargo test --workspace
 
-# The behaviour tests in a virtual machine: cgroup v2 alone with all controllers. KERNEL=5.10, INIT=systemd and so on.
+# All tests in virtual machines: kernels, cgroup views, drivers, users, engines. Writes docs/PORTABILITY.md. `make test` has a part
+# of it; CELLS=6.12-v1 chooses by names.
 vm-test: build
-	runtime-tests/vm/vm test --kernel $(or $(KERNEL),6.12) --init $(or $(INIT),minimal)
+	VM_TESTS=all cargo test -p runtime-tests --test vm -- $(CELLS)
 
 check: setup
 	cargo fmt --all --check

@@ -1,7 +1,9 @@
-//! podman and buildah beside the runtime under test, in their own mount, network and pid namespaces: their storage,
-//! their firewall rules and their processes are gone when the test is.
+//! podman, buildah and containerd beside the runtime under test, in their own mount, network and pid namespaces: their
+//! storage, their firewall rules and their processes are gone when the test is. `CGROUP_MANAGER=systemd` makes systemd
+//! their cgroup manager, `ROOTLESS` (anything but nothing) the user 1000 of the VM's guest theirs.
 
 use std::fs;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -9,19 +11,31 @@ use tempfile::TempDir;
 
 use crate::bundle::fill_rootfs;
 use crate::cgroup::{cgroup_dirs_named, pids_in_cgroups_named};
-use crate::command::{Output, eventually, finish};
-use crate::machine::{View, need_root};
-use crate::runtime::runtime;
+use crate::command::{Output, eventually, finish, shell};
+use crate::machine::{View, has_systemd, need_root};
+use crate::runtime::{by_systemd, runtime};
 
-/// What the tests ask of containers.conf for a machine without systemd and with low hard limits; the runtime comes by
-/// `--runtime`, and what podman must know about it by the drop-in in `packaging/`.
-const CONTAINERS_CONF: &str = r#"
-[containers]
-default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]
-[engine]
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-"#;
+/// What the tests ask of containers.conf for a machine with low hard limits; the runtime comes by `--runtime`, and what
+/// podman must know about it by the drop-in in `packaging/`.
+fn containers_conf() -> String {
+    let limits = if rootless() {
+        ""
+    } else {
+        r#"default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]"#
+    };
+    let manager = if by_systemd() { "systemd" } else { "cgroupfs" };
+    format!(
+        "[containers]\n{limits}\n[engine]\ncgroup_manager = \"{manager}\"\nevents_logger = \"file\"\n"
+    )
+}
+
+/// The engine's user, where that is not root. It exists in the VM's guest.
+const USER: u32 = 1000;
+
+/// The engines run as an ordinary user.
+pub fn rootless() -> bool {
+    std::env::var_os("ROOTLESS").is_some_and(|value| !value.is_empty())
+}
 
 const POLICY: &str = r#"{ "default": [{ "type": "insecureAcceptAnything" }] }"#;
 
@@ -53,24 +67,49 @@ impl Engine {
         let drop_ins = etc.join("containers.conf.d");
         fs::create_dir_all(&drop_ins).expect("a directory");
         let packaged = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../packaging/containers.conf.d/coracle.conf");
+            .with_file_name("packaging")
+            .join("containers.conf.d/coracle.conf");
         fs::copy(packaged, drop_ins.join("coracle.conf")).expect("the packaged drop-in");
-        fs::write(drop_ins.join("test.conf"), CONTAINERS_CONF).expect("a file");
+        fs::write(drop_ins.join("test.conf"), containers_conf()).expect("a file");
         fs::write(etc.join("policy.json"), POLICY).expect("a file");
         fs::write(etc.join("registries.conf"), "").expect("a file");
-        let change = format!(
-            "mount --bind {} /etc/containers; mount -t tmpfs run /run; mkdir -p /run/lock; ip link set lo up",
+        let etc = format!(
+            "mount --bind {} /etc/containers; ip link set lo up",
             etc.display()
         );
-        let namespaces = View::new(
-            &["--net", "--pid", "--fork", "--kill-child", "--mount-proc"],
-            &change,
-        );
+        let empty_run = "mount -t tmpfs run /run; mkdir -p /run/lock";
+        // systemd takes process ids as they are in its own namespace, and is asked through sockets in /run.
+        let namespaces = if rootless() {
+            shell(&format!("systemctl start user@{USER}.service"));
+            View::new(&["--net"], &etc)
+        } else if by_systemd() {
+            assert!(has_systemd(), "CGROUP_MANAGER=systemd needs systemd");
+            let host = dir.path().join("host-run");
+            fs::create_dir(&host).expect("a directory");
+            let keep = format!(
+                "mount --bind /run {0}; {empty_run}; for d in systemd dbus; do mkdir /run/$d; mount --rbind {0}/$d /run/$d; done; umount -l {0}",
+                host.display()
+            );
+            View::new(&["--net"], &format!("{etc}; {keep}"))
+        } else {
+            View::new(
+                &["--net", "--pid", "--fork", "--kill-child", "--mount-proc"],
+                &format!("{etc}; {empty_run}"),
+            )
+        };
         let engine = Self {
             name,
             namespaces,
             dir,
         };
+        if rootless() {
+            let runtime_dir = engine.path("xdg");
+            fs::create_dir(&runtime_dir).expect("a directory");
+            shell(&format!("chmod 700 {}", runtime_dir.display()));
+            for path in [engine.dir(), &runtime_dir] {
+                chown(path, Some(USER), Some(USER)).expect("root gives it away");
+            }
+        }
         engine.make_image();
         engine
     }
@@ -84,6 +123,9 @@ impl Engine {
         )
         .expect("a file");
         let rootfs = rootfs.to_string_lossy();
+        if rootless() {
+            shell(&format!("chown -R {USER}:{USER} {rootfs}"));
+        }
         self.buildah(&["bud", "--quiet", "--tag", "localhost/busybox", &rootfs])
             .ok();
     }
@@ -103,10 +145,19 @@ impl Engine {
         ] {
             command.arg(format!("--{option}={}", self.namespaces.namespace(kind)));
         }
+        command.arg("--");
+        if rootless() {
+            command.args(["setpriv", "--init-groups", "--inh-caps=-all"]);
+            command.args([format!("--reuid={USER}"), format!("--regid={USER}")]);
+            command.env("XDG_RUNTIME_DIR", self.path("xdg")).env(
+                "DBUS_SESSION_BUS_ADDRESS",
+                format!("unix:path=/run/user/{USER}/bus"),
+            );
+        }
         command
-            .arg("--")
             .arg(program)
-            .args(args.iter().map(AsRef::as_ref));
+            .args(args.iter().map(AsRef::as_ref))
+            .current_dir(self.dir());
         command
             .env_remove("CONTAINERS_CONF")
             .env("HOME", self.dir())
@@ -139,10 +190,27 @@ impl Engine {
         all.extend(["--runtime".into(), runtime().to_string_lossy().into_owned()]);
         all.push(args[0].to_owned());
         if matches!(args[0], "run" | "create") {
-            all.extend(["--cgroup-parent".into(), format!("/{}", self.name)]);
+            all.extend(
+                self.cgroup_parent()
+                    .map(|parent| format!("--cgroup-parent={parent}")),
+            );
         }
         all.extend(args[1..].iter().map(|&arg| arg.to_owned()));
         self.command("podman", &all)
+    }
+
+    /// The parent of the containers' cgroups. An ordinary user without systemd has none to make them in.
+    fn cgroup_parent(&self) -> Option<String> {
+        match (by_systemd(), rootless()) {
+            (true, _) => Some(format!("{}.slice", self.name)),
+            (false, false) => Some(format!("/{}", self.name)),
+            (false, true) => None,
+        }
+    }
+
+    /// Its containers have cgroups, so limits.
+    pub fn has_limits(&self) -> bool {
+        self.cgroup_parent().is_some()
     }
 
     /// Runs podman to its end.
@@ -187,6 +255,14 @@ impl Drop for Engine {
                 nix::unistd::Pid::from_raw(pid),
                 nix::sys::signal::Signal::SIGKILL,
             );
+        }
+        if rootless() {
+            // Ends the process that keeps the user's namespaces.
+            self.podman(&["system", "migrate"]);
+        } else if by_systemd() {
+            let _ = Command::new("systemctl")
+                .args(["stop", &format!("{}.slice", self.name)])
+                .status();
         }
         for dir in cgroup_dirs_named(&self.name) {
             let _ = fs::remove_dir(dir);

@@ -50,7 +50,22 @@ need_tools() {
 
 debian_source() { echo "deb [signed-by=$KEYRING check-valid-until=no] $MIRROR $1 main"; }
 
+# The archive is there, for apt with this machine's proxies. What already lies in the cache needs no archive.
+need_archive() {
+    [ -z "${ARCHIVE_ANSWERS-}" ] || return 0
+    local file
+    file=$(mktemp)
+    if ! /usr/lib/apt/apt-helper -qq download-file "$MIRROR/dists/trixie/Release" "$file" >/dev/null 2>&1; then
+        rm -f "$file"
+        say "$MIRROR does not answer, and something has to be built from it"
+        exit 75
+    fi
+    rm -f "$file"
+    ARCHIVE_ANSWERS=yes
+}
+
 build_qemu() {
+    need_archive
     say "unpacking qemu"
     rm -rf "$CACHE/qemu.part"
     gently mmdebstrap --quiet --variant=extract --mode=root --include=qemu-system-x86,qemu-utils,seabios \
@@ -63,6 +78,7 @@ rootfs_stamp() { { echo "$PACKAGES"; declare -f build_rootfs; } | sha256sum; }
 disk_stamp() { { rootfs_stamp; declare -f build_disk make_initramfs; cat "$HERE"/guest/*; } | sha256sum; }
 
 build_rootfs() {
+    need_archive
     say "making the guest's root (Debian trixie)"
     local root=$CACHE/rootfs.part
     rm -rf "$root"
@@ -98,6 +114,7 @@ build_rootfs() {
 build_kernel() {
     local kernel=$1 suite part=$CACHE/kernel-$1.part
     suite=$(kernel_suite "$kernel")
+    need_archive
     say "fetching kernel $kernel (Debian $suite)"
     rm -rf "$part"
     mkdir -p "$part"/apt/{lists/partial,cache/archives/partial,etc} "$part"/{debs,tree}

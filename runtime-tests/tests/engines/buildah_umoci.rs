@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use runtime_tests::{Engine, eventually, fill_rootfs, has_program, http_get, requires};
+use runtime_tests::{Engine, eventually, fill_rootfs, has_program, http_get, requires, rootless};
 use serde_json::{Value, json};
 
 const PAGE: &str = "served from the image\n";
@@ -13,6 +13,7 @@ fn an_image_of_buildah_unpacked_by_umoci_answers_over_http() {
         has_program("buildah") && has_program("umoci"),
         "buildah or umoci is not installed"
     );
+    requires!(!rootless(), "umoci and the runtime itself run as root here");
     let engine = Engine::new();
     let layout = build(&engine);
     let bundle = unpack(&engine, &layout);

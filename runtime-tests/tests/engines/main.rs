@@ -1,4 +1,5 @@
-//! podman, buildah and umoci with the runtime under test, all without a network beyond the machine.
+//! podman, buildah, umoci and containerd with the runtime under test, all without a network beyond the machine.
 
 mod buildah_umoci;
+mod containerd;
 mod podman;

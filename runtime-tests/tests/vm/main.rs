@@ -1,0 +1,226 @@
+//! The tests of this crate in virtual machines: kernels, cgroups, drivers and users are axes, and a cell of the matrix is
+//! one guest. A bounded part by default; with `VM_TESTS=all` everything, and docs/PORTABILITY.md is written. Arguments
+//! choose cells by parts of their names.
+
+mod matrix;
+mod page;
+
+use std::env;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Mutex;
+use std::thread;
+use std::time::Instant;
+
+use matrix::{Cell, bounded, everything};
+use serde_json::json;
+
+/// `vm` says so when something has to be built and Debian's archive does not answer.
+const NO_ARCHIVE: i32 = 75;
+
+/// What came of a cell.
+struct Outcome {
+    cell: Cell,
+    ok: usize,
+    failed: Vec<String>,
+    /// Test and reason.
+    skipped: Vec<(String, String)>,
+    /// The guest gave an account of its tests.
+    complete: bool,
+    output: String,
+}
+
+impl Outcome {
+    fn of(cell: Cell, output: String) -> Self {
+        let lines = |prefix: &'static str| {
+            output
+                .lines()
+                .filter_map(move |line| line.strip_prefix(prefix))
+        };
+        let failed: Vec<_> = lines("test ")
+            .filter_map(|line| line.strip_suffix(" ... FAILED").map(str::to_owned))
+            .collect();
+        // Parallel tests may write these after the beginning of another line.
+        let skipped: Vec<_> = output
+            .lines()
+            .filter_map(|line| line.split_once("skipped: ")?.1.split_once(": "))
+            .map(|(test, reason)| (test.to_owned(), reason.to_owned()))
+            .collect();
+        let passed = lines("test result: ").find_map(|line| {
+            let (head, _) = line.split_once(" passed")?;
+            head.rsplit(' ').next()?.parse::<usize>().ok()
+        });
+        Self {
+            cell,
+            ok: passed.unwrap_or(0).saturating_sub(skipped.len()),
+            failed,
+            skipped,
+            complete: passed.is_some(),
+            output,
+        }
+    }
+
+    /// Nothing failed, or it is another runtime, which is there for comparison.
+    fn is_good(&self) -> bool {
+        self.complete && (self.failed.is_empty() || !self.cell.runtime.is_empty())
+    }
+
+    fn summary(&self) -> String {
+        let mut text = format!("{} ok", self.ok);
+        for (count, word) in [
+            (self.failed.len(), "failed"),
+            (self.skipped.len(), "skipped"),
+        ] {
+            if count > 0 {
+                text += &format!(", {count} {word}");
+            }
+        }
+        if self.complete {
+            text
+        } else {
+            "did not end".to_owned()
+        }
+    }
+}
+
+fn vm() -> Command {
+    Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("vm/vm"))
+}
+
+/// What a command of `vm` says on stdout.
+fn ask(args: &[&str]) -> String {
+    let output = vm()
+        .args(args)
+        .env("CORACLE_VM_QUIET", "yes")
+        .output()
+        .expect("bash");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Runs a cell's guest to its end.
+fn run(cell: Cell) -> Outcome {
+    let output = vm().args(cell.command_line()).output().expect("bash");
+    let text = [output.stdout, output.stderr].concat();
+    Outcome::of(cell, String::from_utf8_lossy(&text).into_owned())
+}
+
+fn record(file: &mut File, outcome: &Outcome, seconds: u64) {
+    let line = json!({
+        "cell": outcome.cell.name(), "ok": outcome.ok, "failed": outcome.failed, "skipped": outcome.skipped,
+        "complete": outcome.complete, "seconds": seconds,
+    });
+    writeln!(file, "{line}").expect("the target directory is writable");
+}
+
+/// Runs the cells, a guest on each CPU, telling of each as it ends.
+fn run_all(cells: Vec<Cell>) -> Vec<Outcome> {
+    let results = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("vm-tests.jsonl");
+    let file = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .open(&results);
+    let file = Mutex::new(file.expect("the target directory is writable"));
+    let workers = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(cells.len());
+    let queue = Mutex::new(cells.into_iter());
+    let outcomes = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let Some(cell) = queue.lock().unwrap().next() else {
+                        break;
+                    };
+                    let begun = Instant::now();
+                    let outcome = run(cell);
+                    let seconds = begun.elapsed().as_secs();
+                    let word = if outcome.is_good() { "ok" } else { "FAILED" };
+                    println!(
+                        "test {} ... {word} ({} in {seconds} s)",
+                        outcome.cell.name(),
+                        outcome.summary()
+                    );
+                    record(&mut file.lock().unwrap(), &outcome, seconds);
+                    outcomes.lock().unwrap().push(outcome);
+                }
+            });
+        }
+    });
+    println!("\neach cell's result: {}", results.display());
+    outcomes.into_inner().unwrap()
+}
+
+fn main() -> ExitCode {
+    let filters: Vec<_> = env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with('-'))
+        .collect();
+    let all = env::var_os("VM_TESTS").is_some_and(|value| value == "all");
+    let wanted = |cell: &Cell| {
+        filters.is_empty() || filters.iter().any(|filter| cell.name().contains(filter))
+    };
+    let mut cells = if all { everything() } else { bounded() };
+    cells.retain(wanted);
+    if cells.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    if !nix::unistd::geteuid().is_root() {
+        println!("the VM tests need root to make the guest's image: run `sudo make test`");
+        return ExitCode::FAILURE;
+    }
+    let mut build = vm();
+    build.arg("build");
+    for cell in &cells {
+        build.args(["--kernel", cell.kernel]);
+    }
+    let status = build.status().expect("bash");
+    if status.code() == Some(NO_ARCHIVE) {
+        println!(
+            "skipped: {} tests in virtual machines: Debian's archive does not answer",
+            cells.len()
+        );
+        return ExitCode::SUCCESS;
+    }
+    if !status.success() {
+        println!("the virtual machines could not be built");
+        return ExitCode::FAILURE;
+    }
+
+    println!("\nrunning {} virtual machines", cells.len());
+    let outcomes = run_all(cells);
+    let bad: Vec<_> = outcomes
+        .iter()
+        .filter(|outcome| !outcome.is_good())
+        .collect();
+    for outcome in &bad {
+        println!("\n---- {} ----\n{}", outcome.cell.name(), outcome.output);
+    }
+    println!("\nfailures: {}", bad.len());
+    for outcome in &bad {
+        println!("    {}: {}", outcome.cell.name(), outcome.failed.join(" "));
+    }
+    if all && filters.is_empty() {
+        page::write(&outcomes);
+    } else if !all {
+        println!(
+            "left out, in {} virtual machines: {}",
+            everything().len(),
+            matrix::LEFT_OUT
+        );
+    }
+    let word = if bad.is_empty() { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {word}. {} passed; {} failed; 0 ignored; 0 measured; 0 filtered out",
+        outcomes.len() - bad.len(),
+        bad.len()
+    );
+    if bad.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
