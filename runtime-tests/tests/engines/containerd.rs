@@ -106,7 +106,7 @@ macro_rules! containerd {
             has_program("containerd") && has_program("ctr") && has_program("buildah"),
             "containerd or buildah is not installed"
         );
-        requires!(!rootless(), "containerd runs as root here");
+        requires!(rootless().is_none(), "containerd runs as root here");
         Containerd::new()
     }};
 }
