@@ -13,7 +13,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A system call on a file or directory of the hierarchy failed.
-    #[error("{action} {}: {}{}", path.display(), errno.desc(), hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
+    #[error("{action} {}: {}{}", path.display(), words(*errno), hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
     Io {
         /// What was tried: `open`, `write "max" to`, …
         action: String,
@@ -112,6 +112,15 @@ pub enum Error {
         /// The part that was not understood.
         text: String,
     },
+}
+
+/// What the C library's manual calls it.
+fn words(errno: Errno) -> &'static str {
+    match errno {
+        // The mathematicians' reading.
+        Errno::ERANGE => "Numerical result out of range",
+        _ => errno.desc(),
+    }
 }
 
 impl Error {

@@ -17,7 +17,7 @@ const APPARMOR: &str = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
 /// `CAP_SYS_ADMIN`.
 const SYS_ADMIN: u64 = 1 << 21;
 
-/// What stands behind the failure of a clone3(2) with these `CLONE_NEW*`, and the remedy, as the rest of a sentence.
+/// What stands behind the failure of making a process with these `CLONE_NEW*`, and the remedy, as the rest of a sentence.
 pub(crate) fn refused(errno: Errno, flags: i32) -> Option<String> {
     let new_user = flags & libc::CLONE_NEWUSER != 0;
     match errno {
@@ -31,10 +31,6 @@ pub(crate) fn refused(errno: Errno, flags: i32) -> Option<String> {
         Errno::EINVAL if new_user && !exists("/proc/self/ns/user") => {
             Some("the kernel was built without user namespaces (CONFIG_USER_NS)".into())
         }
-        Errno::ENOSYS => Some(
-            "clone3(2) is missing or hidden by a seccomp filter around this process: Linux 5.10 or later, and a filter that lets it through"
-                .into(),
-        ),
         _ => None,
     }
 }

@@ -342,7 +342,7 @@ fn an_update_that_the_kernel_refuses_changes_nothing() {
     let message = output.message();
     assert!(
         message.contains("linux.resources.cpu.cpus: write \"4095-99999\" to /sys/fs/cgroup")
-            && message.contains("not a list of what this machine has"),
+            && message.contains("(the CPUs there are: "),
         "{output:?}"
     );
     assert_eq!(c.status(), "running");

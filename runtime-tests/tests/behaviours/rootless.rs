@@ -309,7 +309,7 @@ fn user_namespaces_that_debian_or_ubuntu_restricts() {
     as_root!();
     requires!(is_coracle(), "about our sentences");
     requires!(has_program("strace"), "strace is missing");
-    where_sysctl("unprivileged_userns_clone", "0", "inject=clone3:error=EPERM")
+    where_sysctl("unprivileged_userns_clone", "0", "inject=clone,clone3:error=EPERM")
         .fails_with(1, "operation not permitted: user namespaces are for root only: sysctl -w kernel.unprivileged_userns_clone=1");
     where_sysctl("apparmor_restrict_unprivileged_userns", "1", "inject=mount:error=EACCES")
         .fails_with(1, "permission denied: AppArmor gives no rights in the user namespaces of programs without a profile: install an AppArmor profile");
