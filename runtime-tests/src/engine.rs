@@ -1,6 +1,6 @@
 //! podman, buildah and containerd beside the runtime under test, in their own mount, network and pid namespaces: their
 //! storage, their firewall rules and their processes are gone when the test is. `CGROUP_MANAGER=systemd` makes systemd
-//! their cgroup manager, `ROOTLESS` (anything but nothing) the user 1000 of the VM's guest theirs.
+//! their cgroup manager, `ROOTLESS` (anything but nothing) the user `tester` of the VM's guest theirs.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::account::rootless;
 use crate::bundle::fill_rootfs;
 use crate::cgroup::{cgroup_dirs_named, pids_in_cgroups_named};
 use crate::command::{Output, eventually, finish, shell};
@@ -18,7 +19,7 @@ use crate::runtime::{by_systemd, runtime};
 /// What the tests ask of containers.conf for a machine with low hard limits; the runtime comes by `--runtime`, and what
 /// podman must know about it by the drop-in in `packaging/`.
 fn containers_conf() -> String {
-    let limits = if rootless() {
+    let limits = if rootless().is_some() {
         ""
     } else {
         r#"default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]"#
@@ -29,13 +30,8 @@ fn containers_conf() -> String {
     )
 }
 
-/// The engine's user, where that is not root. It exists in the VM's guest.
+/// The engine's user, where that is not root: `tester` of the VM's guest.
 const USER: u32 = 1000;
-
-/// The engines run as an ordinary user.
-pub fn rootless() -> bool {
-    std::env::var_os("ROOTLESS").is_some_and(|value| !value.is_empty())
-}
 
 const POLICY: &str = r#"{ "default": [{ "type": "insecureAcceptAnything" }] }"#;
 
@@ -79,7 +75,7 @@ impl Engine {
         );
         let empty_run = "mount -t tmpfs run /run; mkdir -p /run/lock";
         // systemd takes process ids as they are in its own namespace, and is asked through sockets in /run.
-        let namespaces = if rootless() {
+        let namespaces = if rootless().is_some() {
             shell(&format!("systemctl start user@{USER}.service"));
             View::new(&["--net"], &etc)
         } else if by_systemd() {
@@ -102,7 +98,7 @@ impl Engine {
             namespaces,
             dir,
         };
-        if rootless() {
+        if rootless().is_some() {
             let runtime_dir = engine.path("xdg");
             fs::create_dir(&runtime_dir).expect("a directory");
             shell(&format!("chmod 700 {}", runtime_dir.display()));
@@ -123,7 +119,7 @@ impl Engine {
         )
         .expect("a file");
         let rootfs = rootfs.to_string_lossy();
-        if rootless() {
+        if rootless().is_some() {
             shell(&format!("chown -R {USER}:{USER} {rootfs}"));
         }
         self.buildah(&["bud", "--quiet", "--tag", "localhost/busybox", &rootfs])
@@ -146,13 +142,16 @@ impl Engine {
             command.arg(format!("--{option}={}", self.namespaces.namespace(kind)));
         }
         command.arg("--");
-        if rootless() {
+        if rootless().is_some() {
             command.args(["setpriv", "--init-groups", "--inh-caps=-all"]);
             command.args([format!("--reuid={USER}"), format!("--regid={USER}")]);
-            command.env("XDG_RUNTIME_DIR", self.path("xdg")).env(
-                "DBUS_SESSION_BUS_ADDRESS",
-                format!("unix:path=/run/user/{USER}/bus"),
-            );
+            command
+                .env("USER", "tester")
+                .env("XDG_RUNTIME_DIR", self.path("xdg"))
+                .env(
+                    "DBUS_SESSION_BUS_ADDRESS",
+                    format!("unix:path=/run/user/{USER}/bus"),
+                );
         }
         command
             .arg(program)
@@ -201,7 +200,7 @@ impl Engine {
 
     /// The parent of the containers' cgroups. An ordinary user without systemd has none to make them in.
     fn cgroup_parent(&self) -> Option<String> {
-        match (by_systemd(), rootless()) {
+        match (by_systemd(), rootless().is_some()) {
             (true, _) => Some(format!("{}.slice", self.name)),
             (false, false) => Some(format!("/{}", self.name)),
             (false, true) => None,
@@ -256,7 +255,7 @@ impl Drop for Engine {
                 nix::sys::signal::Signal::SIGKILL,
             );
         }
-        if rootless() {
+        if rootless().is_some() {
             // Ends the process that keeps the user's namespaces.
             self.podman(&["system", "migrate"]);
         } else if by_systemd() {

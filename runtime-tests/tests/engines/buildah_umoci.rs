@@ -13,7 +13,10 @@ fn an_image_of_buildah_unpacked_by_umoci_answers_over_http() {
         has_program("buildah") && has_program("umoci"),
         "buildah or umoci is not installed"
     );
-    requires!(!rootless(), "umoci and the runtime itself run as root here");
+    requires!(
+        rootless().is_none(),
+        "umoci and the runtime itself run as root here"
+    );
     let engine = Engine::new();
     let layout = build(&engine);
     let bundle = unpack(&engine, &layout);

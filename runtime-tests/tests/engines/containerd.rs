@@ -106,7 +106,7 @@ macro_rules! containerd {
             has_program("containerd") && has_program("ctr") && has_program("buildah"),
             "containerd or buildah is not installed"
         );
-        requires!(!rootless(), "containerd runs as root here");
+        requires!(rootless().is_none(), "containerd runs as root here");
         Containerd::new()
     }};
 }
@@ -163,7 +163,7 @@ fn limits_and_metrics() {
     );
     let flags = ["--detach", "--memory-limit", "67108864", "--cpus", "0.5"];
     containerd.run(&flags, "box", &["sleep", "1000000"]).ok();
-    let dir = runtime_tests::cgroup_dirs_named(&format!("{}", containerd.engine.name));
+    let dir = runtime_tests::cgroup_dirs_named(&containerd.engine.name);
     let read = |file: &str| {
         dir.iter()
             .map(|dir| read_text(&dir.join(file)))
