@@ -1,6 +1,6 @@
 //! podman, buildah and containerd beside the runtime under test, in their own mount, network and pid namespaces: their
 //! storage, their firewall rules and their processes are gone when the test is. `CGROUP_MANAGER=systemd` makes systemd
-//! their cgroup manager, `ROOTLESS` (anything but nothing) the user 1000 of the VM's guest theirs.
+//! their cgroup manager, `ROOTLESS` (anything but nothing) the user `tester` of the VM's guest theirs.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -30,7 +30,7 @@ fn containers_conf() -> String {
     )
 }
 
-/// The engine's user, where that is not root. It exists in the VM's guest.
+/// The engine's user, where that is not root: `tester` of the VM's guest.
 const USER: u32 = 1000;
 
 const POLICY: &str = r#"{ "default": [{ "type": "insecureAcceptAnything" }] }"#;
@@ -145,10 +145,13 @@ impl Engine {
         if rootless().is_some() {
             command.args(["setpriv", "--init-groups", "--inh-caps=-all"]);
             command.args([format!("--reuid={USER}"), format!("--regid={USER}")]);
-            command.env("XDG_RUNTIME_DIR", self.path("xdg")).env(
-                "DBUS_SESSION_BUS_ADDRESS",
-                format!("unix:path=/run/user/{USER}/bus"),
-            );
+            command
+                .env("USER", "tester")
+                .env("XDG_RUNTIME_DIR", self.path("xdg"))
+                .env(
+                    "DBUS_SESSION_BUS_ADDRESS",
+                    format!("unix:path=/run/user/{USER}/bus"),
+                );
         }
         command
             .arg(program)

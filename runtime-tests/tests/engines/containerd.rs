@@ -163,7 +163,7 @@ fn limits_and_metrics() {
     );
     let flags = ["--detach", "--memory-limit", "67108864", "--cpus", "0.5"];
     containerd.run(&flags, "box", &["sleep", "1000000"]).ok();
-    let dir = runtime_tests::cgroup_dirs_named(&format!("{}", containerd.engine.name));
+    let dir = runtime_tests::cgroup_dirs_named(&containerd.engine.name);
     let read = |file: &str| {
         dir.iter()
             .map(|dir| read_text(&dir.join(file)))

@@ -236,18 +236,25 @@ fn a_kill_for_want_of_memory_is_known() {
         "an ordinary user without systemd has no cgroup"
     );
     requires!(has_controller("memory"), "no memory controller");
+    let limited = ["--memory", "16m", IMAGE];
     engine
-        .podman(&[
-            "run",
-            "--name",
-            "box",
-            "--memory",
-            "16m",
-            IMAGE,
-            "tail",
-            "/dev/zero",
-        ])
+        .podman(&[&["run", "--rm"], &limited[..], &["tail", "/dev/zero"]].concat())
         .exits(137);
+    // conmon reads of it in a cgroup that systemd removes as soon as it is empty: so the container lives on.
+    let script = "tail /dev/zero; echo killed $?; exec sleep 1000000";
+    let run = ["run", "-d", "--name", "box"];
+    engine
+        .podman(&[&run[..], &limited[..], &["sh", "-c", script]].concat())
+        .ok();
+    eventually("the log", || {
+        engine
+            .podman(&["logs", "box"])
+            .stdout
+            .contains("killed 137\n")
+            .then_some(())
+    });
+    engine.podman(&["kill", "box"]).ok();
+    assert_eq!(engine.podman(&["wait", "box"]).ok(), "137\n");
     let seen = "{{.State.OOMKilled}} {{.State.ExitCode}}";
     assert_eq!(
         engine.podman(&["inspect", "-f", seen, "box"]).ok(),
