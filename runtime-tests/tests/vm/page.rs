@@ -11,23 +11,23 @@ use crate::{Outcome, ask};
 
 const HEAD: &str = "# Portability
 
-Made by `make vm-test` from its last run: do not edit. Every line is a virtual machine (`runtime-tests/vm`) in which the tests of
+Made by `make vm-test` from the last run of each machine: do not edit. Every line is a virtual machine (`runtime-tests/vm`) in which the tests of
 `runtime-tests` ran unchanged. *behaviours* are the runtime's own commands; *engines* are podman, buildah, umoci and containerd above it.
 Users: *own* has nothing but its own ids, *delegated* has ranges in /etc/subuid and a cgroup; engines run as the same ordinary user in both.
 ";
 
 const PACKAGES: &str = "systemd podman buildah containerd conmon crun runc passt netavark";
 
-/// Writes the page.
-pub(crate) fn write(outcomes: &[Outcome]) {
+/// Writes the page, from the outcomes that there are of so many cells.
+pub(crate) fn write(outcomes: &[Outcome], all: usize) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .with_file_name("docs")
         .join("PORTABILITY.md");
-    std::fs::write(&path, page(outcomes)).expect("docs/ is writable");
+    std::fs::write(&path, page(outcomes, all)).expect("docs/ is writable");
     println!("written: {}", path.display());
 }
 
-fn page(outcomes: &[Outcome]) -> String {
+fn page(outcomes: &[Outcome], all: usize) -> String {
     let mut page = format!("{HEAD}\n## The machines\n\n");
     let qemu = ask(&["qemu"]);
     let _ = writeln!(
@@ -51,6 +51,7 @@ fn page(outcomes: &[Outcome]) -> String {
         versions.trim_end_matches(", ")
     );
 
+    let _ = writeln!(page, "- {} of {all} machines have been run", outcomes.len());
     page += "\n## The matrix\n\n| kernel | cgroup | driver | user | tests | runtime | |\n|---|---|---|---|---|---|---|\n";
     let mut rows: Vec<_> = outcomes.iter().collect();
     rows.sort_by_key(|outcome| {
