@@ -1,6 +1,6 @@
 //! The tests of this crate in virtual machines: kernels, cgroups, drivers and users are axes, and a cell of the matrix is
 //! one guest. A bounded part by default; with `VM_TESTS=all` everything, and docs/PORTABILITY.md is written from the last
-//! outcome of each cell. Arguments choose cells by parts of their names.
+//! outcome of each cell. Arguments choose cells by their names or parts of them.
 
 mod matrix;
 mod page;
@@ -184,11 +184,16 @@ fn main() -> ExitCode {
         .filter(|arg| !arg.starts_with('-'))
         .collect();
     let all = env::var_os("VM_TESTS").is_some_and(|value| value == "all");
-    let wanted = |cell: &Cell| {
-        filters.is_empty() || filters.iter().any(|filter| cell.name().contains(filter))
-    };
     let mut cells = if all { everything() } else { bounded() };
-    cells.retain(wanted);
+    let names: Vec<_> = cells.iter().map(Cell::name).collect();
+    // A whole name stands for itself, even where it is the beginning of another.
+    let wanted = |name: &str, filter: &String| match names.contains(filter) {
+        true => name == filter,
+        false => name.contains(filter),
+    };
+    cells.retain(|cell| {
+        filters.is_empty() || filters.iter().any(|filter| wanted(&cell.name(), filter))
+    });
     if cells.is_empty() {
         return ExitCode::SUCCESS;
     }
