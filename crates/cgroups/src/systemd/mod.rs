@@ -97,7 +97,7 @@ impl Systemd {
     }
 
     /// Starts the unit of a [`Systemd::locate`]d cgroup with `pid` as its first process and `wanted` as its limits, devices included;
-    /// the rest is for [`Cgroup::adopt`]. `annotations` may hold `org.systemd.property.NAME` with a value in GVariant text format.
+    /// the rest is for [`Cgroup::adopt`](crate::Cgroup::adopt). `annotations` may hold `org.systemd.property.NAME` with a value in GVariant text format.
     ///
     /// # Errors
     /// [`Error::Config`] with the field, and [`Error::Systemd`] with systemd's own words; there is no unit then.
