@@ -421,8 +421,9 @@ fn make_cgroup(
     };
     Err(error).with_context(|| {
         format!(
-            "{needed_for} a cgroup of its own, and none is delegated to this user (start coracle by \"systemd-run --user --scope -p \
-             Delegate=yes\", or let root chown a cgroup v2 directory with its cgroup.procs and cgroup.subtree_control)"
+            "{needed_for} a cgroup of its own, and none is delegated to this user (use --systemd-cgroup, start coracle by \
+             \"systemd-run --user --scope -p Delegate=yes\", or let root chown a cgroup v2 directory with its cgroup.procs and \
+             cgroup.subtree_control)"
         )
     })
 }

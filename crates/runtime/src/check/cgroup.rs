@@ -139,7 +139,7 @@ fn delegation(host: &Host) -> Check {
         Some(file) => Check::limited(
             name,
             format!("{} is not this user's", name_of(file)),
-            "containers get no limits: start coracle by systemd-run --user --scope -p Delegate=yes, or let root chown a cgroup v2 directory.",
+            "containers get no limits: use --systemd-cgroup, or let root chown a cgroup v2 directory to this user.",
         ),
     }
 }
