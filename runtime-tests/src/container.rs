@@ -215,13 +215,12 @@ impl Container {
             (None, Some(view)) => view.command(runtime()),
             (None, None) => Command::new(runtime()),
         };
-        command
-            .arg("--root")
-            .arg(&self.root)
-            .args(cgroup_manager_flags())
-            .args(&self.global)
-            .args(args)
-            .stdin(Stdio::null());
+        command.arg("--root").arg(&self.root);
+        // The test users have no systemd of their own.
+        if self.account.is_none() {
+            command.args(cgroup_manager_flags());
+        }
+        command.args(&self.global).args(args).stdin(Stdio::null());
         self.without.apply(&mut command);
         command
     }

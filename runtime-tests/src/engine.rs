@@ -77,7 +77,9 @@ impl Engine {
         // systemd takes process ids as they are in its own namespace, and is asked through sockets in /run.
         let namespaces = if rootless().is_some() {
             shell(&format!("systemctl start user@{USER}.service"));
-            View::new(&["--net"], &etc)
+            // podman's locks, whose name all of a user's podmans share.
+            let own_shm = "mount -t tmpfs -o mode=1777 tmpfs /dev/shm";
+            View::new(&["--net"], &format!("{etc}; {own_shm}"))
         } else if by_systemd() {
             assert!(has_systemd(), "CGROUP_MANAGER=systemd needs systemd");
             let host = dir.path().join("host-run");

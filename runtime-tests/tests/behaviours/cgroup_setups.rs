@@ -5,10 +5,20 @@ use std::path::Path;
 use std::process::{Child, Command};
 
 use runtime_tests::{
-    Container, Hierarchy, Output, V2Cgroup, View, cgroup_dirs_named, has_controller, is_coracle,
-    is_crun, kernel_has, requires, shell,
+    Container, Hierarchy, Output, V2Cgroup, View, by_systemd, cgroup_dirs_named, has_controller,
+    is_coracle, is_crun, kernel_has, requires, shell,
 };
 use serde_json::json;
+
+/// These are set-ups for a runtime that makes its cgroups itself.
+macro_rules! ours {
+    () => {
+        requires!(
+            !by_systemd(),
+            "with systemd the cgroups are its own to look after"
+        );
+    };
+}
 
 /// A process that lives in a cgroup of the host until it is dropped.
 struct Inhabitant(Child);
@@ -74,6 +84,7 @@ fn refused(c: &Container, words: &[&str]) {
 
 #[test]
 fn no_cgroups_at_all() {
+    ours!();
     requires!(is_coracle(), "the words are ours");
     for change in [
         "umount -l /sys/fs/cgroup",
@@ -94,6 +105,7 @@ fn no_cgroups_at_all() {
 
 #[test]
 fn read_only_cgroups() {
+    ours!();
     requires!(is_coracle(), "the words are ours");
     let change = "for dir in /sys/fs/cgroup/* /sys/fs/cgroup; do \
         if mountpoint -q $dir; then mount -o bind,remount,ro $dir; fi; done";
@@ -109,6 +121,7 @@ fn read_only_cgroups() {
 
 #[test]
 fn processes_where_controllers_are_to_be_handed_down() {
+    ours!();
     requires!(is_coracle(), "the words are ours");
     let made = below();
     requires!(
@@ -131,6 +144,7 @@ fn processes_where_controllers_are_to_be_handed_down() {
 
 #[test]
 fn a_threaded_cgroup_above() {
+    ours!();
     requires!(is_coracle(), "the words are ours");
     let made = below();
     requires!(made.is_some(), "no cgroup v2");
@@ -158,6 +172,7 @@ fn a_threaded_cgroup_above() {
 
 #[test]
 fn a_cgroup_that_already_hands_controllers_down() {
+    ours!();
     requires!(is_coracle(), "the words are ours");
     let made = below();
     requires!(made.is_some(), "no cgroup v2");
@@ -170,6 +185,7 @@ fn a_cgroup_that_already_hands_controllers_down() {
 
 #[test]
 fn no_more_cgroups_are_allowed() {
+    ours!();
     requires!(is_coracle(), "the words are ours");
     for file in ["cgroup.max.depth", "cgroup.max.descendants"] {
         let made = below();
@@ -183,6 +199,7 @@ fn no_more_cgroups_are_allowed() {
 
 #[test]
 fn no_more_processes_are_allowed_above() {
+    ours!();
     requires!(is_coracle(), "the words are ours");
     requires!(
         has_controller("pids") && runtime_tests::hierarchy() == Hierarchy::V2,
@@ -196,6 +213,7 @@ fn no_more_processes_are_allowed_above() {
 
 #[test]
 fn a_cgroup_that_somebody_lives_in() {
+    ours!();
     requires!(is_coracle(), "runc before 1.2 only warns, crun moves in");
     let made = below();
     requires!(made.is_some(), "no cgroup v2");
@@ -215,6 +233,7 @@ fn a_cgroup_that_somebody_lives_in() {
 
 #[test]
 fn a_frozen_cgroup() {
+    ours!();
     requires!(!is_crun(), "crun waits for ever");
     let made = below();
     requires!(made.is_some(), "no cgroup v2");
@@ -235,6 +254,7 @@ fn a_frozen_cgroup() {
 
 #[test]
 fn a_part_of_the_hierarchy_without_a_controller() {
+    ours!();
     requires!(is_coracle(), "the words are ours");
     requires!(View::of(Hierarchy::V2).is_some(), "no cgroup v2");
     let (_, above) = below().unwrap();
@@ -256,6 +276,7 @@ fn a_part_of_the_hierarchy_without_a_controller() {
 
 #[test]
 fn half_of_the_controllers_of_a_hybrid_machine() {
+    ours!();
     requires!(is_coracle(), "the words are ours");
     requires!(
         Path::new("/sys/fs/cgroup/pids/pids.max").exists()
@@ -277,6 +298,7 @@ fn half_of_the_controllers_of_a_hybrid_machine() {
 
 #[test]
 fn no_device_controller() {
+    ours!();
     requires!(is_coracle(), "the words are ours");
     requires!(
         Path::new("/sys/fs/cgroup/devices/cgroup.procs").exists(),
@@ -294,6 +316,7 @@ fn no_device_controller() {
 
 #[test]
 fn an_empty_cpuset_above_is_filled() {
+    ours!();
     requires!(
         Path::new("/sys/fs/cgroup/cpuset/cpuset.cpus").exists(),
         "no cgroup v1"
@@ -316,6 +339,7 @@ fn an_empty_cpuset_above_is_filled() {
 
 #[test]
 fn an_update_that_the_kernel_refuses_changes_nothing() {
+    ours!();
     requires!(is_coracle(), "the words are ours");
     requires!(
         has_controller("memory") && has_controller("cpuset"),

@@ -54,6 +54,8 @@ pub(crate) struct Bus {
     stream: UnixStream,
     pub(super) address: Address,
     serial: u32,
+    /// Bytes that have come and were not looked at yet.
+    received: Vec<u8>,
     /// Signals that came while an answer was waited for.
     signals: VecDeque<Message>,
 }
@@ -107,6 +109,7 @@ impl Bus {
             stream,
             address,
             serial: 0,
+            received: Vec::new(),
             signals: VecDeque::new(),
         };
         bus.authenticate()?;
@@ -131,21 +134,14 @@ impl Bus {
             failed("connect to systemd", problem)
         };
         self.send(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
-        // `DATA` asks for the identity, `OK guid` or `REJECTED …` is the verdict. Messages come only after our first.
-        let mut answer = Vec::new();
-        while answer.len() < 1024 {
-            let mut chunk = [0; 128];
-            let length = self.read(&mut chunk, deadline, |stream, chunk| stream.read(chunk))?;
-            answer.extend(&chunk[..length]);
-            let text = String::from_utf8_lossy(&answer);
-            let verdict = text.strip_prefix("DATA\r\n").unwrap_or(&text);
-            match verdict.strip_suffix("\r\n") {
-                Some(verdict) if verdict.starts_with("OK ") => return Ok(()),
-                None if length != 0 => {}
-                _ => return Err(refused(verdict)),
+        // `DATA` asks for the identity, `OK guid` or `REJECTED …` is the verdict. The first signals may be right behind it.
+        loop {
+            match self.line(deadline)?.as_str() {
+                "DATA" => {}
+                verdict if verdict.starts_with("OK ") => return Ok(()),
+                verdict => return Err(refused(verdict)),
             }
         }
-        Err(refused("too long an answer"))
     }
 
     /// Calls a method of the manager.
@@ -227,14 +223,29 @@ impl Bus {
         }
     }
 
+    fn line(&mut self, deadline: Instant) -> Result<String> {
+        loop {
+            if let Some(end) = self.received.windows(2).position(|two| two == b"\r\n") {
+                let line: Vec<u8> = self.received.drain(..end + 2).take(end).collect();
+                return Ok(String::from_utf8_lossy(&line).into_owned());
+            }
+            self.receive(deadline)?;
+        }
+    }
+
     fn message(&mut self, deadline: Instant) -> Result<Message> {
         let malformed = |bad: message::Malformed| failed("talk to systemd", bad.to_string());
-        let mut fixed = [0; message::FIXED];
-        self.receive(&mut fixed, deadline)?;
-        let mut bytes = fixed.to_vec();
-        bytes.resize(message::length(&fixed).map_err(malformed)?, 0);
-        self.receive(&mut bytes[message::FIXED..], deadline)?;
-        Message::decode(&bytes).map_err(malformed)
+        loop {
+            let length = match self.received.first_chunk() {
+                Some(fixed) => message::length(fixed).map_err(malformed)?,
+                None => usize::MAX,
+            };
+            if length <= self.received.len() {
+                let bytes: Vec<u8> = self.received.drain(..length).collect();
+                return Message::decode(&bytes).map_err(malformed);
+            }
+            self.receive(deadline)?;
+        }
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<()> {
@@ -245,23 +256,22 @@ impl Bus {
         sent.map_err(|error| failed("talk to systemd", describe(&error)))
     }
 
-    /// Fills the buffer.
-    fn receive(&mut self, buffer: &mut [u8], deadline: Instant) -> Result<()> {
-        self.read(buffer, deadline, |stream, buffer| stream.read_exact(buffer))
-    }
-
-    fn read<T>(
-        &mut self,
-        buffer: &mut [u8],
-        deadline: Instant,
-        read: impl FnOnce(&mut UnixStream, &mut [u8]) -> std::io::Result<T>,
-    ) -> Result<T> {
+    /// Waits for more bytes.
+    fn receive(&mut self, deadline: Instant) -> Result<()> {
         // Zero would mean no limit.
         let left = deadline.saturating_duration_since(Instant::now());
         let left = left.max(Duration::from_millis(1));
+        let mut chunk = [0; 4096];
         let timed = self.stream.set_read_timeout(Some(left));
-        let received = timed.and_then(|()| read(&mut self.stream, buffer));
-        received.map_err(|error| failed("talk to systemd", describe(&error)))
+        match timed.and_then(|()| self.stream.read(&mut chunk)) {
+            Ok(0) => Err(failed("talk to systemd", "the connection was closed")),
+            Ok(length) => {
+                self.received.extend(&chunk[..length]);
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(failed("talk to systemd", describe(&error))),
+        }
     }
 }
 
@@ -304,7 +314,6 @@ fn describe(error: &std::io::Error) -> String {
         (ErrorKind::WouldBlock | ErrorKind::TimedOut, _) => {
             format!("no answer within {} s", PATIENCE.as_secs())
         }
-        (ErrorKind::UnexpectedEof, _) => "the connection was closed".to_owned(),
         (_, Some(number)) => nix::errno::Errno::from_raw(number).desc().to_owned(),
         _ => error.to_string(),
     }
@@ -370,8 +379,18 @@ mod tests {
         Bus::open(ours, address)
     }
 
+    /// Accepts, and goes on at once with what it tells everybody.
     fn accept(stream: &mut UnixStream) {
-        stream.write_all(b"DATA\r\nOK 0123\r\n").unwrap();
+        let mut answer = b"DATA\r\nOK 0123\r\n".to_vec();
+        for _ in 0..100 {
+            answer.extend(reply(
+                Kind::Signal,
+                0,
+                "UnitNew",
+                vec![Value::text("y.scope")],
+            ));
+        }
+        stream.write_all(&answer).unwrap();
     }
 
     fn read(stream: &mut UnixStream) -> Message {
