@@ -10,7 +10,9 @@ use nix::unistd::geteuid;
 /// Prints why a test was skipped, past libtest's capture of output.
 pub fn skip(reason: &str) {
     let name = std::thread::current().name().unwrap_or("test").to_owned();
-    let _ = writeln!(std::io::stderr(), "skipped: {name}: {reason}");
+    // In one piece: other tests write at the same time.
+    let line = format!("skipped: {name}: {reason}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// Every test needs root.

@@ -113,11 +113,16 @@ fn skipped(page: &mut String, rows: &[&Outcome]) {
 
 /// What other runtimes do otherwise, by group, and the hand-written explanation.
 fn differences(page: &mut String, rows: &[&Outcome]) {
-    *page += "\n## crun and runc\n\n| machine | failed, by group |\n|---|---|\n";
-    for outcome in rows
+    *page += "\n## crun and runc\n\n";
+    let others: Vec<_> = rows
         .iter()
         .filter(|outcome| !outcome.cell.runtime.is_empty())
-    {
+        .collect();
+    *page += match others.is_empty() {
+        true => "Their machines have not been run.\n",
+        false => "| machine | failed, by group |\n|---|---|\n",
+    };
+    for outcome in others {
         let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
         for test in &outcome.failed {
             *groups
