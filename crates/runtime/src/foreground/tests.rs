@@ -66,8 +66,9 @@ fn shell(args: &[&str]) -> Command {
 
 /// A command that starts [`plays_the_runtime`].
 fn runtime(command: &str) -> Command {
-    let mut runtime = Command::new(std::env::current_exe().unwrap());
-    runtime.args([
+    // Signals that are ignored from the beginning, as in the background of a script, cannot be trapped.
+    let mut runtime = shell(&["env", "--default-signal"]);
+    runtime.arg(std::env::current_exe().unwrap()).args([
         "--exact",
         "foreground::tests::plays_the_runtime",
         "--nocapture",
