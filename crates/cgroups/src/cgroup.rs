@@ -59,7 +59,7 @@ impl Cgroup {
     /// [`Error::Config`], [`Error::MissingController`] or [`Error::Refused`], each with the field. What was written
     /// before the error stays.
     pub fn apply(&self, wanted: &LinuxResources) -> Result<()> {
-        resources::apply(self, wanted)?;
+        self.limit(wanted)?;
         match wanted.devices().as_deref() {
             Some(rules) if !rules.is_empty() => devices::apply(self, rules),
             _ => Ok(()),
@@ -82,7 +82,7 @@ impl Cgroup {
         if let Some(unit) = &self.location.unit {
             unit.update(wanted, self.location.layout())?;
         }
-        resources::apply(self, wanted)
+        self.limit(wanted)
     }
 
     /// The v2 directory, on a hybrid machine the one in the unified hierarchy: for `clone3` with `CLONE_INTO_CGROUP`.

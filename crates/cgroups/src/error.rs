@@ -134,6 +134,12 @@ impl Error {
         }
     }
 
+    /// The [`Error::Io`] for a file that the standard library could not read.
+    pub(crate) fn unread(path: impl AsRef<Path>, error: &std::io::Error) -> Error {
+        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+        Error::io("read", path, errno)
+    }
+
     /// An [`Error::Config`].
     pub(crate) fn config(field: impl Into<String>, problem: impl Into<String>) -> Error {
         Error::Config {

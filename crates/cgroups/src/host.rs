@@ -109,13 +109,7 @@ fn magic(path: &Path) -> Result<Option<FsType>> {
 
 fn unified(mount: PathBuf) -> Result<Hierarchy> {
     let file = mount.join("cgroup.controllers");
-    let text = std::fs::read_to_string(&file).map_err(|e| {
-        Error::io(
-            "read",
-            file,
-            Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)),
-        )
-    })?;
+    let text = std::fs::read_to_string(&file).map_err(|e| Error::unread(&file, &e))?;
     Ok(Hierarchy {
         version: Version::V2,
         controllers: text.split_whitespace().map(str::to_owned).collect(),

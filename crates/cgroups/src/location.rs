@@ -60,10 +60,7 @@ impl Location {
             String::new()
         } else {
             let file = "/proc/self/cgroup";
-            std::fs::read_to_string(file).map_err(|e| {
-                let errno = nix::errno::Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
-                Error::io("read", file, errno)
-            })?
+            std::fs::read_to_string(file).map_err(|e| Error::unread(file, &e))?
         };
         Location::resolve_below(host, cgroups_path, &own, |dir| dir.is_dir())
     }
@@ -139,10 +136,7 @@ impl Location {
         let file = format!("/proc/{pid}/cgroup");
         match std::fs::read_to_string(&file) {
             Ok(text) => self.of_entry(&text),
-            Err(e) => {
-                let errno = nix::errno::Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
-                Err(Error::io("read", file, errno))
-            }
+            Err(e) => Err(Error::unread(file, &e)),
         }
     }
 

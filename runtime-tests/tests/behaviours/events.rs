@@ -1,6 +1,8 @@
 //! `events`: statistics once, and as a stream.
 
 use std::fs::File;
+use std::path::PathBuf;
+use std::process::Child;
 
 use runtime_tests::{
     Container, Hierarchy, View, eventually, has_cgroup, has_controller, hierarchy, is_coracle,
@@ -85,13 +87,10 @@ fn pressure_stall_information() {
     );
 }
 
-#[test]
-fn a_stream_until_the_container_ends() {
-    requires!(has_cgroup(), "an ordinary user has no cgroup");
-    let c = Container::idle();
-    c.run_detached();
+/// A stream of events that has begun, and the file that it goes to.
+fn stream_of(c: &Container) -> (Child, PathBuf) {
     let log = c.dir().join("events");
-    let mut child = c
+    let child = c
         .command(&["events", "--interval", "10ms", &c.id])
         .stdout(File::create(&log).unwrap())
         .spawn()
@@ -99,6 +98,15 @@ fn a_stream_until_the_container_ends() {
     eventually("three events", || {
         (read_text(&log).lines().count() >= 3).then_some(())
     });
+    (child, log)
+}
+
+#[test]
+fn a_stream_until_the_container_ends() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
+    let c = Container::idle();
+    c.run_detached();
+    let (mut child, log) = stream_of(&c);
     c.kill("KILL").ok();
     if is_coracle() {
         assert!(
@@ -126,15 +134,7 @@ fn a_stream_without_a_memory_controller() {
     );
     let c = Container::idle().in_view(View::of(Hierarchy::V2).unwrap());
     c.run_detached();
-    let log = c.dir().join("events");
-    let mut child = c
-        .command(&["events", "--interval", "10ms", &c.id])
-        .stdout(File::create(&log).unwrap())
-        .spawn()
-        .unwrap();
-    eventually("three events", || {
-        (read_text(&log).lines().count() >= 3).then_some(())
-    });
+    let (mut child, _) = stream_of(&c);
     c.kill("KILL").ok();
     assert!(child.wait().unwrap().success());
 }
