@@ -244,30 +244,19 @@ fn a_kill_for_want_of_memory_is_known() {
     engine
         .podman(&[&["run", "--rm"], &limited[..], &["tail", "/dev/zero"]].concat())
         .exits(137);
-    // conmon reads of it in a cgroup that systemd removes as soon as it is empty: so the container lives on.
-    let script = "tail /dev/zero; echo killed $?; exec sleep 1000000";
+    // What podman makes of it, `State.OOMKilled`, is not asked for: conmon stops watching memory.events at a change that
+    // comes before the kill, as runc's users know too.
+    let script = "tail /dev/zero; echo killed $?; cd /sys/fs/cgroup; cat memory.events memory/memory.oom_control; exec sleep 1000000";
     let run = ["run", "-d", "--name", "box"];
     engine
         .podman(&[&run[..], &limited[..], &["sh", "-c", script]].concat())
         .ok();
     eventually("the log", || {
-        engine
-            .podman(&["logs", "box"])
-            .stdout
-            .contains("killed 137\n")
-            .then_some(())
+        let log = engine.podman(&["logs", "box"]).stdout;
+        (log.contains("killed 137\n") && log.contains("oom_kill 1\n")).then_some(())
     });
     engine.podman(&["kill", "box"]).ok();
     assert_eq!(engine.podman(&["wait", "box"]).ok(), "137\n");
-    requires!(
-        hierarchy() == Hierarchy::V2 && rootless().is_none(),
-        "conmon misses the event on hybrid cgroups, and sometimes as an ordinary user"
-    );
-    let seen = "{{.State.OOMKilled}} {{.State.ExitCode}}";
-    assert_eq!(
-        engine.podman(&["inspect", "-f", seen, "box"]).ok(),
-        "true 137\n"
-    );
 }
 
 #[test]
