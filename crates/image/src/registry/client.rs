@@ -19,7 +19,7 @@ use super::token;
 use super::url::{Url, is_loopback};
 use crate::auth::{self, Credentials};
 use crate::error::{Error, Kind, Result};
-use crate::progress::Cancel;
+use crate::parallel::Cancel;
 
 /// So many redirects lead somewhere.
 const REDIRECTS: usize = 5;
@@ -265,27 +265,26 @@ impl Client {
             if !redirected || !matches!(request.method, Method::GET | Method::HEAD) {
                 return Ok((response, url));
             }
-            let to = self.location(&response, &url)?;
-            if url.is_https && !to.is_https {
-                return Err(Error::new(
-                    Kind::Failed,
-                    format!("{url} redirects to {to}, which is not encrypted"),
-                )
-                .into());
-            }
-            url = to;
+            url = self.location(&response, &url)?;
         }
         Err(Error::new(Kind::Failed, format!("{}: too many redirects", request.url)).into())
     }
 
-    /// Where a response points to.
+    /// Where a response points to: never from https to plain http.
     pub(super) fn location(&self, response: &Response, from: &Url) -> Result<Url> {
-        match header(response.headers(), LOCATION.as_str()) {
-            Some(location) => from.join(location),
-            None => Err(Error::invalid(format!(
+        let Some(location) = header(response.headers(), LOCATION.as_str()) else {
+            return Err(Error::invalid(format!(
                 "{from}: the answer lacks a Location"
-            ))),
+            )));
+        };
+        let to = from.join(location)?;
+        if from.is_https && !to.is_https {
+            return Err(Error::new(
+                Kind::Failed,
+                format!("{from} leads to {to}, which is not encrypted"),
+            ));
         }
+        Ok(to)
     }
 
     /// One request, one response.

@@ -109,7 +109,9 @@ fn send(
     match status.as_u16() {
         200 => {}
         401 | 403 => {
-            return Err(Error::new(Kind::Denied, format!("{whose} refuses the credentials")).into());
+            return Err(
+                Error::new(Kind::Denied, format!("{whose} refuses the credentials")).into(),
+            );
         }
         429 | 500..=599 => {
             return Err(Failure::Transient(
