@@ -2,12 +2,34 @@
 
 #![deny(unsafe_code)]
 
+mod auth;
+mod descriptor;
 mod digest;
 mod error;
 pub mod layers;
+mod layout;
+mod manifest;
 mod overlay;
+mod platform;
+mod progress;
+mod reference;
+mod registry;
+mod source;
+mod store;
 mod sys;
+mod transfer;
 pub mod unpack;
 
-pub use digest::Digest;
+pub use auth::{Credentials, login, logout};
+pub use descriptor::{Descriptor, media_type};
+pub use digest::{Digest, Hasher};
 pub use error::{Cause, Context, Error, Kind, Result};
+pub use manifest::{DOCUMENT_LIMIT, Manifest};
+pub use oci_spec::image::ImageConfiguration;
+pub use platform::Platform;
+pub use progress::{Event, Progress};
+pub use reference::Reference;
+pub use registry::{Connection, Patience, check_credentials};
+pub use source::Source;
+pub use store::{Hold, Image, Pruned, Removed, Store};
+pub use transfer::{PullOptions, pull};

@@ -4,10 +4,9 @@ use std::fs::File;
 use std::io::Read;
 
 use flate2::{Decompress, FlushDecompress, Status};
-use sha2::{Digest as _, Sha256};
 use zstd_safe::{DCtx, InBuffer, OutBuffer};
 
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 use crate::error::{Context, Error, Result};
 
 /// Large enough that system calls do not count, small enough that what was decompressed is hashed and written out of the cache.
@@ -37,7 +36,7 @@ pub(super) struct Stream {
     compression: Compression,
     input: Buffer,
     output: Buffer,
-    hash: Sha256,
+    hash: Hasher,
 }
 
 /// Bytes that were read and not yet used: `bytes[start..end]`.
@@ -83,7 +82,7 @@ impl Stream {
             blob,
             input,
             output: Buffer::new(),
-            hash: Sha256::new(),
+            hash: Hasher::default(),
         })
     }
 
@@ -101,7 +100,7 @@ impl Stream {
     /// Reads to the end: the digest of everything that there was.
     pub(super) fn finish(mut self) -> Result<Digest> {
         while !self.take(u64::MAX)?.is_empty() {}
-        Ok(Digest::from_bytes(&self.hash.finalize().into()))
+        Ok(self.hash.finish())
     }
 
     /// Refills the output, which has been used up.

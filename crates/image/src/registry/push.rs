@@ -1,0 +1,1 @@
+//! Pushing is not there yet.
