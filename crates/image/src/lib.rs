@@ -3,6 +3,8 @@
 #![deny(unsafe_code)]
 
 mod auth;
+pub mod convert;
+pub mod defaults;
 mod descriptor;
 mod digest;
 mod error;
@@ -19,6 +21,7 @@ mod store;
 mod sys;
 mod transfer;
 pub mod unpack;
+mod users;
 
 pub use auth::{Credentials, login, logout};
 pub use descriptor::{Descriptor, media_type};

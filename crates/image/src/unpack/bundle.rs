@@ -10,31 +10,70 @@ use nix::errno::Errno;
 
 use super::serve::{ROOTFS, Task};
 use super::{Identity, Job, Layer, clearing, process};
+use crate::convert::{self, Overrides};
 use crate::error::{Context, Error, Kind, Result};
+use crate::store::{Image, Store};
 use crate::sys;
 
 /// Beside the root file system until that is complete.
 const WORK: &str = ".unpacking";
+const CONFIG: &str = "config.json";
+
+/// Makes a bundle of an image in the store: `rootfs` and `config.json`, which any runtime runs as they are.
+pub fn bundle(store: &Store, image: &Image, directory: &Path) -> Result<()> {
+    let _hold = store.hold()?;
+    let configuration = image.configuration(store)?;
+    let layers = Layer::of(image, store)?;
+    make(directory, layers, |rootfs| {
+        let spec = convert::spec(&configuration, rootfs.as_fd(), &Overrides::default())?;
+        let text = serde_json::to_vec_pretty(&spec).context(|| "write config.json")?;
+        Ok(Some(text))
+    })
+}
 
 /// Unpacks `layers` into `DIRECTORY/rootfs`, which must not be there yet. All of it is there afterwards, or nothing.
+pub fn rootfs(directory: &Path, layers: Vec<Layer>) -> Result<()> {
+    make(directory, layers, |_| Ok(None))
+}
+
+/// Fills a bundle with the layers and the configuration that `describe` gives.
 ///
 /// The layers are extracted side by side, each by itself, and then put upon each other.
-pub fn rootfs(directory: &Path, layers: Vec<Layer>) -> Result<()> {
+fn make(
+    directory: &Path,
+    layers: Vec<Layer>,
+    describe: impl FnOnce(&File) -> Result<Option<Vec<u8>>>,
+) -> Result<()> {
     let identity = Identity::current();
-    let target = directory.join(ROOTFS);
-    if target.symlink_metadata().is_ok() {
-        return Err(Error::new(
-            Kind::InUse,
-            format!("{} exists already", target.display()),
-        ));
+    for name in [ROOTFS, CONFIG] {
+        let path = directory.join(name);
+        if path.symlink_metadata().is_ok() {
+            let text = format!("{} exists already", path.display());
+            return Err(Error::new(Kind::InUse, text));
+        }
     }
+    let making = || format!("create {}", directory.display());
+    let made = match DirBuilder::new().create(directory) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+        made => made.context(making).map(|()| true)?,
+    };
     let work = directory.join(WORK);
-    let lock = claim(&work)?;
-    let result = extract(&work, layers, identity).and_then(|()| {
-        fs::rename(work.join(ROOTFS), &target).context(|| format!("create {}", target.display()))
+    let result = claim(&work).and_then(|lock| {
+        let filled = extract(&work, layers, identity).and_then(|rootfs| {
+            if let Some(text) = describe(&rootfs)? {
+                fs::write(work.join(CONFIG), text).context(making)?;
+                fs::rename(work.join(CONFIG), directory.join(CONFIG)).context(making)?;
+            }
+            fs::rename(work.join(ROOTFS), directory.join(ROOTFS)).context(making)
+        });
+        let cleared = clear(&work, lock, identity);
+        filled.and(cleared)
     });
-    let cleared = clear(&work, lock, identity);
-    result.and(cleared)
+    if made && result.is_err() {
+        // Only if nothing is in it.
+        let _ = fs::remove_dir(directory);
+    }
+    result
 }
 
 /// Makes the working directory, or takes over what a killed process left behind.
@@ -54,7 +93,8 @@ fn claim(work: &Path) -> Result<File> {
     }
 }
 
-fn extract(work: &Path, layers: Vec<Layer>, identity: Identity) -> Result<()> {
+/// The root file system, complete but for its place.
+fn extract(work: &Path, layers: Vec<Layer>, identity: Identity) -> Result<File> {
     let open = |path: &Path| -> Result<OwnedFd> {
         Ok(File::open(path)
             .context(|| format!("open {}", path.display()))?
@@ -70,7 +110,7 @@ fn extract(work: &Path, layers: Vec<Layer>, identity: Identity) -> Result<()> {
     };
     // What a killed process left.
     process::run(vec![clearing("the bundle", open(work)?)], identity)?;
-    make(ROOTFS, 0o755)?;
+    let rootfs = make(ROOTFS, 0o755)?;
     let count = layers.len();
     let mut jobs = Vec::with_capacity(count);
     for (at, layer) in layers.into_iter().enumerate() {
@@ -87,7 +127,7 @@ fn extract(work: &Path, layers: Vec<Layer>, identity: Identity) -> Result<()> {
         };
         process::run(vec![job], identity)?;
     }
-    Ok(())
+    Ok(rootfs.into())
 }
 
 fn clear(work: &Path, lock: File, identity: Identity) -> Result<()> {

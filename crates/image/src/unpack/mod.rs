@@ -20,11 +20,14 @@ mod tree;
 use std::fs::File;
 
 use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::store::{Image, Store};
 
-pub use bundle::rootfs;
+pub use bundle::{bundle, rootfs};
 pub(crate) use identity::Identity;
 pub(crate) use process::{Job, run};
 pub use serve::serve;
+pub(crate) use tree::open as open_inside;
 
 /// The name (`argv[0]`) under which `coracle` is an unpacker.
 pub const NAME: &str = "coracle-unpack";
@@ -39,6 +42,28 @@ pub struct Layer {
 }
 
 impl Layer {
+    /// The layers of an image whose blobs are in the store.
+    pub fn of(image: &Image, store: &Store) -> Result<Vec<Layer>> {
+        let configuration = image.configuration(store)?;
+        let diff_ids = configuration.rootfs().diff_ids();
+        if diff_ids.len() != image.layers.len() {
+            return Err(Error::invalid(format!(
+                "image {}: its manifest has {} layers, its configuration {}",
+                image.id(),
+                image.layers.len(),
+                diff_ids.len()
+            )));
+        }
+        std::iter::zip(&image.layers, diff_ids)
+            .map(|(layer, diff_id)| {
+                Ok(Layer {
+                    blob: store.blob(&layer.digest)?,
+                    diff_id: diff_id.parse()?,
+                })
+            })
+            .collect()
+    }
+
     /// The job of extracting it into a directory that is empty.
     pub(crate) fn job(self, overlay: bool, directory: std::os::fd::OwnedFd) -> Job {
         let Layer { blob, diff_id } = self;

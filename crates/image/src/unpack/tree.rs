@@ -15,7 +15,7 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_NONBLOCK);
 
 /// Opens `path` as if `root` were `/`: neither `..` nor a symbolic link leads out of it.
-pub(super) fn open(root: impl AsFd, path: &[u8], flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
+pub(crate) fn open(root: impl AsFd, path: &[u8], flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
     let path = if path.is_empty() { b"." } else { path };
     let how = OpenHow::new()
         .flags(flags | OFlag::O_CLOEXEC)
