@@ -225,7 +225,7 @@ fn exec_into_a_sub_cgroup_of_one_controller() {
     fs::create_dir(dirs[0].join("sub")).unwrap();
     for flags in [
         &["--cgroup", "pids:sub"][..],
-        &["--cgroup", "pids:sub", "--cgroup", "memory:/"],
+        &["--cgroup", "pids:sub", "--cgroup", "cpu:/"],
     ] {
         let seen = c.exec_with(flags, &["cat", "/proc/self/cgroup"]).ok();
         // Without v2 mounted all processes are in its root.
@@ -237,7 +237,7 @@ fn exec_into_a_sub_cgroup_of_one_controller() {
             assert_eq!(line.ends_with("/sub"), line.contains(":pids:"), "{seen}");
         }
     }
-    for argument in ["sub", "memory:sub", "pids,memory:sub", "pids:other"] {
+    for argument in ["sub", "cpu:sub", "pids,cpu:sub", "pids:other"] {
         c.exec_with(&["--cgroup", argument], &["true"])
             .fails_with(255, "does not exist");
     }
