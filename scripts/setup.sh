@@ -3,7 +3,7 @@
 set -eu
 
 packages="
-    busybox-static conmon crun debian-archive-keyring e2fsprogs gcc iproute2 iptables jq mmdebstrap musl-tools netavark nftables
+    busybox-static conmon containerd crun debian-archive-keyring docker.io e2fsprogs gcc iproute2 iptables jq mmdebstrap musl-tools netavark nftables
     podman buildah procps runc skopeo strace uidmap umoci util-linux"
 
 command -v cargo >/dev/null || { echo "setup: a Rust toolchain is needed: see https://rustup.rs" >&2; exit 1; }

@@ -17,9 +17,13 @@ use serde_json::json;
 const MOVE: &str = "cd /sys/fs/cgroup && mkdir app && echo $$ > app/cgroup.procs && \
     for one in $(cat cgroup.controllers); do echo +$one > cgroup.subtree_control; done; cd /; echo moved;";
 
-/// A container that sees its own cgroup, and may change it, on cgroup v2. `None` where the host has not mounted it.
+/// A container that sees its own cgroup, and may change it, on cgroup v2. `None` where the host has not mounted it, or left it
+/// without any controller.
 fn managing(script: &str) -> Option<Container> {
-    v2_dir(std::process::id().into())?;
+    let offered = v2_dir(std::process::id().into())?.join("cgroup.controllers");
+    fs::read_to_string(offered)
+        .is_ok_and(|offered| !offered.trim().is_empty())
+        .then_some(())?;
     let mut c = Container::new(script).in_view(View::of(Hierarchy::V2)?);
     c.push("/linux/namespaces", json!({ "type": "cgroup" }));
     c.set("/mounts/6/options", json!(["nosuid", "noexec", "nodev"]));

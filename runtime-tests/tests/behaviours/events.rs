@@ -51,6 +51,7 @@ fn statistics() {
 
 #[test]
 fn pressure_stall_information() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup to limit");
     requires!(
         hierarchy() == Hierarchy::V2 && kernel_has("/proc/pressure/cpu"),
         "no cgroup v2 with pressure"
