@@ -6,7 +6,7 @@ use std::process::Child;
 
 use runtime_tests::{
     Container, Hierarchy, View, eventually, has_cgroup, has_controller, hierarchy, is_coracle,
-    is_crun, is_runc, kernel_has, read_text, requires,
+    is_crun, is_runc, kernel_has, read_text, requires, rootless,
 };
 use serde_json::{Value, json};
 
@@ -128,6 +128,7 @@ fn a_stream_until_the_container_ends() {
 
 #[test]
 fn a_stream_without_a_memory_controller() {
+    requires!(rootless().is_none(), "the views are root's");
     requires!(is_coracle(), "runc ends with an error");
     requires!(
         hierarchy() == Hierarchy::Hybrid,

@@ -201,6 +201,10 @@ fn user_namespaces() {
 
 #[test]
 fn terminals_and_open_files() {
+    requires!(
+        rootless().is_none(),
+        "an ordinary user cannot do without memfd_create"
+    );
     requires!(is_coracle(), "about fallbacks of our own");
     in_every_way(|around, name| {
         let mut c = around(Container::inside(&["fds"]));
