@@ -44,7 +44,9 @@ fn run(args: &[String]) -> Result<()> {
 fn attach(networks: &Networks, id: &str, netns: &Path, options: &[String]) -> Result<()> {
     let given = |name: &'static str| {
         let pairs = options.chunks_exact(2);
-        pairs.filter(move |pair| pair[0] == name).map(|pair| pair[1].as_str())
+        pairs
+            .filter(move |pair| pair[0] == name)
+            .map(|pair| pair[1].as_str())
     };
     let mut ports = Vec::new();
     for text in given("-p") {
@@ -55,8 +57,12 @@ fn attach(networks: &Networks, id: &str, netns: &Path, options: &[String]) -> Re
         id,
         netns,
         ports: reservation.ports(),
-        ip: given("--ip").next().map(|ip| ip.parse().expect("an IPv4 address")),
-        ip6: given("--ip6").next().map(|ip| ip.parse().expect("an IPv6 address")),
+        ip: given("--ip")
+            .next()
+            .map(|ip| ip.parse().expect("an IPv4 address")),
+        ip6: given("--ip6")
+            .next()
+            .map(|ip| ip.parse().expect("an IPv6 address")),
         mac: given("--mac-address").next().map(str::parse).transpose()?,
     })?;
     let mut proxy = Proxy::new(&reservation, &attached)?;
@@ -64,7 +70,11 @@ fn attach(networks: &Networks, id: &str, netns: &Path, options: &[String]) -> Re
     let input = io::stdin();
     loop {
         let mut fds = vec![PollFd::new(input.as_fd(), PollFlags::POLLIN)];
-        fds.extend(proxy.as_ref().map(|proxy| PollFd::new(proxy.as_fd(), PollFlags::POLLIN)));
+        fds.extend(
+            proxy
+                .as_ref()
+                .map(|proxy| PollFd::new(proxy.as_fd(), PollFlags::POLLIN)),
+        );
         poll(&mut fds, PollTimeout::NONE).expect("poll");
         if fds[0].any() == Some(true) {
             return Ok(());
