@@ -1,11 +1,26 @@
 //! Networks that other programs make.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use runtime_tests::{has_program, kernel_has, requires};
+use runtime_tests::{Output, has_program, kernel_has, requires};
 
 use crate::machine::{Machine, Namespace, Running, finish};
+
+/// Makes a directory with one configuration of CNI.
+fn configure(machine: &Machine, file: &str, text: &str) -> PathBuf {
+    let directory = machine.store().join("net.d");
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join(file), text).unwrap();
+    directory
+}
+
+fn with_cni(machine: &Machine, configurations: &Path, args: &[&str]) -> Output {
+    let mut command = machine.command(args);
+    let command = command.env("NETCONFPATH", configurations);
+    finish(command.stdin(Stdio::null()))
+}
 
 #[test]
 fn plugins_of_cni_make_a_network() {
@@ -14,8 +29,6 @@ fn plugins_of_cni_make_a_network() {
         "the CNI plugins are missing (containernetworking-plugins)"
     );
     let machine = Machine::new();
-    let configurations = machine.store().join("net.d");
-    fs::create_dir(&configurations).unwrap();
     let data = machine.store().join("ipam");
     let list = serde_json::json!({
         "cniVersion": "1.0.0", "name": "web-net",
@@ -26,16 +39,9 @@ fn plugins_of_cni_make_a_network() {
             { "type": "portmap", "capabilities": { "portMappings": true } },
         ],
     });
-    fs::write(configurations.join("10-web.conflist"), list.to_string()).unwrap();
+    let configurations = configure(&machine, "10-web.conflist", &list.to_string());
     let web = Namespace::new();
-    let run = |args: &[&str]| {
-        let mut command = machine.command(args);
-        finish(
-            command
-                .env("NETCONFPATH", &configurations)
-                .stdin(Stdio::null()),
-        )
-    };
+    let run = |args: &[&str]| with_cni(&machine, &configurations, args);
     let output = run(&["attach-cni", "web-net", "web", &web.path(), "-p", "8080:80"]);
     assert!(output.stdout.contains("10.77.0.2/24"), "{output:?}");
     let _server = web.serve("web", &["80"]);
@@ -78,23 +84,14 @@ fn plugins_look_whether_all_is_in_order() {
         "the CNI plugins are missing (containernetworking-plugins)"
     );
     let machine = Machine::new();
-    let configurations = machine.store().join("net.d");
-    fs::create_dir(&configurations).unwrap();
     let data = machine.store().join("ipam");
     let single = serde_json::json!({
         "cniVersion": "1.0.0", "name": "one", "type": "ptp",
         "ipam": { "type": "host-local", "dataDir": data, "subnet": "10.78.0.0/24" },
     });
-    fs::write(configurations.join("one.conf"), single.to_string()).unwrap();
+    let configurations = configure(&machine, "one.conf", &single.to_string());
     let web = Namespace::new();
-    let run = |args: &[&str]| {
-        let mut command = machine.command(args);
-        finish(
-            command
-                .env("NETCONFPATH", &configurations)
-                .stdin(Stdio::null()),
-        )
-    };
+    let run = |args: &[&str]| with_cni(&machine, &configurations, args);
     assert_eq!(run(&["attach-cni", "one", "web", &web.path()]).code, 0);
     let checked = run(&["check", "web"]);
     assert_eq!(checked.code, 0, "{checked:?}");
@@ -106,13 +103,14 @@ fn plugins_look_whether_all_is_in_order() {
 #[test]
 fn a_plugin_with_a_path_is_refused() {
     let machine = Machine::new();
-    let configurations = machine.store().join("net.d");
-    fs::create_dir(&configurations).unwrap();
     let list = r#"{"cniVersion":"1.0.0","name":"evil","plugins":[{"type":"../../../bin/sh"}]}"#;
-    fs::write(configurations.join("evil.conflist"), list).unwrap();
+    let configurations = configure(&machine, "evil.conflist", list);
     let web = Namespace::new();
-    let mut command = machine.command(&["attach-cni", "evil", "web", &web.path()]);
-    let output = finish(command.env("NETCONFPATH", &configurations));
+    let output = with_cni(
+        &machine,
+        &configurations,
+        &["attach-cni", "evil", "web", &web.path()],
+    );
     assert!(
         output.stderr.contains("the type is not a plain file name"),
         "{output:?}"
