@@ -5,9 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+mod columns;
 mod commands;
 mod flags;
 mod help;
+#[cfg(feature = "image")]
+mod images;
 mod logging;
 mod signals;
 mod table;
@@ -46,10 +49,24 @@ impl From<runtime::Error> for Failure {
     }
 }
 
+#[cfg(feature = "image")]
+impl From<image::Error> for Failure {
+    fn from(error: image::Error) -> Self {
+        Failure::new(error.to_string())
+    }
+}
+
 /// The exit status of a command: its own, or the one of the process that it waited for.
 type Outcome = Result<i32, Failure>;
 
 fn main() {
+    #[cfg(feature = "image")]
+    if std::env::args_os()
+        .next()
+        .is_some_and(|name| name == image::unpack::NAME)
+    {
+        image::unpack::serve();
+    }
     let status = match run() {
         Ok(status) => {
             logging::succeeded();

@@ -14,7 +14,7 @@ use crate::platform::Platform;
 use crate::store::{Index, Partial, read_document};
 
 /// The annotation in which BuildKit and containerd put the full name.
-const CONTAINERD_NAME: &str = "io.containerd.image.name";
+pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 /// Somebody's layout. What it says is not trusted.
 #[derive(Debug)]

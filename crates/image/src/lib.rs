@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+mod archive;
 mod auth;
 pub mod convert;
 pub mod defaults;
@@ -12,8 +13,10 @@ pub mod layers;
 mod layout;
 mod manifest;
 mod overlay;
+mod parallel;
 mod platform;
 mod progress;
+mod push;
 mod reference;
 mod registry;
 mod source;
@@ -23,6 +26,7 @@ mod transfer;
 pub mod unpack;
 mod users;
 
+pub use archive::{Format, load, save};
 pub use auth::{Credentials, login, logout};
 pub use descriptor::{Descriptor, media_type};
 pub use digest::{Digest, Hasher};
@@ -31,6 +35,7 @@ pub use manifest::{DOCUMENT_LIMIT, Manifest};
 pub use oci_spec::image::ImageConfiguration;
 pub use platform::Platform;
 pub use progress::{Event, Progress};
+pub use push::{PushOptions, push};
 pub use reference::Reference;
 pub use registry::{Connection, Patience, check_credentials};
 pub use source::Source;

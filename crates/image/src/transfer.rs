@@ -2,25 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use oci_spec::image::ImageConfiguration;
 
+use crate::archive;
 use crate::descriptor::Descriptor;
 use crate::error::{Context, Error, Result};
 use crate::layout::{self, Layout};
 use crate::manifest::{Document, Manifest, parse};
+use crate::parallel::{self, Cancel};
 use crate::platform::Platform;
-use crate::progress::{Cancel, Event, Progress};
+use crate::progress::{Event, Progress};
 use crate::reference::Reference;
 use crate::registry::{Connection, Repository};
 use crate::source::Source;
 use crate::store::{Image, Partial, Store};
-
-/// So many blobs are on their way at once.
-const PARALLEL: usize = 4;
 
 /// How to pull.
 #[derive(Clone, Debug, Default)]
@@ -49,8 +45,16 @@ pub fn pull(
             from_layout(store, directory, tag.as_deref(), options, progress)
                 .context(|| format!("pull from {}", directory.display()))
         }
-        Source::OciArchive(_) | Source::DockerArchive(_) => {
-            Err(Error::invalid("archives are not read yet"))
+        Source::OciArchive(file) | Source::DockerArchive(file) => {
+            let images = archive::load(store, file, options, progress)?;
+            match <[Image; 1]>::try_from(images) {
+                Ok([image]) => Ok(image),
+                Err(images) => Err(Error::invalid(format!(
+                    "{} has {} images: use \"load\" for all of them",
+                    file.display(),
+                    images.len()
+                ))),
+            }
         }
     }
 }
@@ -147,16 +151,16 @@ impl Origin for Layout {
 }
 
 /// One image on its way into the store.
-struct Transfer<'a> {
-    store: &'a Store,
-    origin: &'a dyn Origin,
-    options: &'a PullOptions,
-    progress: &'a dyn Progress,
+pub(crate) struct Transfer<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) origin: &'a dyn Origin,
+    pub(crate) options: &'a PullOptions,
+    pub(crate) progress: &'a dyn Progress,
 }
 
 impl Transfer<'_> {
     /// From a verified document, which may be an index, to an image in the store.
-    fn image(&self, top: Descriptor, bytes: Vec<u8>, names: &[String]) -> Result<Image> {
+    pub(crate) fn image(&self, top: Descriptor, bytes: Vec<u8>, names: &[String]) -> Result<Image> {
         let (descriptor, bytes, manifest) = self.choose(top, bytes)?;
         self.blobs(&manifest)?;
         self.check_platform(&manifest)?;
@@ -188,40 +192,14 @@ impl Transfer<'_> {
         Err(Error::invalid("indexes lie too deep in each other"))
     }
 
-    /// Fetches what is missing, several at once; every thread has ended when this returns.
+    /// Fetches what is missing.
     fn blobs(&self, manifest: &Manifest) -> Result<()> {
         let mut seen = BTreeSet::new();
         let blobs: Vec<_> = std::iter::once(&manifest.config)
             .chain(&manifest.layers)
             .filter(|blob| seen.insert(&blob.digest))
             .collect();
-        let next = AtomicUsize::new(0);
-        let cancel = Cancel::default();
-        let failed = Mutex::new(None);
-        let work = || {
-            while let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let result = cancel.check().and_then(|()| self.blob(blob, &cancel));
-                if let Err(error) = result {
-                    // The first failure is the reason; the others follow from it.
-                    failed
-                        .lock()
-                        .unwrap_or_else(|e| e.into_inner())
-                        .get_or_insert(error);
-                    cancel.cancel();
-                    return;
-                }
-            }
-        };
-        thread::scope(|scope| {
-            for _ in 1..PARALLEL.min(blobs.len()) {
-                scope.spawn(work);
-            }
-            work();
-        });
-        match failed.into_inner().unwrap_or_else(|e| e.into_inner()) {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        parallel::for_each(&blobs, |blob, cancel| self.blob(blob, cancel))
     }
 
     fn blob(&self, blob: &Descriptor, cancel: &Cancel) -> Result<()> {

@@ -19,7 +19,7 @@ use super::token;
 use super::url::{Url, is_loopback};
 use crate::auth::{self, Credentials};
 use crate::error::{Error, Kind, Result};
-use crate::progress::Cancel;
+use crate::parallel::Cancel;
 
 /// So many redirects lead somewhere.
 const REDIRECTS: usize = 5;
@@ -136,9 +136,15 @@ impl Client {
             is_https: false,
             ..self.base.clone()
         };
-        let ping = Request::get(plain.at("/v2/".into()));
-        if error.kind() == Kind::Denied || self.exchange(&ping, &ping.url, None).is_err() {
+        if error.kind() == Kind::Denied {
             return Err(error);
+        }
+        let ping = Request::get(plain.at("/v2/".into()));
+        match self.exchange(&ping, &ping.url, None) {
+            // What a server says that wants TLS after all.
+            Ok(response) if response.status().as_u16() == 400 => return Err(error),
+            Ok(_) => {}
+            Err(Failure::Transient(error, _) | Failure::Final(error)) => return Err(error),
         }
         self.base = plain;
         Ok(())
@@ -265,27 +271,26 @@ impl Client {
             if !redirected || !matches!(request.method, Method::GET | Method::HEAD) {
                 return Ok((response, url));
             }
-            let to = self.location(&response, &url)?;
-            if url.is_https && !to.is_https {
-                return Err(Error::new(
-                    Kind::Failed,
-                    format!("{url} redirects to {to}, which is not encrypted"),
-                )
-                .into());
-            }
-            url = to;
+            url = self.location(&response, &url)?;
         }
         Err(Error::new(Kind::Failed, format!("{}: too many redirects", request.url)).into())
     }
 
-    /// Where a response points to.
+    /// Where a response points to: never from https to plain http.
     pub(super) fn location(&self, response: &Response, from: &Url) -> Result<Url> {
-        match header(response.headers(), LOCATION.as_str()) {
-            Some(location) => from.join(location),
-            None => Err(Error::invalid(format!(
+        let Some(location) = header(response.headers(), LOCATION.as_str()) else {
+            return Err(Error::invalid(format!(
                 "{from}: the answer lacks a Location"
-            ))),
+            )));
+        };
+        let to = from.join(location)?;
+        if from.is_https && !to.is_https {
+            return Err(Error::new(
+                Kind::Failed,
+                format!("{from} leads to {to}, which is not encrypted"),
+            ));
         }
+        Ok(to)
     }
 
     /// One request, one response.

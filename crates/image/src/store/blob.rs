@@ -24,8 +24,10 @@ pub(crate) struct Partial<'a> {
     file: Flock<File>,
     hasher: Hasher,
     written: u64,
-    /// Nothing remains when it is dropped before it is complete.
+    /// Nothing remains when it is dropped before it is finished.
     temporary: bool,
+    /// It has got its place among the blobs.
+    finished: bool,
 }
 
 impl Store {
@@ -53,6 +55,7 @@ impl Store {
                 hasher: Hasher::default(),
                 written: 0,
                 temporary: false,
+                finished: false,
             };
             partial.read_again(blob.size)?;
             return Ok(Some(partial));
@@ -75,6 +78,7 @@ impl Store {
             hasher: Hasher::default(),
             written: 0,
             temporary: true,
+            finished: false,
         })
     }
 
@@ -161,9 +165,14 @@ impl Partial<'_> {
         }
     }
 
+    /// The digest of what has arrived.
+    pub(crate) fn digest(&self) -> Digest {
+        self.hasher.clone().finish()
+    }
+
     /// What has arrived is the content that was wanted.
     pub(crate) fn is(&self, blob: &Descriptor) -> bool {
-        self.written == blob.size && self.hasher.clone().finish() == blob.digest
+        self.written == blob.size && self.digest() == blob.digest
     }
 
     /// Puts it into the store under the digest that it has; gives digest and size.
@@ -174,7 +183,7 @@ impl Partial<'_> {
         let images = &self.store.images;
         let from = format!("partial/{}", self.name);
         renameat(images, from.as_str(), images, blob_path(&digest).as_str()).context(context)?;
-        self.temporary = false;
+        self.finished = true;
         let directory = super::open_directory(images, "blobs/sha256".as_ref()).context(context)?;
         nix::unistd::fsync(directory).context(context)?;
         Ok((digest, self.written))
@@ -201,7 +210,8 @@ impl Partial<'_> {
 
 impl Drop for Partial<'_> {
     fn drop(&mut self) {
-        if self.temporary {
+        // Nothing is left of what has not begun.
+        if !self.finished && (self.temporary || self.written == 0) {
             let _ = self.unlink();
         }
     }

@@ -12,7 +12,8 @@ use super::{Store, lock_file, open_directory, replace_file};
 use crate::descriptor::{Descriptor, REF_NAME, media_type};
 use crate::error::{Context, Error, Result};
 
-const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+/// `oci-layout`.
+pub(crate) const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// The list of all images is no longer than this, in bytes.
 const LIMIT: u64 = 64 << 20;
 

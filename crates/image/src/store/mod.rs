@@ -31,7 +31,7 @@ use crate::manifest::{DOCUMENT_LIMIT, Document, parse};
 use crate::reference::Reference;
 
 pub(crate) use blob::Partial;
-pub(crate) use index::Index;
+pub(crate) use index::{Index, LAYOUT};
 pub use remove::{Pruned, Removed};
 
 /// The content store of one user.
