@@ -39,7 +39,11 @@ impl Place {
     }
 
     fn check(&self, row: &str) {
-        assert_eq!(fingerprint(&self.canary()), self.before, "{row}: outside was touched");
+        assert_eq!(
+            fingerprint(&self.canary()),
+            self.before,
+            "{row}: outside was touched"
+        );
         let mut names: Vec<_> = fs::read_dir(self.dir.path())
             .expect("a directory")
             .map(|entry| entry.expect("an entry").file_name())
@@ -55,7 +59,11 @@ impl Place {
         let plain = unpack::rootfs(&bundle, layers());
         self.check(row);
         let count = fs::read_dir(&bundle).expect("the bundle").count();
-        assert_eq!(count, usize::from(plain.is_ok()), "{row}: remains in the bundle");
+        assert_eq!(
+            count,
+            usize::from(plain.is_ok()),
+            "{row}: remains in the bundle"
+        );
         let store = self.dir.path().join("store");
         let overlay = image::layers::ensure(&store, layers()).map(drop);
         self.check(row);
@@ -66,7 +74,10 @@ impl Place {
         for result in [&plain, &overlay] {
             if let Err(error) = result {
                 let text = error.to_string();
-                assert!(!text.contains("killed") && text.lines().count() == 1, "{row}: {text}");
+                assert!(
+                    !text.contains("killed") && text.lines().count() == 1,
+                    "{row}: {text}"
+                );
             }
         }
         [plain, overlay]
@@ -116,23 +127,28 @@ const ESCAPES: &[Escape] = &[
             .symlink("way", "d/e/f")
     }),
     ("root", |out| {
-        Tar::new()
-            .symlink("r", "/")
-            .symlink("way", Path::new("r").join(out.strip_prefix("/").expect("absolute")))
+        Tar::new().symlink("r", "/").symlink(
+            "way",
+            Path::new("r").join(out.strip_prefix("/").expect("absolute")),
+        )
     }),
     ("parents", |out| {
-        Tar::new().symlink("up", "..").symlink("way", Path::new("up/../up").join(climb(out)))
+        Tar::new()
+            .symlink("up", "..")
+            .symlink("way", Path::new("up/../up").join(climb(out)))
     }),
     ("proc", |_| Tar::new().symlink("way", "/proc/self/cwd")),
-    ("descriptor", |_| Tar::new().symlink("way", "/proc/self/fd/1/..")),
-    ("loop", |_| Tar::new().symlink("way", "back").symlink("back", "way")),
+    ("descriptor", |_| {
+        Tar::new().symlink("way", "/proc/self/fd/1/..")
+    }),
+    ("loop", |_| {
+        Tar::new().symlink("way", "back").symlink("back", "way")
+    }),
     ("hardlink", |out| Tar::new().hardlink("way", out)),
     ("linked link", |out| {
         Tar::new().symlink("a", out).hardlink("way", "a")
     }),
-    ("slash", |out| {
-        Tar::new().symlink("way", out).dir("way/")
-    }),
+    ("slash", |out| Tar::new().symlink("way", out).dir("way/")),
 ];
 
 /// What goes by the way.
@@ -143,8 +159,12 @@ const DEEDS: &[Deed] = &[
     ("overwrite", |tar| tar.file("way/secret", b"x")),
     ("directory", |tar| tar.dir("way/sub")),
     ("symlink", |tar| tar.symlink("way/new", "x")),
-    ("link there", |tar| tar.file("x", b"").hardlink("way/new", "x")),
-    ("link from there", |tar| tar.hardlink("x", "way/secret").file("x", b"gone")),
+    ("link there", |tar| {
+        tar.file("x", b"").hardlink("way/new", "x")
+    }),
+    ("link from there", |tar| {
+        tar.hardlink("x", "way/secret").file("x", b"gone")
+    }),
     ("fifo", |tar| tar.of(b'6', "way/new")),
     ("device", |tar| tar.of(b'3', "way/new")),
     ("whiteout", |tar| tar.file("way/.wh.secret", b"")),
@@ -178,20 +198,27 @@ fn stay_inside() {
                     false => vec![act(way).end()],
                     true => vec![way.end(), act(Tar::new()).end()],
                 };
-                place.unpack(&format!("{escape}, {deed}, {across}"), &layers);
+                let _either = place.unpack(&format!("{escape}, {deed}, {across}"), &layers);
                 rows += 1;
             }
         }
     }
     // Names that lead out by themselves.
-    for name in ["../canary", "../../canary", "/canary", "a/../../canary", "./.././canary", "//canary", "..", "a/../.."] {
+    for name in [
+        "../canary",
+        "../../canary",
+        "/canary",
+        "a/../../canary",
+        "./.././canary",
+        "//canary",
+        "..",
+        "a/../..",
+    ] {
         for (deed, act) in DEEDS {
             let place = Place::new();
-            let tar = act(Tar::new()).0;
-            let tar = String::from_utf8_lossy(&tar).contains("way").then_some(tar);
-            let mut tar = Tar(tar.expect("a way"));
+            let mut tar = act(Tar::new());
             rename(&mut tar, name);
-            place.unpack(&format!("{name}, {deed}"), &[tar.end()]);
+            let _either = place.unpack(&format!("{name}, {deed}"), &[tar.end()]);
             rows += 1;
         }
     }
@@ -203,8 +230,9 @@ fn rename(tar: &mut Tar, name: &str) {
     for block in tar.0.chunks_exact_mut(512) {
         let block: &mut [u8; 512] = block.try_into().expect("a block");
         if &block[257..262] == b"ustar" && block.starts_with(b"way") {
-            let path = [name.as_bytes(), &block[3..100]].concat();
-            block[..100].copy_from_slice(&path[..100]);
+            let mut path = [name.as_bytes(), &block[3..100]].concat();
+            path.resize(100, 0);
+            block[..100].copy_from_slice(&path);
             seal(block);
         }
     }
@@ -234,12 +262,6 @@ fn malformed() {
     let mut negative = Tar::new().header(&not_a_number).0;
     negative[124..136].copy_from_slice(&[0xff; 12]);
     seal((&mut negative[..512]).try_into().expect("a block"));
-    let device = |major, minor| {
-        Tar::new().header(&Header {
-            device: (major, minor),
-            ..Header::new(b'3', b"a")
-        })
-    };
     let rows: Vec<(&str, Vec<u8>)> = vec![
         ("root as a link", Tar::new().symlink("/", "/etc").end()),
         ("root as a file", Tar::new().file("./", b"x").end()),
@@ -251,24 +273,87 @@ fn malformed() {
         ("unknown type", Tar::new().of(b'Z', "a").end()),
         ("link to nothing", Tar::new().symlink("a", "").end()),
         ("hard link to nothing", Tar::new().hardlink("a", "b").end()),
-        ("hard link to a directory", Tar::new().dir("b").hardlink("a", "b").end()),
+        (
+            "hard link to a directory",
+            Tar::new().dir("b").hardlink("a", "b").end(),
+        ),
         ("hard link to the root", Tar::new().hardlink("a", "/").end()),
-        ("file as a directory", Tar::new().file("a", b"").file("a/b", b"").end()),
-        ("long component", Tar::new().pax(&[("path", &[b'x'; 300])]).file("a", b"").end()),
-        ("long path", Tar::new().pax(&[("path", huge.as_bytes())]).file("a", b"").end()),
-        ("NUL in a name", Tar::new().pax(&[("path", b"a\0b")]).file("a", b"").end()),
-        ("NUL in a link", Tar::new().pax(&[("linkpath", b"a\0b")]).symlink("a", "b").end()),
+        (
+            "file as a directory",
+            Tar::new().file("a", b"").file("a/b", b"").end(),
+        ),
+        (
+            "long component",
+            Tar::new()
+                .pax(&[("path", &[b'x'; 300])])
+                .file("a", b"")
+                .end(),
+        ),
+        (
+            "long path",
+            Tar::new()
+                .pax(&[("path", huge.as_bytes())])
+                .file("a", b"")
+                .end(),
+        ),
+        (
+            "NUL in a name",
+            Tar::new().pax(&[("path", b"a\0b")]).file("a", b"").end(),
+        ),
+        (
+            "NUL in a link",
+            Tar::new()
+                .pax(&[("linkpath", b"a\0b")])
+                .symlink("a", "b")
+                .end(),
+        ),
         ("checksum", bad_checksum),
         ("letters for a size", letters),
         ("negative size", negative),
-        ("PAX size of letters", Tar::new().pax(&[("size", b"x")]).file("a", b"").end()),
-        ("negative PAX size", Tar::new().pax(&[("size", b"-1")]).file("a", b"").end()),
-        ("huge PAX size", Tar::new().pax(&[("size", b"9223372036854775807")]).file("a", b"").end()),
-        ("overflowing PAX size", Tar::new().pax(&[("size", b"99999999999999999999")]).file("a", b"").end()),
-        ("uid too large", Tar::new().pax(&[("uid", b"4294967296")]).file("a", b"").end()),
-        ("uid of nobody at all", Tar::new().pax(&[("uid", b"4294967295")]).file("a", b"").end()),
-        ("negative gid", Tar::new().pax(&[("gid", b"-1")]).file("a", b"").end()),
-        ("time of letters", Tar::new().pax(&[("mtime", b"now")]).file("a", b"").end()),
+        (
+            "PAX size of letters",
+            Tar::new().pax(&[("size", b"x")]).file("a", b"").end(),
+        ),
+        (
+            "negative PAX size",
+            Tar::new().pax(&[("size", b"-1")]).file("a", b"").end(),
+        ),
+        (
+            "huge PAX size",
+            Tar::new()
+                .pax(&[("size", b"9223372036854775807")])
+                .file("a", b"")
+                .end(),
+        ),
+        (
+            "overflowing PAX size",
+            Tar::new()
+                .pax(&[("size", b"99999999999999999999")])
+                .file("a", b"")
+                .end(),
+        ),
+        (
+            "uid too large",
+            Tar::new()
+                .pax(&[("uid", b"4294967296")])
+                .file("a", b"")
+                .end(),
+        ),
+        (
+            "uid of nobody at all",
+            Tar::new()
+                .pax(&[("uid", b"4294967295")])
+                .file("a", b"")
+                .end(),
+        ),
+        (
+            "negative gid",
+            Tar::new().pax(&[("gid", b"-1")]).file("a", b"").end(),
+        ),
+        (
+            "time of letters",
+            Tar::new().pax(&[("mtime", b"now")]).file("a", b"").end(),
+        ),
         ("record without length", pax(b"path=b\n")),
         ("record too long", pax(b"99 path=b\n")),
         ("record too short", pax(b"3 path=b\n")),
@@ -280,27 +365,100 @@ fn malformed() {
         ("sparse out of order", sparse("512,1,0,1", "1024", b"xy")),
         ("sparse overlap", sparse("0,2,1,1", "1024", b"xyz")),
         ("sparse beyond the end", sparse("1024,1", "1024", b"x")),
-        ("sparse overflow", sparse("9223372036854775807,9223372036854775807", "9223372036854775807", b"x")),
+        (
+            "sparse overflow",
+            sparse(
+                "9223372036854775807,9223372036854775807",
+                "9223372036854775807",
+                b"x",
+            ),
+        ),
         ("sparse with too little", sparse("0,2", "1024", b"x")),
         ("sparse with half a piece", sparse("0", "1024", b"")),
         ("sparse of letters", sparse("a,b", "1024", b"x")),
-        ("sparse without a size", Tar::new().pax(&[("GNU.sparse.map", b"0,1")]).file("a", b"x").end()),
-        ("sparse 1.0 without an end", Tar::new()
-            .pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.realsize", b"9")])
-            .file("a", &[b'1'; 512]).end()),
-        ("records of a gigabyte", Tar::new().header(&Header { size: 1 << 30, ..Header::new(b'x', b"a") }).end()),
-        ("name of a gigabyte", Tar::new().header(&Header { size: 1 << 30, ..Header::new(b'L', b"a") }).end()),
-        ("size beyond the end", Tar::new().header(&file(1 << 20)).data(b"x").end()),
-        ("size beyond everything", Tar::new().header(&file(0o77777777777)).end()),
-        ("cut in a header", Tar::new().file("a", b"x").end()[..300].to_vec()),
-        ("cut in the data", Tar::new().file("a", &[b'x'; 4096]).end()[..2000].to_vec()),
-        ("garbage", b"no archive at all, but long enough to be taken for a header of one".repeat(20)),
+        (
+            "sparse without a size",
+            Tar::new()
+                .pax(&[("GNU.sparse.map", b"0,1")])
+                .file("a", b"x")
+                .end(),
+        ),
+        (
+            "sparse 1.0 without an end",
+            Tar::new()
+                .pax(&[
+                    ("GNU.sparse.major", b"1"),
+                    ("GNU.sparse.minor", b"0"),
+                    ("GNU.sparse.realsize", b"9"),
+                ])
+                .file("a", &[b'1'; 512])
+                .end(),
+        ),
+        (
+            "records of a gigabyte",
+            Tar::new()
+                .header(&Header {
+                    size: 1 << 30,
+                    ..Header::new(b'x', b"a")
+                })
+                .end(),
+        ),
+        (
+            "name of a gigabyte",
+            Tar::new()
+                .header(&Header {
+                    size: 1 << 30,
+                    ..Header::new(b'L', b"a")
+                })
+                .end(),
+        ),
+        (
+            "size beyond the end",
+            Tar::new().header(&file(1 << 20)).data(b"x").end(),
+        ),
+        (
+            "size beyond everything",
+            Tar::new().header(&file(0o77777777777)).end(),
+        ),
+        (
+            "cut in a header",
+            Tar::new().file("a", b"x").end()[..300].to_vec(),
+        ),
+        (
+            "cut in the data",
+            Tar::new().file("a", &[b'x'; 4096]).end()[..2000].to_vec(),
+        ),
+        (
+            "garbage",
+            b"no archive at all, but long enough to be taken for a header of one".repeat(20),
+        ),
         ("xz", [&b"\xfd7zXZ\0\0\x04"[..], &[7; 1024]].concat()),
-        ("attribute without a name", Tar::new().pax(&[("SCHILY.xattr.", b"x")]).file("a", b"").end()),
-        ("attribute too large", Tar::new().pax(&[("SCHILY.xattr.user.x", &[b'x'; 70_000])]).file("a", b"").end()),
-        ("device numbers", Tar::new().header(&Header { device: (0o7777777, 0o7777777), ..Header::new(b'3', b"a") }).pax(&[("gid", b"x")]).file("b", b"").end()),
+        (
+            "attribute without a name",
+            Tar::new()
+                .pax(&[("SCHILY.xattr.", b"x")])
+                .file("a", b"")
+                .end(),
+        ),
+        (
+            "attribute too large",
+            Tar::new()
+                .pax(&[("SCHILY.xattr.user.x", &[b'x'; 70_000])])
+                .file("a", b"")
+                .end(),
+        ),
+        (
+            "device numbers",
+            Tar::new()
+                .header(&Header {
+                    device: (0o7777777, 0o7777777),
+                    ..Header::new(b'3', b"a")
+                })
+                .pax(&[("gid", b"x")])
+                .file("b", b"")
+                .end(),
+        ),
     ];
-    let _ = device;
     for (row, content) in &rows {
         let place = Place::new();
         for result in place.unpack(row, std::slice::from_ref(content)) {
@@ -317,7 +475,11 @@ fn malformed() {
         let error = unpack::rootfs(&bundle, vec![blob(&compressed, &content)]).expect_err(row);
         assert_eq!(error.kind(), image::Kind::Invalid, "{row}: {error}");
         place.check(row);
-        assert_eq!(fs::read_dir(&bundle).expect("the bundle").count(), 0, "{row}");
+        assert_eq!(
+            fs::read_dir(&bundle).expect("the bundle").count(),
+            0,
+            "{row}"
+        );
     }
 }
 
@@ -330,13 +492,25 @@ fn lies() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
     broken[middle] ^= 0xff;
     let zstd = [&[0x28, 0xb5, 0x2f, 0xfd][..], &[0xff; 40]].concat();
     vec![
-        ("another digest", content.clone(), b"something else".to_vec()),
-        ("gzip cut", gzip[..gzip.len() - 20].to_vec(), content.clone()),
+        (
+            "another digest",
+            content.clone(),
+            b"something else".to_vec(),
+        ),
+        (
+            "gzip cut",
+            gzip[..gzip.len() - 20].to_vec(),
+            content.clone(),
+        ),
         ("gzip header only", gzip[..10].to_vec(), content.clone()),
         ("gzip broken", broken, content.clone()),
         ("gzip of nothing", b"\x1f\x8b".to_vec(), content.clone()),
         ("zstd broken", zstd, content.clone()),
-        ("more behind the end", [&content[..], b"more"].concat(), content),
+        (
+            "more behind the end",
+            [&content[..], b"more"].concat(),
+            content,
+        ),
     ]
 }
 
@@ -365,7 +539,9 @@ fn disk_full() {
     content.resize(content.len() + size as usize + 1024, 0);
     let bomb = gzip(&content);
     let (bundle, store) = (dir.path().join("bundle"), dir.path().join("store"));
-    fs::create_dir(&bundle).and_then(|()| fs::create_dir(&store)).expect("directories");
+    fs::create_dir(&bundle)
+        .and_then(|()| fs::create_dir(&store))
+        .expect("directories");
     let results = [
         unpack::rootfs(&bundle, vec![blob(&bomb, &content)]),
         image::layers::ensure(&store, vec![blob(&bomb, &content)]).map(drop),
@@ -377,7 +553,10 @@ fn disk_full() {
     nix::mount::umount(dir.path()).expect("unmounted");
     for result in results {
         let error = result.expect_err("8 MiB hold no 256").to_string();
-        assert!(error.contains("No space left") || error.contains("ENOSPC"), "{error}");
+        assert!(
+            error.contains("No space left") || error.contains("ENOSPC"),
+            "{error}"
+        );
     }
     assert_eq!(left, [0, 0]);
 }

@@ -14,14 +14,17 @@ pub(crate) const NAME: &str = "compromised";
 
 /// Killed by the filter, or told that it may not.
 const ATTEMPTS: &[&str] = &[
-    "socket", "connect", "exec", "fork", "ptrace", "open", "openat", "kill", "chroot", "mount", "setuid", 
-    "absolute", "parent", "handle", "thread",
+    "socket", "connect", "exec", "fork", "ptrace", "open", "openat", "kill", "chroot", "mount",
+    "setuid", "absolute", "parent", "handle", "thread",
 ];
 
 /// Goes to jail with its standard output as the directory, and tries one thing. The exit status is 0 if that worked.
 pub(crate) fn probe(attempt: &str) -> ! {
     // Descriptors that are there already are what an attacker would like to have: none is.
-    let directory = std::io::stdout().as_fd().try_clone_to_owned().expect("a directory");
+    let directory = std::io::stdout()
+        .as_fd()
+        .try_clone_to_owned()
+        .expect("a directory");
     image::unpack::jail::enter(directory.as_fd()).expect("a jail");
     let worked = match attempt {
         "nothing" => true,
@@ -53,7 +56,13 @@ fn outside(path: &str) -> bool {
 
 fn openat(directory: impl AsFd) -> bool {
     use nix::fcntl::{OFlag, openat};
-    openat(directory, "inside", OFlag::O_RDONLY, nix::sys::stat::Mode::empty()).is_ok()
+    openat(
+        directory,
+        "inside",
+        OFlag::O_RDONLY,
+        nix::sys::stat::Mode::empty(),
+    )
+    .is_ok()
 }
 
 fn reaches_nothing() {

@@ -100,9 +100,7 @@ impl Tar {
         };
         match target.len() {
             ..=100 => self.header(&short),
-            _ => self
-                .pax(&[("linkpath", target)])
-                .header(&short),
+            _ => self.pax(&[("linkpath", target)]).header(&short),
         }
     }
 
@@ -120,7 +118,10 @@ impl Tar {
 
     /// Records for the next entry.
     pub(crate) fn pax(self, records: &[(&str, &[u8])]) -> Self {
-        let text: Vec<u8> = records.iter().flat_map(|(key, value)| record(key, value)).collect();
+        let text: Vec<u8> = records
+            .iter()
+            .flat_map(|(key, value)| record(key, value))
+            .collect();
         self.raw_pax(&text)
     }
 
