@@ -203,11 +203,16 @@ impl Archive {
         self.padding = size.wrapping_neg() % BLOCK as u64;
     }
 
-    /// Reads over what is left of the current entry.
+    /// Reads over what is left of the current entry. Some writers leave the padding of the last one away.
     fn skip(&mut self) -> Result<()> {
-        self.remaining += std::mem::take(&mut self.padding);
         while self.remaining > 0 {
             self.data(u64::MAX)?;
+        }
+        while self.padding > 0 {
+            match self.stream.take(self.padding)?.len() as u64 {
+                0 => self.padding = 0,
+                length => self.padding -= length,
+            }
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("metadata_survives", metadata),
     ("sparse_files_have_holes", sparse),
     ("every_compression_is_found_out", compression),
+    ("an_archive_without_an_end_is_whole", unended),
     ("overlay_layers_have_whiteouts", overlay),
     ("a_killed_unpackers_remains_go", remains),
 ];
@@ -307,6 +308,20 @@ fn compression() {
             .len();
         assert_eq!(size, 300_000, "{row}");
     }
+}
+
+/// Archives that simply stop, after the last entry's data or its padding, are whole (umoci writes such).
+fn unended() {
+    let tar = Tar::new().file("a", b"x");
+    for length in [tar.0.len(), tar.0.len() - 511] {
+        unpack_bytes(&tar.0[..length], |root| assert_eq!(list(root), ["a=x"]));
+    }
+}
+
+fn unpack_bytes(content: &[u8], look: impl FnOnce(&Path)) {
+    let dir = tempfile::tempdir().expect("a directory");
+    image::unpack::rootfs(dir.path(), vec![layer(content)]).expect("a tree");
+    look(&dir.path().join("rootfs"));
 }
 
 /// Each layer by itself, as overlayfs shows it above another one.
