@@ -3,12 +3,9 @@
 set -eu
 
 packages="
-    buildah busybox-static conmon containerd crun debian-archive-keyring docker.io e2fsprogs gcc iproute2 iptables jq
-    mmdebstrap musl-tools netavark nftables podman procps runc skopeo strace uidmap umoci util-linux"
-=======
-    busybox-static conmon containernetworking-plugins crun debian-archive-keyring e2fsprogs gcc iproute2 iptables jq mmdebstrap musl-tools netavark nftables
-    passt podman buildah procps runc skopeo socat strace uidmap umoci util-linux"
->>>>>>> wt-network
+    buildah busybox-static conmon containerd containernetworking-plugins crun debian-archive-keyring docker.io
+    e2fsprogs gcc iproute2 iptables jq mmdebstrap musl-tools netavark nftables passt podman procps runc skopeo socat
+    strace uidmap umoci util-linux"
 
 command -v cargo >/dev/null || { echo "setup: a Rust toolchain is needed: see https://rustup.rs" >&2; exit 1; }
 
