@@ -231,10 +231,12 @@ fn buildah_and_podman_push_and_pull_the_same_images() {
         engine
             .podman(&["pull", "--quiet", "--tls-verify=false", &back])
             .ok();
-        let digest = engine
-            .podman(&["image", "inspect", "--format", "{{.Digest}}", &back])
-            .ok();
-        assert_eq!(digest.trim(), inspected[0]["Digest"]);
+        let of = ["inspect", "--tls-verify=false", "--format", "{{.Digest}}"];
+        let digest = engine.run(
+            "skopeo",
+            &[&of[..], &[&format!("docker://{back}")]].concat(),
+        );
+        assert_eq!(digest.ok().trim(), inspected[0]["Digest"]);
         let said = engine
             .podman(&["run", "--rm", &back, "echo", "it runs"])
             .ok();
