@@ -60,6 +60,13 @@ impl From<image::Error> for Failure {
 type Outcome = Result<i32, Failure>;
 
 fn main() {
+    #[cfg(feature = "image")]
+    if std::env::args_os()
+        .next()
+        .is_some_and(|name| name == image::unpack::NAME)
+    {
+        image::unpack::serve();
+    }
     let status = match run() {
         Ok(status) => {
             logging::succeeded();

@@ -1,0 +1,3 @@
+//! What becomes of layers that are right.
+use crate::Test;
+pub(crate) const TESTS: &[Test] = &[];
