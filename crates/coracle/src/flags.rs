@@ -231,7 +231,12 @@ impl Flags {
 
     /// Whether a switch is on. The last one given counts.
     pub(crate) fn is_set(&self, name: &str) -> bool {
-        self.text(name).and_then(boolean).unwrap_or(false)
+        self.switch(name).unwrap_or(false)
+    }
+
+    /// Whether a switch was put on or off.
+    pub(crate) fn switch(&self, name: &str) -> Option<bool> {
+        self.text(name).and_then(boolean)
     }
 
     /// The value that was given last, or the default; `None` when both are empty.

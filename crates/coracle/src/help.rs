@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::flags::{Flag, Kind};
-use crate::table::{COMMANDS, Command, GLOBAL};
+use crate::table::{Command, GLOBAL, commands};
 
 const ABOUT: &str = "\
 Coracle runs containers as the Open Container Initiative (OCI) describes them: a
@@ -35,7 +35,7 @@ fn version_lines() -> String {
 
 /// `coracle --help`.
 pub(crate) fn global() -> String {
-    let commands = COMMANDS.iter().map(|command| {
+    let commands = commands().map(|command| {
         let names = std::iter::once(command.name).chain(command.aliases.iter().copied());
         (
             names.collect::<Vec<_>>().join(", "),
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn the_first_lines_are_what_engines_look_for() {
         assert!(global().starts_with("NAME:\n   coracle - "));
-        for each in COMMANDS {
+        for each in commands() {
             let help = command(each);
             assert!(
                 help.starts_with(&format!("NAME:\n   coracle {} - ", each.name)),
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn flags_are_listed_with_all_their_names() {
-        let create = command(COMMANDS.iter().find(|each| each.name == "create").unwrap());
+        let create = command(commands().find(|each| each.name == "create").unwrap());
         assert!(create.contains("   --bundle value, -b value  "), "{create}");
         assert!(create.contains(" (default: 0)\n"), "{create}");
     }

@@ -5,9 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+mod columns;
 mod commands;
 mod flags;
 mod help;
+#[cfg(feature = "image")]
+mod images;
 mod logging;
 mod signals;
 mod table;
@@ -43,6 +46,13 @@ impl From<runtime::Error> for Failure {
                 missing.join(", ")
             ),
         })
+    }
+}
+
+#[cfg(feature = "image")]
+impl From<image::Error> for Failure {
+    fn from(error: image::Error) -> Self {
+        Failure::new(error.to_string())
     }
 }
 

@@ -49,11 +49,18 @@ impl Arity {
     }
 }
 
+/// Every command, in the order of the help.
+pub(crate) fn commands() -> impl Iterator<Item = &'static Command> + Clone {
+    #[cfg(feature = "image")]
+    let more = crate::images::COMMANDS;
+    #[cfg(not(feature = "image"))]
+    let more: &[Command] = &[];
+    COMMANDS.iter().chain(more)
+}
+
 /// Finds a command by its name or alias.
 pub(crate) fn command(name: &str) -> Option<&'static Command> {
-    COMMANDS
-        .iter()
-        .find(|command| command.name == name || command.aliases.contains(&name))
+    commands().find(|command| command.name == name || command.aliases.contains(&name))
 }
 
 /// Numbers from nothing up.
@@ -83,6 +90,11 @@ pub(crate) const GLOBAL: &[Flag] = &[
     Flag::text(
         &["root"],
         "directory for the state of containers, best on a tmpfs (default: /run/coracle, or $XDG_RUNTIME_DIR/coracle when not root)",
+    ),
+    #[cfg(feature = "image")]
+    Flag::text(
+        &["store"],
+        "directory for images and what is made of them (default: /var/lib/coracle, or ~/.local/share/coracle when not root)",
     ),
     Flag::switch(
         &["systemd-cgroup"],
@@ -142,8 +154,8 @@ const REGEX: Flag = Flag::switch(
 
 const ID: &str = "<container-id>";
 
-/// Every command, in the order of the help.
-pub(crate) const COMMANDS: &[Command] = &[
+/// The commands that runc has, and those about the machine.
+const COMMANDS: &[Command] = &[
     Command {
         args: "",
         arity: Arity::Exactly(0),
@@ -476,7 +488,7 @@ A file for --resources has the form of \"linux.resources\" in config.json:
 
 impl Command {
     /// The common case: one container's id, and flags on either side of it.
-    const fn of(
+    pub(crate) const fn of(
         name: &'static str,
         summary: &'static str,
         run: fn(&Invocation<'_>) -> Outcome,
@@ -505,11 +517,9 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let names = COMMANDS
-            .iter()
-            .flat_map(|command| command.aliases.iter().chain([&command.name]));
+        let names = commands().flat_map(|command| command.aliases.iter().chain([&command.name]));
         assert_eq!(names.clone().count(), names.collect::<BTreeSet<_>>().len());
-        for flags in COMMANDS.iter().map(|command| command.flags).chain([GLOBAL]) {
+        for flags in commands().map(|command| command.flags).chain([GLOBAL]) {
             let names = flags.iter().flat_map(|flag| flag.names);
             assert_eq!(
                 names.clone().count(),
@@ -521,7 +531,7 @@ mod tests {
 
     #[test]
     fn defaults_are_valid_values() {
-        for flags in COMMANDS.iter().map(|command| command.flags).chain([GLOBAL]) {
+        for flags in commands().map(|command| command.flags).chain([GLOBAL]) {
             for flag in flags.iter().filter(|flag| !flag.default.is_empty()) {
                 assert_ne!(flag.kind, Kind::Switch, "{flag:?}");
                 let args = vec![format!("--{}={}", flag.names[0], flag.default)];
@@ -532,9 +542,7 @@ mod tests {
 
     #[test]
     fn commands_of_another_command_line_take_their_flags_first() {
-        let first = COMMANDS
-            .iter()
-            .filter(|command| command.order == Order::FlagsFirst);
+        let first = commands().filter(|command| command.order == Order::FlagsFirst);
         assert_eq!(
             first.map(|command| command.name).collect::<Vec<_>>(),
             ["exec", "ps"]

@@ -3,10 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
 use crate::error::{Error, Result};
 
 /// `sha256:` and 64 lower-case hexadecimal digits, checked: safe as a part of a path.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Digest(String);
 
 const PREFIX: &str = "sha256:";
@@ -20,6 +24,16 @@ impl Digest {
     /// `sha256:…`.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The first digits, as people tell images apart.
+    pub fn short(&self) -> &str {
+        &self.hex()[..12]
+    }
+
+    /// The name of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self::from_bytes(&Sha256::digest(bytes).into())
     }
 
     /// From the 32 bytes of a finished hash.
@@ -47,6 +61,36 @@ impl FromStr for Digest {
             )));
         }
         Ok(Digest(text.to_owned()))
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.0
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+/// Finds the digest of what comes piece by piece.
+#[derive(Clone, Debug, Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// Goes on with these bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all that came.
+    pub fn finish(self) -> Digest {
+        Digest::from_bytes(&self.0.finalize().into())
     }
 }
 

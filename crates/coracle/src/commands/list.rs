@@ -3,6 +3,7 @@
 use runtime::ListEntry;
 
 use super::{Invocation, answer};
+use crate::columns::columns;
 use crate::{Failure, Outcome};
 
 pub(crate) fn list(invocation: &Invocation<'_>) -> Outcome {
@@ -38,27 +39,10 @@ fn row(container: &ListEntry) -> [String; 6] {
     ]
 }
 
-/// Columns as Go's tabwriter lays them out for runc: at least 12 wide, at least 3 blanks apart.
+/// At least 12 wide, as runc's.
 fn table(rows: Vec<[String; 6]>) -> String {
-    let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
-    let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
-    let width = |column: usize| {
-        rows.iter()
-            .map(|row| row[column].chars().count() + 3)
-            .max()
-            .unwrap_or(0)
-            .max(12)
-    };
-    let widths = [0, 1, 2, 3, 4].map(width);
-    let mut text = String::new();
-    for row in &rows {
-        for (cell, width) in row.iter().zip(widths) {
-            text.push_str(&format!("{cell:width$}"));
-        }
-        text.push_str(&row[5]);
-        text.push('\n');
-    }
-    text
+    let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"];
+    columns(head, rows, 12)
 }
 
 #[cfg(test)]

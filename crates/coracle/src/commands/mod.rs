@@ -38,8 +38,14 @@ impl Invocation<'_> {
         settings::from(self.globals)
     }
 
+    /// Where images are kept.
+    #[cfg(feature = "image")]
+    pub(crate) fn store(&self) -> Result<image::Store, Failure> {
+        Ok(image::Store::open(&settings::store(self.globals)?)?)
+    }
+
     /// The first argument of nearly every command; the table has made sure that it is there.
-    fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         &self.flags.args[0]
     }
 }
@@ -173,13 +179,13 @@ fn prefixed(operation: &str, error: runtime::Error) -> Failure {
 }
 
 /// Writes the answer of a command to standard output.
-fn answer(text: &str) -> Outcome {
+pub(crate) fn answer(text: &str) -> Outcome {
     crate::print(text).context("write to standard output")?;
     Ok(0)
 }
 
 /// JSON over several lines, without a newline at the end.
-fn json(value: &impl Serialize, indent: &str) -> String {
+pub(crate) fn json(value: &impl Serialize, indent: &str) -> String {
     let mut text = Vec::with_capacity(1024);
     let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
     // Writing to memory cannot fail, and what is written has text for keys.
@@ -190,6 +196,6 @@ fn json(value: &impl Serialize, indent: &str) -> String {
 }
 
 /// For errors that are no system calls'.
-fn failure(operation: impl Display, error: impl Display) -> Failure {
+pub(crate) fn failure(operation: impl Display, error: impl Display) -> Failure {
     Failure::new(format!("{operation}: {error}"))
 }

@@ -57,6 +57,26 @@ fn default_root() -> Result<PathBuf, Failure> {
     }
 }
 
+/// Where images are kept: `--store`, or the user's place for data.
+#[cfg(feature = "image")]
+pub(super) fn store(globals: &Flags) -> Result<PathBuf, Failure> {
+    if let Some(store) = globals.text("store") {
+        return Ok(std::path::absolute(store).with_context(|| format!("find {store}"))?);
+    }
+    if geteuid().is_root() && !is_root_of_a_user() {
+        return Ok("/var/lib/coracle".into());
+    }
+    let variable = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    variable("XDG_DATA_HOME")
+        .or_else(|| variable("HOME").map(|home| home.join(".local/share")))
+        .map(|data| data.join("coracle"))
+        .ok_or_else(|| Failure::new("HOME is not set: name a directory for images with --store"))
+}
+
 /// Root only inside a user namespace (`podman unshare`), where /run belongs to somebody else. runc's rule: in a container that
 /// was started by a proper login as root, USER is root.
 fn is_root_of_a_user() -> bool {

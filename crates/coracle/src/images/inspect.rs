@@ -1,0 +1,60 @@
+//! `inspect`: everything that is known of an image.
+
+use image::{Image, Kind, Reference, Store};
+use serde_json::{Value, json};
+
+use crate::commands::{self, Invocation, answer};
+use crate::{Failure, Outcome};
+
+/// Prints all that were found, and fails when one was not.
+pub(super) fn inspect(invocation: &Invocation<'_>) -> Outcome {
+    let store = invocation.store()?;
+    let mut found = Vec::new();
+    let mut missing = Vec::new();
+    for name in &invocation.flags.args {
+        match store.find(name) {
+            Ok(image) => found.push(describe(&store, &image)?),
+            Err(error) if error.kind() == Kind::NotFound => missing.push(error.to_string()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    answer(&(commands::json(&found, "    ") + "\n"))?;
+    match missing.is_empty() {
+        true => Ok(0),
+        false => Err(Failure::new(missing.join("; "))),
+    }
+}
+
+/// The fields that Docker and podman show, with their names.
+fn describe(store: &Store, image: &Image) -> image::Result<Value> {
+    let configuration = image.configuration(store)?;
+    let references = image
+        .names
+        .iter()
+        .filter_map(|name| name.parse::<Reference>().ok());
+    let mut digests: Vec<_> = references
+        .clone()
+        .map(|name| format!("{}@{}", name.familiar_name(), image.manifest.digest))
+        .collect();
+    digests.dedup();
+    let tags: Vec<_> = references
+        .filter(|name| name.digest().is_none())
+        .map(|name| name.familiar())
+        .collect();
+    Ok(json!({
+        "Id": image.id(),
+        "Digest": image.manifest.digest,
+        "RepoTags": tags,
+        "RepoDigests": digests,
+        "Created": configuration.created(),
+        "Author": configuration.author(),
+        "Architecture": configuration.architecture(),
+        "Os": configuration.os(),
+        "Variant": configuration.variant(),
+        "Size": image.size(),
+        "Config": configuration.config(),
+        "RootFS": { "Type": "layers", "Layers": configuration.rootfs().diff_ids() },
+        "Layers": image.layers,
+        "History": configuration.history(),
+    }))
+}

@@ -1,0 +1,78 @@
+//! What one sees while blobs are on their way: a bar for each on a terminal, otherwise a line when something has happened.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write, stderr};
+use std::sync::{Mutex, PoisonError};
+
+use image::{Descriptor, Digest, Event, Progress};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::list::decimal;
+
+/// Shows progress on standard error.
+pub(super) enum Bars {
+    Quiet,
+    Lines,
+    Terminal {
+        screen: MultiProgress,
+        bars: Mutex<BTreeMap<Digest, ProgressBar>>,
+    },
+}
+
+impl Bars {
+    pub(super) fn new(quiet: bool) -> Self {
+        match (quiet, stderr().is_terminal()) {
+            (true, _) => Bars::Quiet,
+            (false, false) => Bars::Lines,
+            (false, true) => Bars::Terminal {
+                screen: MultiProgress::new(),
+                bars: Mutex::default(),
+            },
+        }
+    }
+}
+
+impl Progress for Bars {
+    fn blob(&self, blob: &Descriptor, event: Event<'_>) {
+        match self {
+            Bars::Quiet => {}
+            Bars::Lines => {
+                if let Some(text) = text(blob, event) {
+                    let _ = writeln!(stderr(), "{}: {text}", blob.digest.short());
+                }
+            }
+            Bars::Terminal { screen, bars } => {
+                let mut bars = bars.lock().unwrap_or_else(PoisonError::into_inner);
+                let new = || screen.add(bar(blob));
+                let bar = bars.entry(blob.digest.clone()).or_insert_with(new);
+                match event {
+                    Event::Moved(bytes) => bar.set_position(bytes),
+                    Event::Retrying(..) => bar.set_message(text(blob, event).unwrap_or_default()),
+                    Event::Exists | Event::Complete => {
+                        bar.set_style(style("{prefix}: {msg}"));
+                        bar.finish_with_message(text(blob, event).unwrap_or_default());
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn text(blob: &Descriptor, event: Event<'_>) -> Option<String> {
+    match event {
+        Event::Exists => Some("already exists".into()),
+        Event::Moved(_) => None,
+        Event::Retrying(pause, why) => Some(format!("{why}: trying again in {}s", pause.as_secs())),
+        Event::Complete => Some(format!("complete, {}", decimal(blob.size))),
+    }
+}
+
+fn bar(blob: &Descriptor) -> ProgressBar {
+    ProgressBar::new(blob.size)
+        .with_style(style("{prefix}: [{bar:30}] {bytes}/{total_bytes} {msg}").progress_chars("=> "))
+        .with_prefix(blob.digest.short().to_owned())
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
