@@ -1,14 +1,18 @@
 //! Container images: where they come from, where they are kept, and what they mean for a container.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod archive;
 mod auth;
+pub mod convert;
+pub mod defaults;
 mod descriptor;
 mod digest;
 mod error;
+pub mod layers;
 mod layout;
 mod manifest;
+mod overlay;
 mod parallel;
 mod platform;
 mod progress;
@@ -17,7 +21,10 @@ mod reference;
 mod registry;
 mod source;
 mod store;
+mod sys;
 mod transfer;
+pub mod unpack;
+mod users;
 
 pub use archive::{Format, load, save};
 pub use auth::{Credentials, login, logout};

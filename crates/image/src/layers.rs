@@ -1,0 +1,248 @@
+//! Layers as directories of overlayfs: `layers/sha256-HEX` in the store for each diff_id, complete or not there at all.
+//!
+//! A layer is made in `layers/new-HEX`, which is locked (flock(2)) by who makes it and renamed once it is on disk. Whoever gets the lock
+//! of a directory that still has this name has found what a killed process left, and begins again with it emptied.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File};
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use crate::digest::Digest;
+use crate::error::{Context, Result};
+use crate::sys;
+use crate::unpack::{self, Identity, Layer, clearing};
+
+pub use crate::overlay::mount;
+
+const DIRECTORY: &str = "layers";
+
+/// A layer that is being made.
+struct Claim {
+    layer: Layer,
+    /// The directory, and its lock: a copy goes to the unpacker, so that the lock holds as long as either lives.
+    directory: File,
+}
+
+/// Makes sure that the layers of an image are unpacked, those that are missing side by side.
+///
+/// `store` is the store's directory, `layers` are from the bottom up. Gives the directories for [`mount`], the topmost first.
+pub fn ensure(store: &Path, layers: Vec<Layer>) -> Result<Vec<PathBuf>> {
+    let place = Place::open(store)?;
+    let mut paths: Vec<_> = layers
+        .iter()
+        .map(|layer| place.path(&layer.diff_id))
+        .collect();
+    paths.reverse();
+    let mut seen = BTreeSet::new();
+    let (mut claims, mut busy) = (Vec::new(), Vec::new());
+    for layer in layers {
+        if !seen.insert(layer.diff_id.clone()) || place.has(&layer.diff_id) {
+            continue;
+        }
+        match place.claim(&layer.diff_id, false)? {
+            Claimed::Yes(directory) => claims.push(Claim { layer, directory }),
+            Claimed::Done => {}
+            Claimed::Busy => busy.push(layer),
+        }
+    }
+    place.make(claims)?;
+    // Nothing is held while waiting for others, so nobody waits in a circle.
+    for layer in busy {
+        if let Claimed::Yes(directory) = place.claim(&layer.diff_id, true)? {
+            place.make(vec![Claim { layer, directory }])?;
+        }
+    }
+    Ok(paths)
+}
+
+/// Removes every layer that is not in `used`, and gives the digests of those. The caller holds the store's lock, so that nobody is about
+/// to use one of them.
+pub fn remove_unused(store: &Path, used: &BTreeSet<Digest>) -> Result<Vec<Digest>> {
+    let place = Place::open(store)?;
+    let mut removed = Vec::new();
+    let listing = || format!("list {}", place.path.display());
+    for entry in fs::read_dir(&place.path).context(listing)? {
+        let name = entry.context(listing)?.file_name();
+        let name = name.to_string_lossy();
+        let (hex, complete) = match (name.strip_prefix(COMPLETE), name.strip_prefix(NEW)) {
+            (Some(hex), _) => (hex, true),
+            (_, Some(hex)) => (hex, false),
+            _ => continue,
+        };
+        let Ok(digest) = format!("sha256:{hex}").parse::<Digest>() else {
+            continue;
+        };
+        if complete && used.contains(&digest) {
+            continue;
+        }
+        if complete {
+            // From here on it is what a killed process could have left.
+            match fs::rename(place.path(&digest), place.new_path(&digest)) {
+                // There is such a thing already: it goes first, and this one next time.
+                Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
+                renamed => renamed.context(|| format!("remove layer {digest}"))?,
+            }
+        }
+        if let Claimed::Yes(directory) = place.claim(&digest, false)? {
+            place.discard(&digest, directory)?;
+            if complete {
+                removed.push(digest);
+            }
+        }
+    }
+    Ok(removed)
+}
+
+const COMPLETE: &str = "sha256-";
+const NEW: &str = "new-";
+
+enum Claimed {
+    /// The caller holds the lock of an empty directory.
+    Yes(File),
+    /// The layer is complete.
+    Done,
+    /// Somebody else is at it.
+    Busy,
+}
+
+/// The directory of all layers.
+struct Place {
+    path: PathBuf,
+    identity: Identity,
+}
+
+impl Place {
+    fn open(store: &Path) -> Result<Self> {
+        let path = store.join(DIRECTORY);
+        make_directory(&path).context(|| format!("create {}", path.display()))?;
+        Ok(Place {
+            path,
+            identity: Identity::current(),
+        })
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.path.join(format!("{COMPLETE}{}", digest.hex()))
+    }
+
+    fn new_path(&self, digest: &Digest) -> PathBuf {
+        self.path.join(format!("{NEW}{}", digest.hex()))
+    }
+
+    fn has(&self, digest: &Digest) -> bool {
+        self.path(digest).is_dir()
+    }
+
+    /// Takes the right to make a layer.
+    fn claim(&self, digest: &Digest, wait: bool) -> Result<Claimed> {
+        let path = self.new_path(digest);
+        let claiming = || format!("create {}", path.display());
+        loop {
+            if self.has(digest) {
+                return Ok(Claimed::Done);
+            }
+            make_directory(&path).context(claiming)?;
+            let directory = match File::open(&path) {
+                // Complete in the meantime.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                opened => opened.context(claiming)?,
+            };
+            let operation = match wait {
+                true => libc::LOCK_EX,
+                false => libc::LOCK_EX | libc::LOCK_NB,
+            };
+            match sys::flock(directory.as_fd(), operation) {
+                Err(Errno::EWOULDBLOCK) => return Ok(Claimed::Busy),
+                Err(Errno::EINTR) => continue,
+                locked => locked.context(claiming)?,
+            }
+            // While we waited, it may have been completed and renamed, or removed.
+            let locked = directory.metadata().context(claiming)?;
+            match fs::symlink_metadata(&path) {
+                Ok(found) if (found.dev(), found.ino()) == (locked.dev(), locked.ino()) => {
+                    self.clear(digest, &directory)?;
+                    return Ok(Claimed::Yes(directory));
+                }
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).context(claiming);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Extracts layers; all of them are complete afterwards, or none.
+    fn make(&self, claims: Vec<Claim>) -> Result<()> {
+        if claims.is_empty() {
+            return Ok(());
+        }
+        let mut jobs = Vec::with_capacity(claims.len());
+        let mut made = Vec::with_capacity(claims.len());
+        for Claim { layer, directory } in claims {
+            made.push((layer.diff_id.clone(), copy(&directory)?));
+            jobs.push(layer.job(true, directory.into()));
+        }
+        let result = unpack::run(jobs, self.identity).and_then(|()| self.complete(&made));
+        if result.is_err() {
+            for (digest, directory) in made {
+                // The first error is the one to tell; what stays is found under its lock next time.
+                if !self.has(&digest) {
+                    let _ = self.discard(&digest, directory.into());
+                }
+            }
+        }
+        result
+    }
+
+    fn complete(&self, made: &[(Digest, OwnedFd)]) -> Result<()> {
+        let syncing = || format!("write {} to disk", self.path.display());
+        let place = File::open(&self.path).context(syncing)?;
+        sys::sync_filesystem(place.as_fd()).context(syncing)?;
+        for (digest, _) in made {
+            fs::rename(self.new_path(digest), self.path(digest))
+                .context(|| format!("complete layer {digest}"))?;
+        }
+        place.sync_all().context(syncing)
+    }
+
+    /// Empties a directory by an unpacker, who may remove files of any owner that an unpacker made.
+    fn clear(&self, digest: &Digest, directory: &File) -> Result<()> {
+        let name = format!("layer {digest}");
+        let clearing = clearing(&name, copy(directory)?);
+        let empty = fs::read_dir(self.new_path(digest))
+            .context(|| name)?
+            .next()
+            .is_none();
+        match empty {
+            true => Ok(()),
+            false => unpack::run(vec![clearing], self.identity),
+        }
+    }
+
+    fn discard(&self, digest: &Digest, directory: File) -> Result<()> {
+        // The layer's own mode may keep its owner out.
+        let _ = directory.set_permissions(fs::Permissions::from_mode(0o700));
+        self.clear(digest, &directory)?;
+        fs::remove_dir(self.new_path(digest)).context(|| format!("remove layer {digest}"))
+    }
+}
+
+fn copy(directory: &File) -> Result<OwnedFd> {
+    Ok(directory
+        .try_clone()
+        .context(|| "copy a descriptor")?
+        .into())
+}
+
+/// A directory that nobody else may enter; one that is there is fine.
+fn make_directory(path: &Path) -> std::io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
