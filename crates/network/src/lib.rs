@@ -1,2 +1,29 @@
 //! Networks of containers on one machine: bridge, veth, addresses, nftables rules, published ports. Knows the path of a network
 //! namespace, never a container.
+//!
+//! [`Networks`] attaches and detaches; [`Port`] and [`Reservation`] are what `-p` means before anything starts.
+
+#![forbid(unsafe_code)]
+
+mod bridge;
+mod cidr;
+mod error;
+mod forward;
+mod ipam;
+mod mac;
+mod netlink;
+mod networks;
+mod ports;
+mod proxy;
+mod reserve;
+mod rules;
+mod state;
+mod sysctl;
+
+pub use cidr::Cidr;
+pub use error::{Error, Kind, Result};
+pub use mac::Mac;
+pub use networks::{Attach, Attached, DEFAULT, Network, Networks, loopback_up};
+pub use ports::{Port, Protocol};
+pub use proxy::Proxy;
+pub use reserve::Reservation;

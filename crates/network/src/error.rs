@@ -1,0 +1,113 @@
+//! The one error of this crate: a kind that callers decide by, and a sentence that people read.
+
+use std::fmt;
+
+/// What a caller may want to tell apart. Everything else is [`Kind::Failed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// No network or attachment has this name.
+    NotFound,
+    /// An argument or a configuration file is wrong; nothing was tried.
+    Invalid,
+    /// A port, an address or an id is taken.
+    InUse,
+    /// An operation failed.
+    Failed,
+}
+
+/// An error: `context: source`, lower case, one sentence.
+pub struct Error {
+    kind: Kind,
+    context: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The result of everything in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of the given kind without a deeper cause.
+    pub fn new(kind: Kind, context: impl Into<String>) -> Self {
+        Error {
+            kind,
+            context: context.into(),
+            source: None,
+        }
+    }
+
+    /// An argument or a configuration file is wrong.
+    pub fn invalid(context: impl Into<String>) -> Self {
+        Self::new(Kind::Invalid, context)
+    }
+
+    /// Something wanted belongs to somebody else.
+    pub fn in_use(context: impl Into<String>) -> Self {
+        Self::new(Kind::InUse, context)
+    }
+
+    /// An operation failed for a reason that has no error of its own.
+    pub fn failed(context: impl Into<String>) -> Self {
+        Self::new(Kind::Failed, context)
+    }
+
+    /// What callers decide by.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.context)?;
+        match &self.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.kind)
+    }
+}
+
+/// The cause is part of the displayed sentence already, so it is not offered a second time by `source()`.
+impl std::error::Error for Error {}
+
+/// Puts the operation and its object in front of an error.
+pub(crate) trait Context<T> {
+    /// `context: error`, with the context made only on failure. The kind stays [`Kind::Failed`], or the error's own.
+    fn context<C: Into<String>>(self, context: impl FnOnce() -> C) -> Result<T>;
+}
+
+impl<T, E: Cause> Context<T> for std::result::Result<T, E> {
+    fn context<C: Into<String>>(self, context: impl FnOnce() -> C) -> Result<T> {
+        self.map_err(|source| Error {
+            kind: source.kind(),
+            context: context().into(),
+            source: Some(Box::new(source)),
+        })
+    }
+}
+
+/// What may stand below an [`Error`].
+pub(crate) trait Cause: std::error::Error + Send + Sync + 'static {
+    /// The kind of the error above.
+    fn kind(&self) -> Kind {
+        Kind::Failed
+    }
+}
+
+impl Cause for Error {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+impl Cause for std::io::Error {}
+impl Cause for nix::errno::Errno {}
+impl Cause for serde_json::Error {
+    fn kind(&self) -> Kind {
+        Kind::Invalid
+    }
+}

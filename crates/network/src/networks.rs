@@ -1,0 +1,324 @@
+//! Attaching containers to networks and detaching them again.
+
+use std::fs::{self, File};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::bridge::{self, disconnect, plug};
+use crate::cidr::Cidr;
+use crate::error::{Context, Error, Kind, Result};
+use crate::mac::Mac;
+use crate::netlink::{Socket, inside};
+use crate::ports::{Port, Protocol};
+use crate::reserve::Reservation;
+use crate::rules::Rules;
+use crate::state::{self, Bridge, Locked, State, check_id};
+use crate::{forward, ipam, sysctl};
+
+/// The name of the default network.
+pub const DEFAULT: &str = "bridge";
+
+/// The networks of one state directory.
+#[derive(Debug)]
+pub struct Networks {
+    directory: PathBuf,
+}
+
+/// What is wanted of an attachment.
+#[derive(Clone, Copy, Debug)]
+pub struct Attach<'a> {
+    /// By which it is found again: the container's id.
+    pub id: &'a str,
+    /// The network namespace, as `/proc/PID/ns/net` or a file that it is mounted on.
+    pub netns: &'a Path,
+    /// Ports to publish, all chosen: [`Reservation::ports`].
+    pub ports: &'a [Port],
+    /// A certain IPv4 address.
+    pub ip: Option<Ipv4Addr>,
+    /// A certain IPv6 address.
+    pub ip6: Option<Ipv6Addr>,
+    /// A certain link-layer address.
+    pub mac: Option<Mac>,
+}
+
+/// An attachment, as it is kept on record and shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attached {
+    /// The name of the network.
+    pub network: String,
+    /// The interface in the container.
+    pub interface: String,
+    /// The other end of it on this machine.
+    pub host_interface: String,
+    /// The bridge's interface.
+    pub bridge: String,
+    /// The link-layer address in the container.
+    pub mac: Mac,
+    /// The container's addresses, IPv4 first.
+    pub addresses: Vec<Cidr>,
+    /// The way out for each of them: the bridge's own addresses.
+    pub gateways: Vec<IpAddr>,
+    /// The published ports.
+    pub ports: Vec<Port>,
+    /// The namespace as it was given.
+    pub netns: PathBuf,
+}
+
+/// A network with what is attached to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Network {
+    /// `bridge`.
+    pub name: String,
+    /// The bridge's interface; empty until somebody has been attached.
+    pub interface: String,
+    /// The networks of both versions.
+    pub subnets: Vec<Cidr>,
+    /// The bridge's own addresses.
+    pub gateways: Vec<IpAddr>,
+    /// By id.
+    pub attached: std::collections::BTreeMap<String, Attached>,
+}
+
+impl Networks {
+    /// The networks on record in a directory, which is made when it is missing.
+    pub fn open(directory: &Path) -> Result<Self> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .context(|| format!("make the directory {}", directory.display()))?;
+        let directory = directory
+            .canonicalize()
+            .context(|| format!("find the directory {}", directory.display()))?;
+        Ok(Networks { directory })
+    }
+
+    /// Takes ports of this machine. Each is [`Kind::InUse`] when a process listens there, or a container on record has it; then none is
+    /// taken.
+    pub fn reserve(&self, ports: &[Port]) -> Result<Reservation> {
+        let state = state::read(&self.directory)?;
+        Reservation::new(ports, |port| published_by_nobody(&state, port))
+    }
+
+    /// Attaches a network namespace to the default network and publishes ports. On failure nothing is left.
+    pub fn attach(&self, request: &Attach<'_>) -> Result<Attached> {
+        check_id(request.id)?;
+        let netns = open_netns(request.netns)?;
+        let mut locked = Locked::open(&self.directory)?;
+        if locked.state.attached.contains_key(request.id) {
+            let message = format!(
+                "{} is attached to the network {DEFAULT} already",
+                request.id
+            );
+            return Err(Error::in_use(message));
+        }
+        for port in request.ports {
+            published_by_nobody(&locked.state, port)?;
+        }
+        let mut route = Socket::route()?;
+        let attached = record(&mut locked.state, &mut route, request)?;
+        locked.save()?;
+        let connect = |locked: &Locked, route: &mut Socket| {
+            let (bridge, link) = put_in_force(&locked.state, route)?;
+            bridge.connect(route, &link, &netns, &attached)?;
+            forget_flows(&attached.ports)
+        };
+        if let Err(error) = connect(&locked, &mut route) {
+            if let Err(left) = remove(&mut locked, request.id) {
+                log::warn!("undo the attachment of {}: {left}", request.id);
+            }
+            return Err(error)
+                .context(|| format!("attach {} to the network {DEFAULT}", request.id));
+        }
+        Ok(attached)
+    }
+
+    /// Takes away everything that an attachment has left, however far it had come. One that is not on record is as good as detached.
+    pub fn detach(&self, id: &str) -> Result<()> {
+        check_id(id)?;
+        if !state::read(&self.directory)?.attached.contains_key(id) {
+            return Ok(());
+        }
+        let mut locked = Locked::open(&self.directory)?;
+        remove(&mut locked, id).context(|| format!("detach {id} from the network {DEFAULT}"))
+    }
+
+    /// Puts everything back in force that is on record: after somebody has flushed the firewall, or deleted the bridge.
+    pub fn reload(&self) -> Result<()> {
+        let locked = Locked::open(&self.directory)?;
+        if locked.state.attached.is_empty() {
+            return Ok(());
+        }
+        let mut route = Socket::route()?;
+        let (_, link) = put_in_force(&locked.state, &mut route)?;
+        for attached in locked.state.attached.values() {
+            plug(&mut route, &link, attached)?;
+        }
+        Ok(())
+    }
+
+    /// Every network.
+    pub fn list(&self) -> Result<Vec<Network>> {
+        let state = state::read(&self.directory)?;
+        let bridge = state.bridge.as_ref();
+        Ok(vec![Network {
+            name: DEFAULT.to_owned(),
+            interface: bridge
+                .map(|bridge| bridge.interface.clone())
+                .unwrap_or_default(),
+            subnets: bridge.map(Bridge::subnets).unwrap_or_default(),
+            gateways: bridge.map(Bridge::gateways).unwrap_or_default(),
+            attached: state.attached,
+        }])
+    }
+
+    /// The network with this name, or [`Kind::NotFound`].
+    pub fn inspect(&self, name: &str) -> Result<Network> {
+        let found = self
+            .list()?
+            .into_iter()
+            .find(|network| network.name == name);
+        found.ok_or_else(|| Error::new(Kind::NotFound, format!("no network has the name {name:?}")))
+    }
+}
+
+/// Brings the loopback interface of a network namespace up: all that a container without a network has.
+pub fn loopback_up(netns: &Path) -> Result<()> {
+    inside(open_netns(netns)?, bridge::loopback_up)
+        .context(|| format!("set up the loopback interface of {}", netns.display()))
+}
+
+/// Opens a namespace that is not our own: setting that up would cut the machine off.
+fn open_netns(path: &Path) -> Result<File> {
+    let open = |path: &Path| {
+        File::open(path).context(|| format!("open the network namespace {}", path.display()))
+    };
+    let (netns, own) = (open(path)?, open(Path::new("/proc/thread-self/ns/net"))?);
+    let identity = |file: &File| {
+        let data = file
+            .metadata()
+            .context(|| format!("stat {}", path.display()))?;
+        Ok::<_, Error>((data.dev(), data.ino()))
+    };
+    if identity(&netns)? == identity(&own)? {
+        let message = format!(
+            "invalid network namespace {}: it is the machine's own",
+            path.display()
+        );
+        return Err(Error::invalid(message));
+    }
+    Ok(netns)
+}
+
+fn published_by_nobody(state: &State, port: &Port) -> Result<()> {
+    let clash =
+        |(_, attached): &(_, &Attached)| attached.ports.iter().any(|other| other.clashes(port));
+    match state.attached.iter().find(clash) {
+        Some((id, _)) => Err(Error::in_use(format!(
+            "publish port {}: {id} has it already",
+            port.host()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Decides on everything and writes it into the state.
+fn record(state: &mut State, route: &mut Socket, request: &Attach<'_>) -> Result<Attached> {
+    let mut bridge = Bridge::choose(state, route)?;
+    let addresses = ipam::addresses(state, &bridge, request.ip, request.ip6)?;
+    bridge.last = addresses.number;
+    let changes = bridge.forwarding();
+    bridge.changed.extend(changes);
+    let mut own = vec![Cidr::new(addresses.v4, bridge.subnet.prefix)];
+    if let (Some(address), Some(subnet)) = (addresses.v6, bridge.subnet6) {
+        own.push(Cidr::new(address, subnet.prefix));
+    }
+    let attached = Attached {
+        network: DEFAULT.to_owned(),
+        interface: "eth0".to_owned(),
+        host_interface: format!("{}v{}", bridge.interface, addresses.number),
+        bridge: bridge.interface.clone(),
+        mac: request.mac.unwrap_or_else(|| Mac::of(addresses.v4)),
+        addresses: own,
+        gateways: bridge.gateways(),
+        ports: request.ports.to_vec(),
+        netns: request.netns.to_owned(),
+    };
+    state.bridge = Some(bridge);
+    state
+        .attached
+        .insert(request.id.to_owned(), attached.clone());
+    Ok(attached)
+}
+
+/// Rules, forwarding and the bridge, in this order: nothing is open before it is guarded.
+fn put_in_force(
+    state: &State,
+    route: &mut Socket,
+) -> Result<(Bridge, crate::netlink::route::Link)> {
+    let bridge = state
+        .bridge
+        .clone()
+        .ok_or_else(|| Error::failed("the network on record is missing"))?;
+    let mut netfilter = Socket::netfilter()?;
+    rules(state, &bridge).apply(&mut netfilter)?;
+    forward::accept(&mut netfilter, &bridge.interface)?;
+    for [name, _, value] in bridge.forwarding() {
+        sysctl::set(&name, &value)?;
+    }
+    let link = bridge.set_up(route)?;
+    Ok((bridge, link))
+}
+
+fn rules<'a>(state: &State, bridge: &'a Bridge) -> Rules<'a> {
+    let published = state.attached.values().flat_map(|attached| {
+        let targets: Vec<_> = attached.addresses.iter().map(|own| own.address).collect();
+        attached
+            .ports
+            .iter()
+            .map(move |port| (*port, targets.clone()))
+    });
+    Rules {
+        bridge: &bridge.interface,
+        subnets: bridge.subnets(),
+        published: published.collect(),
+    }
+}
+
+/// Removes the kernel's objects of an attachment, then its record.
+fn remove(locked: &mut Locked, id: &str) -> Result<()> {
+    let Some(attached) = locked.state.attached.remove(id) else {
+        return Ok(());
+    };
+    let mut route = Socket::route()?;
+    disconnect(&mut route, &attached)?;
+    if let Some(bridge) = &mut locked.state.bridge {
+        let mut netfilter = Socket::netfilter()?;
+        if locked.state.attached.is_empty() {
+            bridge.tear_down(&mut route, &mut netfilter)?;
+            bridge.changed.clear();
+        } else if !attached.ports.is_empty() {
+            let bridge = bridge.clone();
+            rules(&locked.state, &bridge).apply(&mut netfilter)?;
+        }
+    }
+    forget_flows(&attached.ports)?;
+    locked.save()
+}
+
+/// A flow that stays is a nuisance that ends by itself, so no attachment fails for it.
+fn forget_flows(ports: &[Port]) -> Result<()> {
+    let udp = ports.iter().filter(|port| port.protocol == Protocol::Udp);
+    let udp: Vec<_> = udp.map(|port| port.host_port).collect();
+    if !udp.is_empty()
+        && let Err(refusal) = Socket::netfilter()?.forget_udp(&udp)
+    {
+        log::warn!("forget the UDP flows to published ports: {refusal}");
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! What is known of the networks: one JSON file, replaced atomically under a lock.
+//!
+//! An attachment is written down before any kernel object of it exists, and crossed out after the last one has gone: whoever is killed in
+//! between leaves a record by which everything is found.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Result};
+use crate::{Attached, Cidr};
+
+/// The content of the file.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct State {
+    /// The kernel's boot id: what was attached before a restart of the machine has gone with it.
+    boot: String,
+    /// The default network, once it was needed; its addresses stay the same as long as nothing else uses them.
+    pub(crate) bridge: Option<Bridge>,
+    /// By id.
+    pub(crate) attached: BTreeMap<String, Attached>,
+}
+
+/// A network that is a bridge on this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Bridge {
+    /// The name of its interface.
+    pub(crate) interface: String,
+    /// The IPv4 network, 24 bits long.
+    pub(crate) subnet: Cidr,
+    /// The IPv6 network, 64 bits long.
+    pub(crate) subnet6: Option<Cidr>,
+    /// The number of the address that was given last: one that has just become free is not given again at once.
+    pub(crate) last: u32,
+    /// Kernel parameters that have changed for it.
+    pub(crate) changed: Vec<Change>,
+}
+
+/// A kernel parameter: its name, what it was, and what it was set to.
+pub(crate) type Change = [String; 3];
+
+/// The state while nobody else can change it.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    pub(crate) state: State,
+    directory: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Locked {
+    /// Waits for the lock and reads what is there.
+    pub(crate) fn open(directory: &Path) -> Result<Locked> {
+        let path = directory.join("lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .context(|| format!("open {}", path.display()))?;
+        let lock = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| errno)
+            .context(|| format!("lock {}", path.display()))?;
+        let mut state = read(directory)?;
+        let boot = boot_id()?;
+        if state.boot != boot {
+            state.attached.clear();
+            if let Some(bridge) = &mut state.bridge {
+                bridge.changed.clear();
+            }
+            state.boot = boot;
+        }
+        Ok(Locked {
+            state,
+            directory: directory.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// Replaces the file. It is not forced onto the disk: after a failure of the machine nothing of it holds any more.
+    pub(crate) fn save(&self) -> Result<()> {
+        let path = self.directory.join("state.json");
+        let new = self.directory.join("state.json.new");
+        let write = || {
+            let mut file = OpenOptions::new()
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .mode(0o600)
+                .open(&new)?;
+            file.write_all(&serde_json::to_vec(&self.state)?)?;
+            fs::rename(&new, &path)
+        };
+        write().context(|| format!("write {}", path.display()))
+    }
+}
+
+/// Reads the state as it is. The file is replaced in one step, so it is whole without the lock.
+pub(crate) fn read(directory: &Path) -> Result<State> {
+    let path = directory.join("state.json");
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error).context(|| format!("read {}", path.display())),
+    };
+    // What a crash of the machine may leave of a file that was not forced onto the disk.
+    if bytes.iter().all(|byte| *byte == 0) {
+        return Ok(State::default());
+    }
+    serde_json::from_slice(&bytes).context(|| format!("read {}", path.display()))
+}
+
+fn boot_id() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let text = fs::read_to_string(path).context(|| format!("read {path}"))?;
+    Ok(text.trim_end().to_owned())
+}
+
+/// An id is a file name and stands in messages.
+pub(crate) fn check_id(id: &str) -> Result<()> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_.+-".contains(&byte);
+    if id.is_empty() || id.len() > 255 || id.starts_with('.') || !id.bytes().all(good) {
+        return Err(Error::invalid(format!(
+            "invalid id {id:?} of an attachment"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_saved_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut locked = Locked::open(dir.path()).unwrap();
+        assert!(locked.state.bridge.is_none());
+        let bridge = Bridge {
+            interface: "cor0".into(),
+            subnet: "10.89.0.0/24".parse().unwrap(),
+            subnet6: Some("fd12::/64".parse().unwrap()),
+            last: 7,
+            changed: vec![["ipv4/ip_forward", "0", "1"].map(str::to_owned)],
+        };
+        locked.state.bridge = Some(bridge.clone());
+        locked.save().unwrap();
+        assert_eq!(read(dir.path()).unwrap().bridge, Some(bridge));
+        assert!(!dir.path().join("state.json.new").exists());
+    }
+
+    #[test]
+    fn nothing_is_attached_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = r#"{"boot":"another","bridge":null,"attached":{}}"#;
+        fs::write(dir.path().join("state.json"), text).unwrap();
+        let locked = Locked::open(dir.path()).unwrap();
+        assert_ne!(locked.state.boot, "another");
+    }
+
+    #[test]
+    fn damage_is_told_and_emptiness_is_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        fs::write(&path, [0; 100]).unwrap();
+        assert!(read(dir.path()).unwrap().attached.is_empty());
+        fs::write(&path, "{").unwrap();
+        let error = read(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("state.json: EOF"), "{error}");
+    }
+
+    #[test]
+    fn ids_are_plain_names() {
+        for id in ["web", "a.b_c-d+e", "0123456789abcdef"] {
+            assert!(check_id(id).is_ok(), "{id}");
+        }
+        for id in ["", ".", "..", ".hidden", "a/b", "a b", "a\n", "ä"] {
+            assert!(check_id(id).is_err(), "{id}");
+        }
+    }
+}
