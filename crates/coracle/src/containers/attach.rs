@@ -153,10 +153,19 @@ impl<'a> Attached<'a> {
             | when(!self.typed.is_empty(), PollFlags::POLLOUT);
         let wanted = [
             (self.signals.as_fd(), when(self.started, readable)),
-            (stdin.as_fd(), when(self.input_open && self.typed.is_empty(), readable)),
+            (
+                stdin.as_fd(),
+                when(self.input_open && self.typed.is_empty(), readable),
+            ),
             (self.connection.as_fd(), monitor),
-            (self.outputs[0].fd.as_fd(), when(!self.outputs[0].pending.is_empty(), PollFlags::POLLOUT)),
-            (self.outputs[1].fd.as_fd(), when(!self.outputs[1].pending.is_empty(), PollFlags::POLLOUT)),
+            (
+                self.outputs[0].fd.as_fd(),
+                when(!self.outputs[0].pending.is_empty(), PollFlags::POLLOUT),
+            ),
+            (
+                self.outputs[1].fd.as_fd(),
+                when(!self.outputs[1].pending.is_empty(), PollFlags::POLLOUT),
+            ),
         ];
         // One without events would still report a hang-up, for ever.
         let (mut places, mut fds) = (Vec::with_capacity(5), Vec::with_capacity(5));

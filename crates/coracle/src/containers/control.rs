@@ -5,9 +5,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
 use runtime::{Context, Error, Result};
 
 /// The most bytes of input or output in one message.
@@ -98,10 +96,14 @@ impl Message {
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (kind, rest) = bytes.split_first()?;
         let number = |from: usize| -> Option<i32> {
-            Some(i32::from_le_bytes(rest.get(from..from + 4)?.try_into().ok()?))
+            Some(i32::from_le_bytes(
+                rest.get(from..from + 4)?.try_into().ok()?,
+            ))
         };
         let half = |from: usize| -> Option<u16> {
-            Some(u16::from_le_bytes(rest.get(from..from + 2)?.try_into().ok()?))
+            Some(u16::from_le_bytes(
+                rest.get(from..from + 2)?.try_into().ok()?,
+            ))
         };
         Some(match kind {
             b'S' => Message::Start,
@@ -199,7 +201,11 @@ impl Connection {
                 Some(Message::Exited(status)) => return Ok(Started::Exited(status)),
                 Some(Message::Failed(status, text)) => return Ok(Started::Failed(status, text)),
                 Some(_) => {}
-                None => return Err(Error::failed("the container's monitor ended before it said a word")),
+                None => {
+                    return Err(Error::failed(
+                        "the container's monitor ended before it said a word",
+                    ));
+                }
             }
         }
     }
@@ -256,7 +262,14 @@ mod tests {
 
     #[test]
     fn nonsense_is_the_end() {
-        for bytes in [&b""[..], b"?", b"r1", b"k", b"s123456789"[..8].as_ref(), b"f1"] {
+        for bytes in [
+            &b""[..],
+            b"?",
+            b"r1",
+            b"k",
+            b"s123456789"[..8].as_ref(),
+            b"f1",
+        ] {
             assert_eq!(Message::decode(bytes), None, "{bytes:?}");
         }
     }

@@ -168,7 +168,10 @@ impl Containers {
         let path = self.directory().join(id);
         let record = fs::read(path.join(RECORD_FILE)).map_err(|error| match error.kind() {
             ErrorKind::NotFound => missing(id),
-            _ => Error::failed(format!("read {}: {error}", path.join(RECORD_FILE).display())),
+            _ => Error::failed(format!(
+                "read {}: {error}",
+                path.join(RECORD_FILE).display()
+            )),
         })?;
         let record = serde_json::from_slice(&record).map_err(|error| {
             Error::new(
@@ -321,7 +324,10 @@ impl Container {
         let bytes = read_file(&self.directory, name)
             .with_context(|| format!("read {}", self.path.join(name).display()))?;
         serde_json::from_slice(&bytes).map_err(|error| {
-            Error::new(Kind::Damaged, format!("{}: {error}", self.path.join(name).display()))
+            Error::new(
+                Kind::Damaged,
+                format!("{}: {error}", self.path.join(name).display()),
+            )
         })
     }
 
@@ -338,8 +344,8 @@ impl Container {
         let listening = "listen at the control socket";
         self.remove_socket();
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let listener = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
-            .context(listening)?;
+        let listener =
+            socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).context(listening)?;
         let previous = umask(Mode::from_bits_truncate(0o177));
         let bound = bind(listener.as_raw_fd(), &self.socket_address()?);
         umask(previous);
@@ -357,8 +363,8 @@ impl Container {
     pub(crate) fn connect(&self) -> Result<Option<Connection>> {
         let connecting = "connect to the container's monitor";
         let flags = SockFlag::SOCK_CLOEXEC;
-        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
-            .context(connecting)?;
+        let socket =
+            socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).context(connecting)?;
         match connect(socket.as_raw_fd(), &self.socket_address()?) {
             Ok(()) => Ok(Some(Connection::from(socket))),
             Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(None),

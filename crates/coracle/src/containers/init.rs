@@ -15,7 +15,10 @@ pub(crate) const NAME: &str = "coracle-init";
 
 /// Runs the command behind `--` until it ends. The exit status is its, 128 + signal when a signal ended it.
 pub(crate) fn main() -> i32 {
-    let mut args = std::env::args_os().skip(1).skip_while(|arg| arg != "--").skip(1);
+    let mut args = std::env::args_os()
+        .skip(1)
+        .skip_while(|arg| arg != "--")
+        .skip(1);
     let Some(program) = args.next() else {
         eprintln!("{NAME}: no command");
         return 125;

@@ -148,12 +148,42 @@ pub(crate) fn remove_forced(containers: &Containers, container: &Container) -> R
     }
 }
 
+/// Removes a container that has ended.
+pub(crate) fn remove_ended(
+    containers: &Containers,
+    container: &Container,
+    volumes: bool,
+) -> Result<()> {
+    let status = settle(container)?;
+    if wants_monitor(&status) {
+        let name = &container.record.name;
+        let text = format!(
+            "cannot remove container {name}: it is running: stop it, or remove it with --force"
+        );
+        return Err(Error::new(Kind::WrongStatus, text));
+    }
+    match container.lock() {
+        // It was run with --rm, and nobody had looked at it.
+        Err(error) if error.kind() == Kind::NotFound => Ok(()),
+        locked => locked.and_then(|_lock| remove(containers, container, volumes)),
+    }
+}
+
 /// Removes a container that has ended, and whose lock the caller has. Can be repeated until it succeeds.
-pub(crate) fn remove(containers: &Containers, container: &Container, with_volumes: bool) -> Result<()> {
+pub(crate) fn remove(
+    containers: &Containers,
+    container: &Container,
+    with_volumes: bool,
+) -> Result<()> {
     monitor::release(container)?;
     rootfs::unmount(container)?;
     if with_volumes {
-        for mount in container.record.mounts.iter().filter(|mount| mount.anonymous) {
+        for mount in container
+            .record
+            .mounts
+            .iter()
+            .filter(|mount| mount.anonymous)
+        {
             let name = mount.name.as_deref().unwrap_or_default();
             let path = volumes::directory(containers.store(), name);
             match fs::remove_dir_all(&path) {

@@ -62,7 +62,11 @@ impl Limits {
         if (whole.is_empty() && fraction.is_empty()) || !digits(whole) || !digits(fraction) {
             return None;
         }
-        let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+        let whole: u64 = if whole.is_empty() {
+            0
+        } else {
+            whole.parse().ok()?
+        };
         let billionths: u64 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
         let exact = fraction.len() <= 9 || fraction[9..].bytes().all(|byte| byte == b'0');
         whole
@@ -92,12 +96,17 @@ impl Limits {
         if let (Some(memory), Some(swap @ 0..)) = (memory, swap)
             && swap < memory
         {
-            return refuse("--memory-swap: minimum memoryswap limit should be larger than memory limit".into());
+            return refuse(
+                "--memory-swap: minimum memoryswap limit should be larger than memory limit".into(),
+            );
         }
         if let (Some(memory), Some(reservation)) = (memory, self.memory_reservation)
             && memory < reservation
         {
-            return refuse("--memory: minimum memory limit can not be less than memory reservation limit".into());
+            return refuse(
+                "--memory: minimum memory limit can not be less than memory reservation limit"
+                    .into(),
+            );
         }
         if swap.is_some() && !machine.counts_swap {
             log::warn!(
@@ -147,15 +156,32 @@ impl Limits {
                 resources[pointer[0]][pointer[1]] = value;
             }
         };
-        set(["memory", "limit"], self.memory.filter(|limit| *limit > 0).map(Value::from));
-        set(["memory", "swap"], self.memory_swap.filter(|swap| *swap != 0).map(Value::from));
-        set(["memory", "reservation"], self.memory_reservation.map(Value::from));
+        set(
+            ["memory", "limit"],
+            self.memory.filter(|limit| *limit > 0).map(Value::from),
+        );
+        set(
+            ["memory", "swap"],
+            self.memory_swap.filter(|swap| *swap != 0).map(Value::from),
+        );
+        set(
+            ["memory", "reservation"],
+            self.memory_reservation.map(Value::from),
+        );
         let quota = self.nano_cpus.map(|cpus| cpus / (1_000_000_000 / PERIOD));
         set(["cpu", "quota"], quota.map(Value::from));
         set(["cpu", "period"], quota.map(|_| json!(PERIOD)));
         set(["cpu", "cpus"], self.cpuset_cpus.clone().map(Value::from));
-        set(["cpu", "shares"], self.cpu_shares.filter(|shares| *shares > 0).map(Value::from));
-        set(["pids", "limit"], self.pids.filter(|pids| *pids > 0).map(Value::from));
+        set(
+            ["cpu", "shares"],
+            self.cpu_shares
+                .filter(|shares| *shares > 0)
+                .map(Value::from),
+        );
+        set(
+            ["pids", "limit"],
+            self.pids.filter(|pids| *pids > 0).map(Value::from),
+        );
     }
 }
 
@@ -197,7 +223,16 @@ mod tests {
         ] {
             assert_eq!(Limits::parse_cpus(text), Some(nano), "{text}");
         }
-        for bad in ["", ".", "-1", "1e3", "1.2.3", "x", "99999999999999999999", "0.0000000001"] {
+        for bad in [
+            "",
+            ".",
+            "-1",
+            "1e3",
+            "1.2.3",
+            "x",
+            "99999999999999999999",
+            "0.0000000001",
+        ] {
             assert_eq!(Limits::parse_cpus(bad), None, "{bad}");
         }
     }
@@ -209,7 +244,11 @@ mod tests {
             nano_cpus: Some(3_000_000_000),
             ..Limits::default()
         });
-        assert!(error.unwrap_err().contains("there are only 2 CPUs available"));
+        assert!(
+            error
+                .unwrap_err()
+                .contains("there are only 2 CPUs available")
+        );
         let error = check(Limits {
             cpuset_cpus: Some("0,7".into()),
             ..Limits::default()
@@ -220,7 +259,12 @@ mod tests {
             ..Limits::default()
         });
         assert!(error.unwrap_err().contains("6MB"));
-        for (memory, swap, fine) in [(64, 64, true), (64, 32, false), (64, -1, true), (0, 64, false)] {
+        for (memory, swap, fine) in [
+            (64, 64, true),
+            (64, 32, false),
+            (64, -1, true),
+            (0, 64, false),
+        ] {
             let result = check(Limits {
                 memory: Some(memory << 20),
                 memory_swap: Some(if swap < 0 { -1 } else { swap << 20 }),

@@ -154,12 +154,7 @@ impl Log {
         }
         for number in (0..oldest).rev() {
             let (from, to) = (name(number), name(number + 1));
-            let _ = renameat(
-                &self.directory,
-                from.as_str(),
-                &self.directory,
-                to.as_str(),
-            );
+            let _ = renameat(&self.directory, from.as_str(), &self.directory, to.as_str());
         }
         self.reopen();
     }
@@ -216,7 +211,11 @@ impl LogReader {
     pub(crate) fn read_on(&mut self, take: &mut dyn FnMut(Vec<u8>)) -> Result<()> {
         loop {
             if let Some(file) = &mut self.file {
-                while file.read_until(b'\n', &mut self.partial).context("read the log")? > 0 {
+                while file
+                    .read_until(b'\n', &mut self.partial)
+                    .context("read the log")?
+                    > 0
+                {
                     if self.partial.ends_with(b"\n") {
                         self.partial.pop();
                         take(std::mem::take(&mut self.partial));
@@ -280,7 +279,12 @@ mod tests {
         log.take(Stream::Stdout, b"e\ntwo\nthr");
         log.flush();
         let (_, lines) = LogReader::open(dir, None).unwrap();
-        let expected = ["stderr:bad \u{fffd}\n", "stdout:one\n", "stdout:two\n", "stdout:thr"];
+        let expected = [
+            "stderr:bad \u{fffd}\n",
+            "stdout:one\n",
+            "stdout:two\n",
+            "stdout:thr",
+        ];
         assert_eq!(texts(lines), expected);
         std::fs::remove_dir_all(path).unwrap();
     }

@@ -5,12 +5,14 @@
 //! finds the container by name or id, and asks the monitor, or does it itself where there is none any more.
 
 mod attach;
+pub(crate) mod commands;
 mod control;
 mod directory;
+mod files;
 mod id;
 pub(crate) mod init;
-mod limits;
 mod lifecycle;
+mod limits;
 mod log;
 pub(crate) mod monitor;
 mod network;
@@ -19,12 +21,22 @@ mod record;
 mod restart;
 mod rootfs;
 mod run;
+mod seccomp;
 mod show;
 mod spec;
 mod streams;
 mod volumes;
 
-pub(crate) use directory::Containers;
-pub(crate) use lifecycle::{Stop, attach, remove, remove_forced, restart, settle, stop, wait};
-pub(crate) use run::{names_an_image, run};
-pub(crate) use show::{LogsOptions, listed, logs};
+pub(crate) use commands::COMMANDS;
+pub(crate) use directory::{Container, Containers};
+pub(crate) use run::names_an_image;
+
+/// An error of the image crate among ours.
+fn of_image(error: image::Error) -> runtime::Error {
+    runtime::Error::failed(error.to_string())
+}
+
+/// An error of the network crate among ours.
+fn of_network(error: ::network::Error) -> runtime::Error {
+    runtime::Error::failed(error.to_string())
+}

@@ -24,6 +24,7 @@ use runtime::{Context, CreateOptions, Error, Exit, Init, Result, Settings};
 
 use super::control::{Connection, Message, Stream};
 use super::directory::{Container, Containers, Lock};
+use super::lifecycle::remove;
 use super::log::Log;
 use super::network::Network;
 use super::record::{Phase, Status, boot_id};
@@ -101,7 +102,7 @@ enum Event {
     Output(Stream),
     Input,
     Client(usize),
-    Network(usize),
+    Network,
 }
 
 struct Monitor {
@@ -138,7 +139,7 @@ impl Monitor {
             alarm: Alarm::Start,
             listener: container.listen()?,
             clients: Clients::new(first),
-            network: Network::of(&container)?,
+            network: Network::of(&container),
             init: None,
             streams: Streams::none(),
             backoff: Backoff::default(),
@@ -163,7 +164,7 @@ impl Monitor {
                     }
                 }
                 Event::Input => self.streams.write_input(),
-                Event::Network(at) => self.network.handle(at),
+                Event::Network => self.network.handle(),
                 Event::Client(at) => {
                     while let Some(message) = self.clients.next(at) {
                         self.obey(at, message);
@@ -212,8 +213,8 @@ impl Monitor {
         for (at, fd, flags) in self.clients.watched(self.streams.is_input_full()) {
             watch(Event::Client(at), fd, flags);
         }
-        for (at, (fd, flags)) in self.network.watched().into_iter().enumerate() {
-            watch(Event::Network(at), fd, flags);
+        if let Some(proxy) = self.network.watched() {
+            watch(Event::Network, proxy, PollFlags::POLLIN);
         }
         // Last, so that what it has said comes before its end.
         if let Some(init) = &self.init {
@@ -234,7 +235,10 @@ impl Monitor {
     fn read_signals(&mut self) -> Result<()> {
         while let Some(info) = self.signals.read_signal().context("read the signalfd")? {
             if info.ssi_signo == SIGTERM as u32 {
-                self.stop(self.container.record.stop_signal, self.container.record.stop_timeout);
+                self.stop(
+                    self.container.record.stop_signal,
+                    self.container.record.stop_timeout,
+                );
             }
         }
         Ok(())
@@ -253,7 +257,10 @@ impl Monitor {
         self.alarm = alarm;
         // Nothing would disarm it.
         let after = TimeSpec::from_duration(after.max(Duration::from_nanos(1)));
-        if let Err(error) = self.timer.set(Expiration::OneShot(after), TimerSetTimeFlags::empty()) {
+        if let Err(error) = self
+            .timer
+            .set(Expiration::OneShot(after), TimerSetTimeFlags::empty())
+        {
             log::warn!("set the timer: {error}");
         }
     }
@@ -355,6 +362,7 @@ impl Monitor {
         let id = &self.container.record.id;
         // What a monitor that was killed may have left.
         runtime::delete(&self.settings, id, true)?;
+        self.network.detach();
         self.network.reserve()?;
         rootfs::mount(&self.container)?;
         let streams = Streams::hand_out(&self.container)?;
@@ -444,7 +452,10 @@ impl Monitor {
         });
         self.log.flush();
         let now = SystemTime::now();
-        let ran = self.status.started.and_then(|started| now.duration_since(started).ok());
+        let ran = self
+            .status
+            .started
+            .and_then(|started| now.duration_since(started).ok());
         self.status.pid = 0;
         self.status.finished = Some(now);
         self.status.exit_code = match exit {
@@ -492,7 +503,7 @@ impl Monitor {
         self.container.remove_socket();
         let record = &self.container.record;
         if record.remove {
-            super::remove(&Containers::around(&self.container), &self.container, true)?;
+            remove(&Containers::around(&self.container), &self.container, true)?;
         }
         self.clients.exited(status);
         // From here on the container is anybody's; only those who listen still hear of it.
@@ -505,7 +516,7 @@ impl Monitor {
 pub(crate) fn release(container: &Container) -> Result<()> {
     let record = &container.record;
     runtime::delete(&record.settings(), &record.id, true)?;
-    Network::of(container)?.detach();
+    Network::of(container).detach();
     rootfs::unmount(container)
 }
 

@@ -6,6 +6,8 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use image::Platform;
+use network::Port;
 use serde_json::{Value, json};
 
 use super::id;
@@ -32,7 +34,8 @@ pub(crate) struct Options {
     pub(crate) tty: bool,
     pub(crate) init: bool,
     pub(crate) pull: Pull,
-    pub(crate) platform: Option<String>,
+    pub(crate) platform: Option<Platform>,
+    pub(crate) tls_verify: bool,
     pub(crate) cidfile: Option<PathBuf>,
     pub(crate) restart: RestartPolicy,
     pub(crate) stop_signal: Option<i32>,
@@ -46,10 +49,10 @@ pub(crate) struct Options {
     pub(crate) workdir: Option<String>,
     pub(crate) hostname: Option<String>,
     pub(crate) network: NetworkMode,
-    pub(crate) publish: Vec<String>,
+    pub(crate) publish: Vec<Port>,
     pub(crate) publish_all: bool,
     pub(crate) ip: Option<IpAddr>,
-    pub(crate) dns: Vec<String>,
+    pub(crate) dns: Vec<IpAddr>,
     pub(crate) add_host: Vec<String>,
     pub(crate) mounts: Vec<MountOption>,
     pub(crate) readonly: bool,
@@ -143,7 +146,8 @@ impl Options {
             tty: flags.is_set("tty"),
             init: flags.is_set("init"),
             pull: one(flags, "pull", pull)?.unwrap_or(Pull::Missing),
-            platform: flags.get("platform"),
+            platform: one(flags, "platform", str::parse)?,
+            tls_verify: flags.switch("tls-verify").unwrap_or(true),
             cidfile: flags.get("cidfile"),
             restart: one(flags, "restart", str::parse)?.unwrap_or_default(),
             stop_signal: one(flags, "stop-signal", signals::parse)?,
@@ -157,17 +161,20 @@ impl Options {
             workdir: one(flags, "workdir", absolute)?,
             hostname: one(flags, "hostname", hostname)?,
             network: one(flags, "network", NetworkMode::parse)?.unwrap_or(NetworkMode::Bridge),
-            publish: flags.list("publish"),
+            publish: each(flags, "publish", Port::parse)?
+                .into_iter()
+                .flatten()
+                .collect(),
             publish_all: flags.is_set("publish-all"),
-            ip: one(flags, "ip", |text| text.parse::<IpAddr>().map_err(|_| "not an address"))?,
-            dns: each(flags, "dns", |text| {
-                text.parse::<IpAddr>().map(|ip| ip.to_string()).map_err(|_| "not an address")
-            })?,
+            ip: one(flags, "ip", address)?,
+            dns: each(flags, "dns", address)?,
             add_host: each(flags, "add-host", host)?,
             mounts: mounts(flags)?,
             readonly: flags.is_set("read-only"),
             shm_size: one(flags, "shm-size", |text| {
-                values::size(text).filter(|size| *size > 0).ok_or("not a size")
+                values::size(text)
+                    .filter(|size| *size > 0)
+                    .ok_or("not a size")
             })?,
             limits: limits(flags)?,
             ulimits: each(flags, "ulimit", ulimit)?,
@@ -207,21 +214,33 @@ impl Options {
                 return refuse("conflicting options: --hostname and the network mode");
             }
             NetworkMode::Container(_) if !self.dns.is_empty() || !self.add_host.is_empty() => {
-                return refuse("conflicting options: --dns, --add-host and the container network mode");
+                return refuse(
+                    "conflicting options: --dns, --add-host and the container network mode",
+                );
             }
             NetworkMode::Bridge | NetworkMode::Cni(_) => {}
             mode if self.ip.is_some() => {
-                return refuse(&format!("conflicting options: --ip and --network {}", mode.name()));
+                return refuse(&format!(
+                    "conflicting options: --ip and --network {}",
+                    mode.name()
+                ));
             }
             _ => {}
         }
-        if let Some(name) = self.sysctls.keys().find(|name| name.starts_with("net.") && shared) {
+        if let Some(name) = self
+            .sysctls
+            .keys()
+            .find(|name| name.starts_with("net.") && shared)
+        {
             return refuse(&format!(
                 "--sysctl {name}: not allowed in the network of the host or of another container"
             ));
         }
-        let mut destinations: Vec<&Path> =
-            self.mounts.iter().map(|mount| mount.destination.as_path()).collect();
+        let mut destinations: Vec<&Path> = self
+            .mounts
+            .iter()
+            .map(|mount| mount.destination.as_path())
+            .collect();
         destinations.sort_unstable();
         match destinations.windows(2).find(|pair| pair[0] == pair[1]) {
             Some(pair) => refuse(&format!("duplicate mount point: {}", pair[0].display())),
@@ -265,6 +284,10 @@ fn absolute(text: &str) -> Result<String, &'static str> {
         .ok_or("the working directory needs to be an absolute path")
 }
 
+fn address(text: &str) -> Result<IpAddr, &'static str> {
+    text.parse().map_err(|_| "not an address")
+}
+
 /// What sethostname(2) takes, and DNS.
 fn hostname(text: &str) -> Result<String, &'static str> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
@@ -304,10 +327,14 @@ fn environment(flags: &Flags) -> Result<Vec<String>, Failure> {
 fn variable(text: &str) -> Result<Option<String>, &'static str> {
     match text.split_once('=') {
         Some(("", _)) => Err("a variable needs a name"),
-        Some((name, _)) if name.contains(char::is_whitespace) => Err("a variable's name has no blanks"),
+        Some((name, _)) if name.contains(char::is_whitespace) => {
+            Err("a variable's name has no blanks")
+        }
         Some(_) => Ok(Some(text.to_owned())),
         None if text.is_empty() || text.contains(char::is_whitespace) => Err("expected NAME=value"),
-        None => Ok(std::env::var(text).ok().map(|value| format!("{text}={value}"))),
+        None => Ok(std::env::var(text)
+            .ok()
+            .map(|value| format!("{text}={value}"))),
     }
 }
 
@@ -341,8 +368,12 @@ fn log_options(flags: &Flags) -> Result<LogOptions, Failure> {
                     .ok_or_else(|| wrong("max-size takes a size such as 10m"))?;
             }
             Some(("max-file", files)) => {
-                let files = files.parse().ok().filter(|files| (1..=1000).contains(files));
-                options.max_files = files.ok_or_else(|| wrong("max-file takes a number from 1 on"))?;
+                let files = files
+                    .parse()
+                    .ok()
+                    .filter(|files| (1..=1000).contains(files));
+                options.max_files =
+                    files.ok_or_else(|| wrong("max-file takes a number from 1 on"))?;
             }
             _ => return Err(wrong("expected max-size=SIZE or max-file=N")),
         }
@@ -355,7 +386,9 @@ fn limits(flags: &Flags) -> Result<Limits, Failure> {
         memory: flags.size("memory"),
         memory_swap: flags.size("memory-swap"),
         memory_reservation: flags.size("memory-reservation"),
-        nano_cpus: one(flags, "cpus", |text| Limits::parse_cpus(text).ok_or("not a number of CPUs"))?,
+        nano_cpus: one(flags, "cpus", |text| {
+            Limits::parse_cpus(text).ok_or("not a number of CPUs")
+        })?,
         cpuset_cpus: flags.get("cpuset-cpus"),
         cpu_shares: flags.number("cpu-shares"),
         pids: flags.number("pids-limit"),
@@ -371,8 +404,22 @@ fn limits(flags: &Flags) -> Result<Limits, Failure> {
 }
 
 const RLIMITS: [&str; 16] = [
-    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
-    "rtprio", "rttime", "sigpending", "stack",
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 /// NAME=SOFT[:HARD], -1 for no limit.
@@ -380,7 +427,10 @@ fn ulimit(text: &str) -> Result<Value, String> {
     let wrong = || "expected NAME=SOFT[:HARD]".to_owned();
     let (name, limits) = text.split_once('=').ok_or_else(wrong)?;
     if !RLIMITS.contains(&name) {
-        return Err(format!("no limit is called {name:?}: there are {}", RLIMITS.join(" ")));
+        return Err(format!(
+            "no limit is called {name:?}: there are {}",
+            RLIMITS.join(" ")
+        ));
     }
     let number = |text: &str| match text {
         "-1" | "unlimited" => Ok(u64::MAX),
@@ -389,7 +439,9 @@ fn ulimit(text: &str) -> Result<Value, String> {
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
     let (soft, hard) = (number(soft)?, number(hard)?);
     if soft > hard {
-        return Err(format!("the soft limit {soft} is above the hard one {hard}"));
+        return Err(format!(
+            "the soft limit {soft} is above the hard one {hard}"
+        ));
     }
     let kind = format!("RLIMIT_{}", name.to_uppercase());
     Ok(json!({ "type": kind, "soft": soft, "hard": hard }))
@@ -422,7 +474,8 @@ fn security(flags: &Flags) -> Result<Security, Failure> {
             ("seccomp", Some("builtin")) => security.seccomp = None,
             ("seccomp", Some(path)) => {
                 let bytes = fs::read(path).map_err(|error| wrong(error.to_string()))?;
-                let profile = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+                let profile =
+                    serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
                 security.seccomp = Some(Some(profile));
             }
             ("apparmor", Some(profile)) => security.apparmor = Some(profile.to_owned()),
@@ -478,8 +531,15 @@ fn sysctls(flags: &Flags) -> Result<BTreeMap<String, String>, Failure> {
     ];
     let pairs = pairs(flags, "sysctl")?;
     for name in pairs.keys() {
-        if !OWN.contains(&name.as_str()) && !name.starts_with("net.") && !name.starts_with("fs.mqueue.") {
-            return Err(invalid("sysctl", name, "it is not separate for each container"));
+        if !OWN.contains(&name.as_str())
+            && !name.starts_with("net.")
+            && !name.starts_with("fs.mqueue.")
+        {
+            return Err(invalid(
+                "sysctl",
+                name,
+                "it is not separate for each container",
+            ));
         }
     }
     Ok(pairs)

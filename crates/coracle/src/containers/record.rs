@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use image::Digest;
 use runtime::{CgroupManager, Settings};
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,14 @@ pub(crate) struct Record {
     pub(crate) root: PathBuf,
     pub(crate) systemd_cgroup: bool,
     pub(crate) rootless: Option<bool>,
-    pub(crate) image: Option<ImageUse>,
+    /// The digest of the image's manifest: what the image's removal looks for.
+    pub(crate) image: Option<Digest>,
+    /// The digest of its configuration.
+    pub(crate) image_id: Option<Digest>,
+    /// As it was asked for.
+    pub(crate) image_name: Option<String>,
+    /// The overlay's lower directories, top first.
+    pub(crate) layers: Vec<PathBuf>,
     /// The directory that `--rootfs` named.
     pub(crate) rootfs: Option<PathBuf>,
     /// What runs, for people.
@@ -45,17 +53,6 @@ pub(crate) struct Record {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) privileged: bool,
     pub(crate) cgroup_parent: Option<String>,
-}
-
-/// The image that a container was made from.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct ImageUse {
-    /// As it was asked for.
-    pub(crate) name: String,
-    /// The digest of its configuration.
-    pub(crate) id: String,
-    /// The overlay's lower directories, top first.
-    pub(crate) layers: Vec<PathBuf>,
 }
 
 /// A mount that was asked for, in the words of Docker's `inspect`.
@@ -96,12 +93,14 @@ impl Record {
     }
 
     /// What `list` shows as the image.
-    pub(crate) fn image_name(&self) -> String {
-        match (&self.image, &self.rootfs) {
-            (Some(image), _) => image.name.clone(),
-            (None, Some(rootfs)) => rootfs.display().to_string(),
-            (None, None) => String::new(),
-        }
+    pub(crate) fn origin(&self) -> String {
+        let rootfs = self.rootfs.iter().map(|path| path.display().to_string());
+        self.image_name
+            .iter()
+            .cloned()
+            .chain(rootfs)
+            .next()
+            .unwrap_or_default()
     }
 }
 
@@ -147,7 +146,11 @@ impl Status {
             Phase::Running if paused => format!("Up {} (Paused)", since(self.started)),
             Phase::Running => format!("Up {}", since(self.started)),
             Phase::Restarting => {
-                format!("Restarting ({}) {} ago", self.exit_code, since(self.finished))
+                format!(
+                    "Restarting ({}) {} ago",
+                    self.exit_code,
+                    since(self.finished)
+                )
             }
             Phase::Exited => format!("Exited ({}) {} ago", self.exit_code, since(self.finished)),
         }

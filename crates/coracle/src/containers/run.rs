@@ -1,27 +1,35 @@
 //! `run IMAGE`: from the options to a container that runs, or has run.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
+use std::io::{Write, stdout};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use humantime::format_rfc3339_nanos;
+use image::convert::Overrides;
+use image::unpack::Layer;
+use image::{Hold, Image, ImageConfiguration, PullOptions, Store};
+use network::Port;
 use nix::libc::SIGTERM;
 use runtime::{CgroupManager, Context, Error, Result, Settings, window_size};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::attach::{AttachOptions, Parted, attach};
 use super::control::{Connection, Message, Started};
 use super::directory::{Container, Containers, Lock};
 use super::lifecycle::remove;
 use super::network::{NetworkMode, NetworkOptions};
-use super::options::Options;
-use super::record::{MountPoint, Record};
+use super::options::{Options, Pull};
+use super::record::Record;
 use super::spec::{Surroundings, complete};
 use super::streams::Streams;
-use super::{id, monitor, rootfs, spec};
+use super::volumes::MountOption;
+use super::{id, monitor, of_image, of_network, rootfs, spec};
 use crate::flags::Flags;
-use crate::{Failure, Outcome};
+use crate::images::Bars;
+use crate::{Failure, Outcome, signals};
 
 /// Whether what stands behind `run` is an image, or with `--rootfs` a root: the runtime's ids have none of these characters.
 pub(crate) fn names_an_image(flags: &Flags, argument: &str) -> bool {
@@ -40,7 +48,9 @@ pub(crate) fn run(settings: &Settings, containers: &Containers, options: &Option
     let outcome = start(&container, lock, options);
     if let Ok(Parted::Failed(..)) | Err(_) = &outcome {
         // It never ran: nothing is left of it. The monitor lets go of it when it has said why.
-        let cleared = container.lock().and_then(|_lock| remove(containers, &container, true));
+        let cleared = container
+            .lock()
+            .and_then(|_lock| remove(containers, &container, true));
         if let Err(error) = cleared
             && error.kind() != runtime::Kind::NotFound
         {
@@ -87,15 +97,22 @@ fn foreground(container: &Container, connection: Connection, options: &Options) 
 }
 
 /// Makes everything that a container consists of before it runs, or nothing.
-fn create(settings: &Settings, containers: &Containers, options: &Options) -> Result<(Container, Lock)> {
+fn create(
+    settings: &Settings,
+    containers: &Containers,
+    options: &Options,
+) -> Result<(Container, Lock)> {
     if let Some(path) = &options.cidfile
         && path.exists()
     {
-        let text = format!("--cidfile: {} exists: a container was made with it", path.display());
+        let text = format!(
+            "--cidfile: {} exists: a container was made with it",
+            path.display()
+        );
         return Err(Error::invalid(text));
     }
-    let source = Source::find(options)?;
-    let record = record(settings, containers, options, &source)?;
+    let source = Source::find(containers, options)?;
+    let record = record(settings, options, &source)?;
     let (mut container, lock) = containers.create(record)?;
     let filled = fill(&mut container, containers, options, &source);
     if let Err(error) = filled {
@@ -109,60 +126,131 @@ fn create(settings: &Settings, containers: &Containers, options: &Options) -> Re
 
 /// What a container is made from.
 struct Source {
-    rootfs: PathBuf,
+    /// The directory that `--rootfs` names.
+    rootfs: Option<PathBuf>,
+    image: Option<Image>,
+    /// The image's, or an empty one.
+    configuration: ImageConfiguration,
+    layers: Vec<PathBuf>,
+    /// Until the container is on record, nobody may remove the image.
+    _hold: Option<Hold>,
 }
 
 impl Source {
-    fn find(options: &Options) -> Result<Self> {
-        if !options.rootfs {
-            return Err(Error::failed("running images is not there yet: use --rootfs DIR"));
+    fn find(containers: &Containers, options: &Options) -> Result<Self> {
+        if options.rootfs {
+            let rootfs = fs::canonicalize(&options.image)
+                .with_context(|| format!("--rootfs: find {}", options.image))?;
+            return Ok(Source {
+                rootfs: Some(rootfs),
+                image: None,
+                configuration: ImageConfiguration::default(),
+                layers: Vec::new(),
+                _hold: None,
+            });
         }
-        let rootfs = fs::canonicalize(&options.image)
-            .with_context(|| format!("--rootfs: find {}", options.image))?;
-        Ok(Source { rootfs })
+        Self::of_image(containers, options).map_err(of_image)
+    }
+
+    fn of_image(containers: &Containers, options: &Options) -> image::Result<Self> {
+        let store = Store::open(containers.store())?;
+        let image = find_image(&store, options)?;
+        let hold = store.hold()?;
+        let configuration = image.configuration(&store)?;
+        let layers = image::layers::ensure(containers.store(), Layer::of(&image, &store)?)?;
+        Ok(Source {
+            rootfs: None,
+            image: Some(image),
+            configuration,
+            layers,
+            _hold: Some(hold),
+        })
     }
 
     /// The configuration that the flags change, with Docker's defaults.
-    fn base(&self, options: &Options) -> Result<Value> {
-        let mut base: Value = serde_json::from_str(&runtime::spec(false))
-            .map_err(|error| Error::failed(format!("the default configuration: {error}")))?;
-        let entrypoint = options.entrypoint.iter().flatten();
-        let args: Vec<&String> = entrypoint.chain(&options.command).collect();
-        if args.is_empty() {
-            return Err(Error::invalid("no command was given, and there is no image that names one"));
+    fn base(&self, options: &Options, rootfs: &Path) -> Result<Value> {
+        let overrides = Overrides {
+            entrypoint: options.entrypoint.clone(),
+            command: options.command.clone(),
+            user: options.user.clone(),
+            groups: options.groups.clone(),
+            cwd: options.workdir.clone(),
+            env: options.env.clone(),
+            terminal: options.tty,
+        };
+        let root = fs::File::open(rootfs).with_context(|| format!("open {}", rootfs.display()))?;
+        let spec = image::convert::spec(&self.configuration, root.as_fd(), &overrides);
+        serde_json::to_value(spec.map_err(of_image)?)
+            .map_err(|error| Error::failed(format!("encode the configuration: {error}")))
+    }
+
+    /// Published ports: those that were asked for, and with `--publish-all` those that the image exposes.
+    fn ports(&self, options: &Options) -> Result<Vec<Port>> {
+        let mut ports = options.publish.clone();
+        let config = self.configuration.config().as_ref();
+        let exposed = config.and_then(|config| config.exposed_ports().as_deref());
+        for text in exposed
+            .unwrap_or_default()
+            .iter()
+            .filter(|_| options.publish_all)
+        {
+            let exposed = Port::parse(text).map_err(of_network)?;
+            let is_new = |port: &Port| {
+                let same = |other: &&Port| {
+                    other.container_port == port.container_port && other.protocol == port.protocol
+                };
+                options.publish.iter().find(same).is_none()
+            };
+            ports.extend(exposed.into_iter().filter(is_new));
         }
-        base["process"]["args"] = json!(args);
-        Ok(base)
+        Ok(ports)
     }
 }
 
-fn record(
-    settings: &Settings,
-    containers: &Containers,
-    options: &Options,
-    source: &Source,
-) -> Result<Record> {
+/// The image in the store, or as `--pull` says from where its name says.
+fn find_image(store: &Store, options: &Options) -> image::Result<Image> {
+    let source: image::Source = options.image.parse()?;
+    let is_reference = matches!(source, image::Source::Registry(_));
+    if is_reference && options.pull != Pull::Always {
+        match store.find(&options.image) {
+            Err(error)
+                if error.kind() == image::Kind::NotFound && options.pull == Pull::Missing => {}
+            found => return found,
+        }
+    }
+    let pull = PullOptions {
+        platform: options.platform.clone(),
+        connection: image::Connection {
+            tls_verify: options.tls_verify,
+            ..image::Connection::default()
+        },
+    };
+    image::pull(store, &source, &pull, &Bars::new(false))
+}
+
+fn record(settings: &Settings, options: &Options, source: &Source) -> Result<Record> {
     let id = id::random()?;
-    let mounts = options
-        .mounts
-        .iter()
-        .map(|mount| mount.provide(containers.store()))
-        .collect::<Result<Vec<MountPoint>>>()?;
     Ok(Record {
         name: options.name.clone().unwrap_or_else(|| id[..12].to_owned()),
         created: format_rfc3339_nanos(SystemTime::now()).to_string(),
         root: settings.root.clone(),
         systemd_cgroup: settings.cgroup_manager == CgroupManager::Systemd,
         rootless: settings.rootless,
-        image: None,
-        rootfs: Some(source.rootfs.clone()),
+        image: source
+            .image
+            .as_ref()
+            .map(|image| image.manifest.digest.clone()),
+        image_id: source.image.as_ref().map(|image| image.id().clone()),
+        image_name: source.image.as_ref().map(|_| options.image.clone()),
+        layers: source.layers.clone(),
+        rootfs: source.rootfs.clone(),
         command: Vec::new(),
         tty: options.tty,
         interactive: options.interactive,
         stdin_once: options.interactive && !options.detach,
         remove: options.remove,
         restart: options.restart,
-        stop_signal: options.stop_signal.unwrap_or(SIGTERM),
+        stop_signal: stop_signal(options, source)?,
         stop_timeout: options.stop_timeout.unwrap_or(10),
         log: options.log,
         network: NetworkOptions {
@@ -171,10 +259,10 @@ fn record(
             add_host: options.add_host.clone(),
             dns: options.dns.clone(),
             ip: options.ip,
-            ports: options.publish.clone(),
+            ports: source.ports(options)?,
         },
-        mounts,
-        labels: options.labels.clone(),
+        mounts: Vec::new(),
+        labels: labels(options, source),
         privileged: options.privileged,
         cgroup_parent: options.cgroup_parent.clone(),
         id,
@@ -192,6 +280,27 @@ fn hostname(options: &Options, id: &str) -> String {
     }
 }
 
+fn stop_signal(options: &Options, source: &Source) -> Result<i32> {
+    match (
+        options.stop_signal,
+        image::convert::stop_signal(&source.configuration),
+    ) {
+        (Some(signal), _) => Ok(signal),
+        (None, Some(name)) => signals::parse(name)
+            .map_err(|error| Error::invalid(format!("the image's StopSignal: {error}"))),
+        (None, None) => Ok(SIGTERM),
+    }
+}
+
+/// The image's, and over them those of the flags. They say something to people; nothing is done by them.
+fn labels(options: &Options, source: &Source) -> BTreeMap<String, String> {
+    let config = source.configuration.config().as_ref();
+    let own = config
+        .and_then(|config| config.labels().clone())
+        .unwrap_or_default();
+    own.into_iter().chain(options.labels.clone()).collect()
+}
+
 /// Fills the directory of a new container.
 fn fill(
     container: &mut Container,
@@ -200,19 +309,28 @@ fn fill(
     source: &Source,
 ) -> Result<()> {
     rootfs::mount(container)?;
+    let rootfs = rootfs::path(container);
     Streams::make(container)?;
-    let _ = containers;
-    let volumes = options.mounts.iter().zip(&container.record.mounts);
-    let mounts = volumes.map(|(mount, point)| mount.entry(&point.source)).collect();
-    let window = window_size(std::os::fd::AsFd::as_fd(&std::io::stdout()));
+    let wanted = mounts(options, source)?;
+    let mut entries = Vec::new();
+    for mount in &wanted {
+        let point = mount.provide(containers.store())?;
+        // On record before it is filled, so that it goes with the container.
+        container.record.mounts.push(point);
+        container.write_record()?;
+        let point = container.record.mounts.last().expect("it was just pushed");
+        mount.seed(point, &rootfs)?;
+        entries.push(mount.entry(&point.source));
+    }
+    let window = window_size(stdout().as_fd());
     let spec = complete(
-        source.base(options)?,
+        source.base(options, &rootfs)?,
         options,
         Surroundings {
             id: &container.record.id,
             hostname: &container.record.network.hostname,
-            rootfs: &source.rootfs,
-            mounts,
+            rootfs: &rootfs,
+            mounts: entries,
             netns: None,
             systemd: container.record.systemd_cgroup,
             window: window.filter(|(rows, columns)| *rows > 0 && *columns > 0),
@@ -225,6 +343,22 @@ fn fill(
         Some(path) => write_id(path, &container.record.id),
         None => Ok(()),
     }
+}
+
+/// What is asked for, and the volumes of the image where nothing else is to be.
+fn mounts(options: &Options, source: &Source) -> Result<Vec<MountOption>> {
+    let mut mounts = options.mounts.clone();
+    for path in image::convert::volumes(&source.configuration).map_err(of_image)? {
+        let mount = MountOption::of_image(&path)
+            .map_err(|error| Error::invalid(format!("the image's volume {path:?}: {error}")))?;
+        if mounts
+            .iter()
+            .all(|other| other.destination != mount.destination)
+        {
+            mounts.push(mount);
+        }
+    }
+    Ok(mounts)
 }
 
 fn write_id(path: &Path, id: &str) -> Result<()> {

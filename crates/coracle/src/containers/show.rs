@@ -18,7 +18,10 @@ use super::record::Status;
 use crate::values;
 
 /// The containers of a state root, settled. The engines' containers, below other roots, have nothing to do with them.
-pub(crate) fn listed(settings: &Settings, containers: &Containers) -> Result<Vec<(Container, Status)>> {
+pub(crate) fn listed(
+    settings: &Settings,
+    containers: &Containers,
+) -> Result<Vec<(Container, Status)>> {
     let mut listed = Vec::new();
     for container in containers.list()? {
         if container.record.root == settings.root {
@@ -46,12 +49,17 @@ impl LogsOptions {
             return now.checked_sub(ago);
         }
         let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-        if let (Ok(seconds), Some(nanoseconds)) =
-            (seconds.parse(), format!("{fraction:0<9}").get(..9).and_then(|text| text.parse().ok()))
-        {
+        if let (Ok(seconds), Some(nanoseconds)) = (
+            seconds.parse(),
+            format!("{fraction:0<9}")
+                .get(..9)
+                .and_then(|text| text.parse().ok()),
+        ) {
             return SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds));
         }
-        parse_rfc3339_weak(&text.replace('T', " ")).or_else(|_| humantime::parse_rfc3339(text)).ok()
+        parse_rfc3339_weak(&text.replace('T', " "))
+            .or_else(|_| humantime::parse_rfc3339(text))
+            .ok()
     }
 }
 
@@ -62,14 +70,22 @@ pub(crate) fn logs(container: &Container, options: &LogsOptions) -> Result<()> {
     for line in lines {
         show(&line, options)?;
     }
-    if !options.follow || !matches!(status.phase, super::record::Phase::Running | super::record::Phase::Restarting) {
+    if !options.follow
+        || !matches!(
+            status.phase,
+            super::record::Phase::Running | super::record::Phase::Restarting
+        )
+    {
         return Ok(());
     }
     // Watched before the last look, so that nothing falls in between.
     let watching = "watch the log";
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).context(watching)?;
+    let inotify =
+        Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).context(watching)?;
     let changes = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE;
-    inotify.add_watch(&container.path, changes).context(watching)?;
+    inotify
+        .add_watch(&container.path, changes)
+        .context(watching)?;
     let connection = container.connect()?;
     if let Some(connection) = &connection {
         connection.say(&Message::Wait)?;
@@ -122,7 +138,9 @@ fn show(line: &[u8], options: &LogsOptions) -> Result<()> {
         "stderr" => stderr().write_all(&text).context(writing),
         _ => {
             let mut out = stdout().lock();
-            out.write_all(&text).and_then(|()| out.flush()).context(writing)
+            out.write_all(&text)
+                .and_then(|()| out.flush())
+                .context(writing)
         }
     }
 }

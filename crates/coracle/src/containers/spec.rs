@@ -10,12 +10,10 @@ use serde_json::{Value, json};
 
 use super::network::NetworkMode;
 use super::options::{Device, Options};
+use super::seccomp;
 
 /// Where the init of `--init` stands: on the /dev that every container has for itself, so that no file of the image is touched.
 const INIT: &str = "/dev/coracle-init";
-
-/// Annotations with which a configuration changes what the runtime does. An image's labels must not be among them.
-const POWERFUL: [&str; 3] = ["run.oci.", "org.systemd.property.", "org.criu."];
 
 /// What is known of the container besides.
 #[derive(Debug)]
@@ -32,7 +30,11 @@ pub(crate) struct Surroundings<'a> {
 }
 
 /// Completes `base`, which is the image's configuration with Docker's defaults.
-pub(crate) fn complete(mut base: Value, options: &Options, around: Surroundings<'_>) -> Result<Value> {
+pub(crate) fn complete(
+    mut base: Value,
+    options: &Options,
+    around: Surroundings<'_>,
+) -> Result<Value> {
     let spec = &mut base;
     spec["root"] = json!({ "path": around.rootfs, "readonly": options.readonly });
     spec["hostname"] = json!(around.hostname);
@@ -51,7 +53,9 @@ pub(crate) fn complete(mut base: Value, options: &Options, around: Surroundings<
 /// What runs, for people: without the init in front.
 pub(crate) fn command(spec: &Value) -> Vec<String> {
     let args = spec["process"]["args"].as_array().into_iter().flatten();
-    let args: Vec<String> = args.filter_map(|arg| Some(arg.as_str()?.to_owned())).collect();
+    let args: Vec<String> = args
+        .filter_map(|arg| Some(arg.as_str()?.to_owned()))
+        .collect();
     match args.first().is_some_and(|first| first == INIT) {
         true => args[2..].to_vec(),
         false => args,
@@ -67,25 +71,17 @@ fn elements(value: &mut Value) -> &mut Vec<Value> {
 }
 
 fn process(process: &mut Value, options: &Options, around: &Surroundings<'_>) {
-    process["terminal"] = json!(options.tty);
     if let (true, Some((height, width))) = (options.tty, around.window) {
         process["consoleSize"] = json!({ "height": height, "width": width });
     }
-    let mut defaults = vec![format!("HOSTNAME={}", around.hostname)];
-    if options.tty {
-        defaults.push("TERM=xterm".into());
-    }
     let env = elements(&mut process["env"]);
-    let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
-    for variable in defaults {
-        let there = env.iter().filter_map(Value::as_str).any(|each| name(each) == name(&variable));
-        if !there {
-            env.push(json!(variable));
-        }
-    }
-    for variable in &options.env {
-        env.retain(|each| each.as_str().is_none_or(|each| name(each) != name(variable)));
-        env.push(json!(variable));
+    let is_named = |variable: &Value| {
+        variable
+            .as_str()
+            .is_some_and(|text| text.starts_with("HOSTNAME="))
+    };
+    if !env.iter().any(is_named) {
+        env.push(json!(format!("HOSTNAME={}", around.hostname)));
     }
     if options.init {
         let args = elements(&mut process["args"]);
@@ -93,16 +89,10 @@ fn process(process: &mut Value, options: &Options, around: &Surroundings<'_>) {
     }
     if !options.ulimits.is_empty() {
         process["rlimits"] = json!(options.ulimits);
-    } else if let Some(process) = process.as_object_mut() {
-        // Ours are good enough.
-        process.remove("rlimits");
     }
 }
 
 fn annotations(spec: &mut Value, options: &Options) {
-    if let Some(annotations) = spec["annotations"].as_object_mut() {
-        annotations.retain(|name, _| !POWERFUL.iter().any(|prefix| name.starts_with(prefix)));
-    }
     for (name, value) in &options.annotations {
         spec["annotations"][name] = json!(value);
     }
@@ -127,7 +117,10 @@ fn network(spec: &mut Value, options: &Options, around: &Surroundings<'_>) {
         (_, Some(path)) => namespaces.push(json!({ "type": "network", "path": path })),
         (_, None) => namespaces.push(json!({ "type": "network" })),
     }
-    if !matches!(options.network, NetworkMode::Host | NetworkMode::Container(_)) {
+    if !matches!(
+        options.network,
+        NetworkMode::Host | NetworkMode::Container(_)
+    ) {
         // As Docker: no port of a container's own network is worth a capability, nor is ping.
         spec["linux"]["sysctl"]["net.ipv4.ip_unprivileged_port_start"] = json!("0");
         spec["linux"]["sysctl"]["net.ipv4.ping_group_range"] = json!("0 2147483647");
@@ -138,15 +131,15 @@ fn network(spec: &mut Value, options: &Options, around: &Surroundings<'_>) {
 }
 
 fn security(spec: &mut Value, options: &Options) -> Result<()> {
+    let set = capabilities(options);
     let process = &mut spec["process"];
-    let default: Vec<String> = process["capabilities"]["bounding"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|name| Some(name.as_str()?.to_owned()))
-        .collect();
-    let set = capabilities(options, default);
-    process["capabilities"] = json!({ "bounding": set, "effective": set, "permitted": set });
+    // Another user gets none of them by itself, only by a setuid program.
+    let effective = match process["user"]["uid"] == 0 {
+        true => set.clone(),
+        false => Vec::new(),
+    };
+    process["capabilities"] =
+        json!({ "bounding": set, "effective": effective, "permitted": effective });
     let security = &options.security;
     process["noNewPrivileges"] = json!(security.no_new_privileges);
     if let Some(profile) = &security.apparmor {
@@ -155,34 +148,36 @@ fn security(spec: &mut Value, options: &Options) -> Result<()> {
     if let Some(label) = security.label.as_ref().filter(|label| !label.is_empty()) {
         process["selinuxLabel"] = json!(label);
     }
-    let unmasked = security.unmasked || options.privileged;
+    let filter = match &security.seccomp {
+        Some(Some(profile)) => Some(seccomp::of_profile(profile, &set)),
+        None if !options.privileged => Some(seccomp::default(&set)?),
+        Some(None) | None => None,
+    };
     if let Some(linux) = spec["linux"].as_object_mut() {
-        if unmasked {
+        if security.unmasked || options.privileged {
             linux.remove("maskedPaths");
             linux.remove("readonlyPaths");
         }
-        match &security.seccomp {
-            Some(Some(profile)) => {
-                linux.insert("seccomp".into(), profile.clone());
-            }
-            Some(None) => drop(linux.remove("seccomp")),
-            None if options.privileged => drop(linux.remove("seccomp")),
-            None => {}
-        }
+        linux.remove("seccomp");
+        linux.extend(filter.map(|filter| ("seccomp".to_owned(), filter)));
     }
-    if options.privileged {
-        privileged(spec)?;
+    match options.privileged {
+        true => privileged(spec),
+        false => Ok(()),
     }
-    Ok(())
 }
 
 /// Docker's order: what is dropped, then what is added, and ALL on either side.
-fn capabilities(options: &Options, default: Vec<String>) -> Vec<String> {
+fn capabilities(options: &Options) -> Vec<String> {
+    let default = image::defaults::capabilities();
+    let default: Vec<String> = default
+        .iter()
+        .map(|each| each.to_string().replace("CAP_", ""))
+        .collect();
     let has = |list: &[String], name: &str| list.iter().any(|each| each == name);
-    let bare = |name: &str| name.trim_start_matches("CAP_").to_owned();
     runtime::CAPABILITIES
         .iter()
-        .map(|name| bare(name))
+        .map(|name| name.trim_start_matches("CAP_"))
         .filter(|name| {
             if options.privileged {
                 return true;
@@ -193,7 +188,7 @@ fn capabilities(options: &Options, default: Vec<String>) -> Vec<String> {
             } else if has(&options.cap_drop, "ALL") {
                 added
             } else {
-                added || !dropped && default.iter().any(|each| bare(each) == *name)
+                added || !dropped && has(&default, name)
             }
         })
         .map(|name| format!("CAP_{name}"))
@@ -224,13 +219,16 @@ fn privileged(spec: &mut Value) -> Result<()> {
 /// Every device below a directory, but those that a container has for itself.
 fn host_devices(directory: &Path, found: &mut Vec<String>) -> Result<()> {
     const OWN: [&str; 13] = [
-        "pts", "shm", "mqueue", "fd", "console", "ptmx", "null", "zero", "full", "random", "urandom", "tty", ".udev",
+        "pts", "shm", "mqueue", "fd", "console", "ptmx", "null", "zero", "full", "random",
+        "urandom", "tty", ".udev",
     ];
     let entries = fs::read_dir(directory)
         .with_context(|| format!("--privileged: read {}", directory.display()))?;
     for entry in entries.flatten() {
         let (path, name) = (entry.path(), entry.file_name());
-        let Ok(kind) = entry.file_type() else { continue };
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
         let is_own = directory == Path::new("/dev") && OWN.iter().any(|own| name == *own);
         if is_own {
             continue;
@@ -253,7 +251,11 @@ fn add_device(spec: &mut Value, device: &Device) -> Result<()> {
     let kind = match metadata.file_type() {
         kind if kind.is_char_device() => "c",
         kind if kind.is_block_device() => "b",
-        _ => return Err(Error::invalid(format!("--device: {source} is not a device"))),
+        _ => {
+            return Err(Error::invalid(format!(
+                "--device: {source} is not a device"
+            )));
+        }
     };
     let (major, minor) = (major(metadata.rdev()), minor(metadata.rdev()));
     let linux = &mut spec["linux"];
@@ -270,9 +272,16 @@ fn add_device(spec: &mut Value, device: &Device) -> Result<()> {
 fn mounts(spec: &mut Value, options: &Options, mut added: Vec<Value>) {
     let mounts = elements(&mut spec["mounts"]);
     if let Some(size) = options.shm_size {
-        for mount in mounts.iter_mut().filter(|mount| mount["destination"] == "/dev/shm") {
+        for mount in mounts
+            .iter_mut()
+            .filter(|mount| mount["destination"] == "/dev/shm")
+        {
             let mount_options = elements(&mut mount["options"]);
-            mount_options.retain(|option| option.as_str().is_none_or(|text| !text.starts_with("size=")));
+            mount_options.retain(|option| {
+                option
+                    .as_str()
+                    .is_none_or(|text| !text.starts_with("size="))
+            });
             mount_options.push(json!(format!("size={size}")));
         }
     }
@@ -283,8 +292,18 @@ fn mounts(spec: &mut Value, options: &Options, mut added: Vec<Value>) {
         }));
     }
     // What is asked for takes the place of what is there anyway; what lies deeper comes later.
-    mounts.retain(|mount| added.iter().all(|other| other["destination"] != mount["destination"]));
-    let depth = |mount: &Value| mount["destination"].as_str().unwrap_or_default().matches('/').count();
+    mounts.retain(|mount| {
+        added
+            .iter()
+            .all(|other| other["destination"] != mount["destination"])
+    });
+    let depth = |mount: &Value| {
+        mount["destination"]
+            .as_str()
+            .unwrap_or_default()
+            .matches('/')
+            .count()
+    };
     added.sort_by_key(depth);
     mounts.append(&mut added);
 }

@@ -101,7 +101,9 @@ impl Streams {
         let (master, peer) = ends;
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
             .context("make the terminal non-blocking")?;
-        let input = master.try_clone().context("copy the terminal's descriptor")?;
+        let input = master
+            .try_clone()
+            .context("copy the terminal's descriptor")?;
         Ok(Streams {
             outputs: vec![(Stream::Stdout, master)],
             input: Some(input),
@@ -125,7 +127,9 @@ impl Streams {
 
     /// What to wait for.
     pub(crate) fn outputs(&self) -> impl Iterator<Item = (Stream, BorrowedFd<'_>)> {
-        self.outputs.iter().map(|(stream, fd)| (*stream, fd.as_fd()))
+        self.outputs
+            .iter()
+            .map(|(stream, fd)| (*stream, fd.as_fd()))
     }
 
     /// The input, while something waits to be written to it.

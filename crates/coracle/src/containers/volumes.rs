@@ -4,11 +4,12 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
+use nix::errno::Errno;
 use runtime::{Context, Error, Result};
 use serde_json::{Value, json};
 
-use super::id;
 use super::record::MountPoint;
+use super::{files, id};
 
 /// One mount that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,10 +23,18 @@ pub(crate) struct MountOption {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MountKind {
     /// A path of the host; `create` makes a missing directory, as `-v` does and `--mount` does not.
-    Bind { source: PathBuf, create: bool },
+    Bind {
+        source: PathBuf,
+        create: bool,
+    },
     /// A directory below STORE/volumes, with a random name when nobody gave one; `copy` fills a new one from the image.
-    Volume { name: Option<String>, copy: bool },
-    Tmpfs { options: Vec<String> },
+    Volume {
+        name: Option<String>,
+        copy: bool,
+    },
+    Tmpfs {
+        options: Vec<String>,
+    },
 }
 
 const PROPAGATIONS: [&str; 6] = [
@@ -130,7 +139,9 @@ impl MountOption {
             ("tmpfs", None) => MountKind::Tmpfs { options: tmpfs },
             ("tmpfs", Some(_)) => return Err("a tmpfs has no source".into()),
             (other, _) => {
-                return Err(format!("unknown type {other:?}: expected bind, volume or tmpfs"));
+                return Err(format!(
+                    "unknown type {other:?}: expected bind, volume or tmpfs"
+                ));
             }
         };
         Ok(MountOption {
@@ -144,7 +155,12 @@ impl MountOption {
     pub(crate) fn tmpfs(text: &str) -> std::result::Result<Self, String> {
         let (destination, given) = text.split_once(':').unwrap_or((text, ""));
         let mut options = default_tmpfs();
-        options.extend(given.split(',').filter(|option| !option.is_empty()).map(str::to_owned));
+        options.extend(
+            given
+                .split(',')
+                .filter(|option| !option.is_empty())
+                .map(str::to_owned),
+        );
         Self::new(MountKind::Tmpfs { options }, destination)
     }
 
@@ -161,7 +177,10 @@ impl MountOption {
             MountKind::Bind { source, create } => {
                 if *create && !source.exists() {
                     fs::create_dir_all(source).with_context(|| {
-                        format!("--volume: create the missing directory {}", source.display())
+                        format!(
+                            "--volume: create the missing directory {}",
+                            source.display()
+                        )
                     })?;
                 } else if !source.exists() {
                     let text = format!(
@@ -197,6 +216,28 @@ impl MountOption {
             propagation: self.propagation.clone(),
             anonymous,
         })
+    }
+
+    /// Fills a new volume with what the image has in its place, with owner and mode; one that has something in it stays as it is.
+    pub(crate) fn seed(&self, point: &MountPoint, rootfs: &Path) -> Result<()> {
+        if !matches!(self.kind, MountKind::Volume { copy: true, .. }) {
+            return Ok(());
+        }
+        let seeding = || format!("fill the volume for {}", self.destination.display());
+        let is_empty = fs::read_dir(&point.source)
+            .with_context(seeding)?
+            .next()
+            .is_none();
+        if !is_empty {
+            return Ok(());
+        }
+        let root = files::open_directory(rootfs)?;
+        let from = match files::open_inside(root, &self.destination, files::DIRECTORY) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            opened => opened.with_context(seeding)?,
+        };
+        let to = files::open_directory(&point.source)?;
+        files::copy_contents(from, to, files::Owner::Keep).with_context(seeding)
     }
 
     /// As config.json has it, with what [`MountOption::provide`] has made.
@@ -278,9 +319,20 @@ mod tests {
         };
         assert_eq!((named.kind, named.readonly), (kind, false));
         let anonymous = MountOption::volume("/data").unwrap();
-        assert!(matches!(anonymous.kind, MountKind::Volume { name: None, .. }));
+        assert!(matches!(
+            anonymous.kind,
+            MountKind::Volume { name: None, .. }
+        ));
         for bad in [
-            "", "data", "/a:b", "/a:/", "/a:/b:rx", "/a:/b:ro:rw", "a/b:/c", ":/c", "-a:/c",
+            "",
+            "data",
+            "/a:b",
+            "/a:/",
+            "/a:/b:rx",
+            "/a:/b:ro:rw",
+            "a/b:/c",
+            ":/c",
+            "-a:/c",
         ] {
             assert!(MountOption::volume(bad).is_err(), "{bad}");
         }
@@ -289,8 +341,12 @@ mod tests {
     #[test]
     fn mounts() {
         let mount = MountOption::mount("type=bind,src=/srv,dst=/data,readonly").unwrap();
-        assert_eq!(mount.entry(Path::new("/srv"))["options"], json!(["rbind", "rprivate", "ro"]));
-        let mount = MountOption::mount("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=700").unwrap();
+        assert_eq!(
+            mount.entry(Path::new("/srv"))["options"],
+            json!(["rbind", "rprivate", "ro"])
+        );
+        let mount =
+            MountOption::mount("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=700").unwrap();
         let options = json!(["noexec", "nosuid", "nodev", "size=1m", "mode=700", "rw"]);
         assert_eq!(mount.entry(Path::new(""))["options"], options);
         for bad in [

@@ -10,6 +10,8 @@ mod transfer;
 
 use image::{Connection, Reference};
 
+pub(crate) use progress::Bars;
+
 use crate::commands::Invocation;
 use crate::flags::{Flag, Flags};
 use crate::table::{Arity, Command};

@@ -76,7 +76,8 @@ impl Clients {
     pub(super) fn accept(&mut self, listener: &UnixListener) {
         while let Ok((socket, _)) = listener.accept() {
             if self.0.len() < MOST {
-                self.0.push(Client::new(Connection::from(OwnedFd::from(socket))));
+                self.0
+                    .push(Client::new(Connection::from(OwnedFd::from(socket))));
             }
         }
     }
@@ -127,7 +128,9 @@ impl Clients {
 
     /// Whether nobody who is attached is behind.
     pub(super) fn have_taken_all(&self) -> bool {
-        self.0.iter().all(|client| !client.attached || client.pending.is_empty())
+        self.0
+            .iter()
+            .all(|client| !client.attached || client.pending.is_empty())
     }
 
     pub(super) fn output(&mut self, stream: Stream, bytes: Vec<u8>) {
@@ -153,7 +156,11 @@ impl Clients {
 
     /// The container has ended for good: those who wait for anything hear that.
     pub(super) fn exited(&mut self, status: i32) {
-        for client in self.0.iter_mut().filter(|client| client.for_end || client.for_start) {
+        for client in self
+            .0
+            .iter_mut()
+            .filter(|client| client.for_end || client.for_start)
+        {
             client.tell(Message::Exited(status));
         }
     }
@@ -161,7 +168,8 @@ impl Clients {
     /// Waits until everybody has taken what was said, or is gone.
     pub(super) fn deliver(mut self) -> Result<()> {
         loop {
-            self.0.retain(|client| !client.gone && !client.pending.is_empty());
+            self.0
+                .retain(|client| !client.gone && !client.pending.is_empty());
             if self.0.is_empty() {
                 return Ok(());
             }

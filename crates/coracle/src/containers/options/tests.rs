@@ -5,14 +5,19 @@ use crate::table;
 fn parse(line: &[&str]) -> Result<Options, Failure> {
     let args = line.iter().map(|&arg| arg.to_owned()).collect();
     let run = table::command("run").unwrap();
-    let flags = Flags::parse(run.flags, args, Order::FlagsFirst)
-        .map_err(|message| Failure { message, status: 125 })?;
+    let flags = Flags::parse(run.flags, args, Order::FlagsFirst).map_err(|message| Failure {
+        message,
+        status: 125,
+    })?;
     Options::parse(&flags)
 }
 
 #[test]
 fn what_follows_the_image_is_the_command() {
-    let options = parse(&["-it", "--rm", "-e", "A=1", "alpine:3", "ls", "-la", "--rm=no"]).unwrap();
+    let options = parse(&[
+        "-it", "--rm", "-e", "A=1", "alpine:3", "ls", "-la", "--rm=no",
+    ])
+    .unwrap();
     assert!(options.interactive && options.tty && options.remove && !options.detach);
     assert_eq!(options.image, "alpine:3");
     assert_eq!(options.command, ["ls", "-la", "--rm=no"]);
@@ -23,7 +28,7 @@ fn what_follows_the_image_is_the_command() {
 fn short_flags_can_be_written_in_one_and_with_their_value() {
     let options = parse(&["-dp8080:80", "-v/srv:/data:ro", "-m64m", "x:1"]).unwrap();
     assert!(options.detach);
-    assert_eq!(options.publish, ["8080:80"]);
+    assert_eq!(options.publish, network::Port::parse("8080:80").unwrap());
     assert_eq!(options.mounts.len(), 1);
     assert_eq!(options.limits.memory, Some(64 << 20));
 }
@@ -46,6 +51,9 @@ fn wrong_values_name_the_flag() {
         ("workdir", "relative"),
         ("hostname", "under the bridge"),
         ("network", "overlay"),
+        ("publish", "70000:80"),
+        ("publish", "80:80/icmp"),
+        ("platform", "a/b/c/d"),
         ("ip", "10.0.0"),
         ("dns", "resolver"),
         ("add-host", "name"),
@@ -77,7 +85,11 @@ fn wrong_values_name_the_flag() {
         ("userns", "mine"),
     ] {
         let error = parse(&[&format!("--{flag}={value}"), "x:1"]).expect_err(flag);
-        assert!(error.message.contains(&format!("-{flag}")), "{flag}={value}: {}", error.message);
+        assert!(
+            error.message.contains(&format!("-{flag}")),
+            "{flag}={value}: {}",
+            error.message
+        );
     }
 }
 
@@ -101,7 +113,10 @@ fn what_does_not_go_together_is_refused() {
 #[test]
 fn an_empty_entrypoint_is_one() {
     assert_eq!(parse(&["x:1"]).unwrap().entrypoint, None);
-    assert_eq!(parse(&["--entrypoint", "", "x:1"]).unwrap().entrypoint, Some(vec![]));
+    assert_eq!(
+        parse(&["--entrypoint", "", "x:1"]).unwrap().entrypoint,
+        Some(vec![])
+    );
     let array = parse(&["--entrypoint", r#"["/a","b"]"#, "x:1"]).unwrap();
     assert_eq!(array.entrypoint.unwrap(), ["/a", "b"]);
 }
