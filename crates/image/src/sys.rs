@@ -90,18 +90,25 @@ pub(crate) fn inherited(number: i32) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// setrlimit(2), both limits at once. One that is lower already stays.
-pub(crate) fn limit(resource: libc::__rlimit_resource_t, most: u64) -> nix::Result<()> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: the kernel writes one struct rlimit.
-    Errno::result(unsafe { libc::getrlimit(resource, &raw mut limit) })?;
-    limit.rlim_max = limit.rlim_max.min(most);
-    limit.rlim_cur = limit.rlim_max;
-    // SAFETY: the kernel reads one struct rlimit.
-    Errno::result(unsafe { libc::setrlimit(resource, &raw const limit) }).map(drop)
+/// renameat2(2) with `RENAME_NOREPLACE`, which nix has for glibc only: EEXIST where something is in the way.
+pub(crate) fn rename_new(
+    from: BorrowedFd<'_>,
+    old: &CStr,
+    to: BorrowedFd<'_>,
+    new: &CStr,
+) -> nix::Result<()> {
+    // SAFETY: both names are C strings.
+    Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            from.as_raw_fd(),
+            old.as_ptr(),
+            to.as_raw_fd(),
+            new.as_ptr(),
+            libc::RENAME_NOREPLACE,
+        )
+    })
+    .map(drop)
 }
 
 /// capset(2): of the permitted capabilities those in `keep` stay, and are in effect; none is inherited.

@@ -7,6 +7,7 @@ mod login;
 mod progress;
 mod remove;
 mod transfer;
+mod unpack;
 
 use image::{Connection, Reference};
 
@@ -148,6 +149,15 @@ other image needs.",
         args: "<image> <name> [name...]",
         arity: Arity::AtLeast(2),
         ..Command::of("tag", "give an image one more name", list::tag)
+    },
+    Command {
+        args: "<image> <bundle>",
+        arity: Arity::Exactly(2),
+        flags: &[PLATFORM, QUIET, TLS_VERIFY],
+        description: "\
+Makes a directory with the image's files (rootfs) and a config.json for it, which any
+OCI runtime runs. An image that is not in the store is pulled first.",
+        ..Command::of("unpack", "make a bundle of an image", unpack::unpack)
     },
 ];
 

@@ -63,7 +63,8 @@ pub fn load(
         store,
         origin: &staged,
         options,
-        progress,
+        // Reading has told of every blob already.
+        progress: &(),
     };
     // Current versions of Docker write both descriptions of the same images.
     let images = if let Some(index) = &contents.index {

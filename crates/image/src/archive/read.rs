@@ -121,6 +121,7 @@ impl Contents {
         }
         match name.as_str() {
             "index.json" => self.index = Some(document(&name, entry)?),
+            "oci-layout" | "repositories" => {}
             "manifest.json" => self.saved = Some(document(&name, entry)?),
             _ => {
                 let blob = stage(store, &name, entry, progress)?;

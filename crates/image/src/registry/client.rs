@@ -136,9 +136,15 @@ impl Client {
             is_https: false,
             ..self.base.clone()
         };
-        let ping = Request::get(plain.at("/v2/".into()));
-        if error.kind() == Kind::Denied || self.exchange(&ping, &ping.url, None).is_err() {
+        if error.kind() == Kind::Denied {
             return Err(error);
+        }
+        let ping = Request::get(plain.at("/v2/".into()));
+        match self.exchange(&ping, &ping.url, None) {
+            // What a server says that wants TLS after all.
+            Ok(response) if response.status().as_u16() == 400 => return Err(error),
+            Ok(_) => {}
+            Err(Failure::Transient(error, _) | Failure::Final(error)) => return Err(error),
         }
         self.base = plain;
         Ok(())

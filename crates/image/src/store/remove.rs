@@ -1,18 +1,19 @@
 //! Removing images, and everything that only they needed.
 
 use std::collections::BTreeSet;
-use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FlockArg, OFlag, renameat};
+use nix::fcntl::{AtFlags, FlockArg, OFlag};
 use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::{Image, Store, index, is_called};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
+use crate::layers;
 use crate::reference::Reference;
 
 /// What became of an image.
@@ -126,11 +127,11 @@ impl Store {
                 .chain(&image.layers);
             blobs.extend(parts.map(|part| part.digest.hex().to_owned()));
             for diff_id in image.configuration(self)?.rootfs().diff_ids() {
-                let diff_id: Digest = diff_id.parse()?;
-                layers.insert(format!("sha256-{}", diff_id.hex()));
+                layers.insert(diff_id.parse()?);
             }
         }
-        self.remove_layers(&layers)?;
+        let own = format!("/proc/self/fd/{}", self.root.as_raw_fd());
+        layers::remove_unused(Path::new(&own), &layers)?;
         self.empty("images/blobs/sha256", |name| blobs.contains(name))
     }
 
@@ -153,31 +154,6 @@ impl Store {
             }
         }
         Ok(reclaimed)
-    }
-
-    /// Removes unpacked layers, and what an interrupted unpacking or removal left. A layer has its name only while it is whole.
-    fn remove_layers(&self, keep: &BTreeSet<String>) -> Result<()> {
-        for name in self
-            .names_in("layers")?
-            .iter()
-            .filter(|name| !keep.contains(*name))
-        {
-            let context = || format!("remove layer {name}");
-            let old = format!("layers/{name}");
-            let gone = if name.starts_with("sha256-") {
-                let new = format!("layers/old-{name}");
-                renameat(&self.root, old.as_str(), &self.root, new.as_str()).context(context)?;
-                new
-            } else {
-                old
-            };
-            let path = PathBuf::from(format!(
-                "/proc/self/fd/{}",
-                std::os::fd::AsRawFd::as_raw_fd(&self.root)
-            ));
-            std::fs::remove_dir_all(path.join(gone)).context(context)?;
-        }
-        Ok(())
     }
 
     fn names_in(&self, path: &str) -> Result<Vec<String>> {

@@ -6,6 +6,7 @@
 use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{chroot, fchdir};
 use seccompiler::{
     SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -78,11 +79,13 @@ const CALLS: &[libc::c_long] = &[
 /// Locks this process into `directory`, for good.
 pub fn enter(directory: BorrowedFd<'_>) -> Result<()> {
     for (resource, limit) in [
-        (libc::RLIMIT_AS, ADDRESS_SPACE),
-        (libc::RLIMIT_NOFILE, DESCRIPTORS),
-        (libc::RLIMIT_CORE, 0),
+        (Resource::RLIMIT_AS, ADDRESS_SPACE),
+        (Resource::RLIMIT_NOFILE, DESCRIPTORS),
+        (Resource::RLIMIT_CORE, 0),
     ] {
-        sys::limit(resource, limit).context(|| "limit the unpacker's resources")?;
+        getrlimit(resource)
+            .and_then(|(_, hard)| setrlimit(resource, limit.min(hard), limit.min(hard)))
+            .context(|| "limit the unpacker's resources")?;
     }
     fchdir(directory).context(|| "enter the unpacker's directory")?;
     match chroot(".") {

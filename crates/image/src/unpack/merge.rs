@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::dir::Type;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, RenameFlags, renameat, renameat2};
+use nix::fcntl::{AtFlags, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, futimens};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, linkat};
@@ -92,8 +92,7 @@ fn directory(
             replace(upper.as_fd(), lower.as_fd(), &name)?;
             continue;
         }
-        let flags = RenameFlags::RENAME_NOREPLACE;
-        match renameat2(&upper, name.as_c_str(), &lower, name.as_c_str(), flags) {
+        match sys::rename_new(upper.as_fd(), &name, lower.as_fd(), &name) {
             Err(Errno::EEXIST) => {}
             renamed => {
                 renamed?;

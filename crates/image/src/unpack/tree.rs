@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat2, renameat2};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::sys;
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
@@ -117,9 +119,8 @@ pub(super) fn clear(directory: BorrowedFd<'_>) -> nix::Result<()> {
                 // A name that is taken already is tried again with the next number.
                 loop {
                     moved += 1;
-                    let flags = RenameFlags::RENAME_NOREPLACE;
-                    let above = moved.to_string();
-                    match renameat2(&child, below.as_c_str(), directory, above.as_str(), flags) {
+                    let above = CString::new(moved.to_string()).expect("digits");
+                    match sys::rename_new(child.as_fd(), &below, directory, &above) {
                         Err(Errno::EEXIST) => {}
                         result => break result?,
                     }
