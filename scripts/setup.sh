@@ -3,8 +3,8 @@
 set -eu
 
 packages="
-    busybox-static conmon crun debian-archive-keyring e2fsprogs gcc iproute2 iptables jq mmdebstrap musl-tools netavark nftables
-    podman buildah procps runc skopeo strace uidmap umoci util-linux"
+    apache2-utils busybox-static conmon crun debian-archive-keyring docker-registry e2fsprogs gcc iproute2 iptables jq mmdebstrap
+    musl-tools netavark nftables openssl podman buildah procps runc skopeo strace uidmap umoci util-linux"
 
 command -v cargo >/dev/null || { echo "setup: a Rust toolchain is needed: see https://rustup.rs" >&2; exit 1; }
 

@@ -11,6 +11,7 @@ mod command;
 mod container;
 mod engine;
 mod machine;
+mod registry;
 mod runtime;
 mod terminal;
 mod without;
@@ -25,6 +26,7 @@ pub use machine::{
     Hierarchy, View, has_capability, has_cgroup, has_controller, has_program, has_systemd,
     hierarchy, kernel_has, need_root, skip,
 };
+pub use registry::{Home, Registry};
 pub use runtime::{by_systemd, is_coracle, is_crun, is_runc, runtime};
 pub use terminal::{ConsoleSocket, Terminal};
 pub use without::{Without, kernel_lacks};

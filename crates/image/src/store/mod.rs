@@ -133,6 +133,9 @@ impl Store {
                 None => images.push(self.image(entry, name.into_iter().collect())?),
             }
         }
+        for image in &mut images {
+            image.names.sort();
+        }
         images.sort_by(|a, b| a.names.cmp(&b.names));
         Ok(images)
     }

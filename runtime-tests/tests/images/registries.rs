@@ -1,0 +1,321 @@
+//! docker-registry, plain and with TLS and a password, between Coracle, skopeo, buildah and podman.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use runtime_tests::{Engine, Home, Registry, eventually, has_program, requires, runtime};
+use serde_json::Value;
+
+use super::has_tools;
+
+/// What skopeo says about the image's manifest.
+fn digest_by_skopeo(home: &Home, image: &str, flags: &[&str]) -> String {
+    let image = format!("docker://{image}");
+    let text = home
+        .run("skopeo", &[&["inspect"], flags, &[&image]].concat())
+        .ok();
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    answer["Digest"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_image_goes_to_a_registry_and_comes_back() {
+    requires!(
+        has_tools(),
+        "docker-registry, htpasswd, openssl, skopeo or umoci is not installed"
+    );
+    let (home, registry) = (Home::new(), Registry::plain());
+    let image = registry.image("team/app:1");
+    home.coracle(&["pull", &home.make_layout(3_000_000)]).ok();
+    home.coracle(&["tag", "localhost/layout:v1", &image]).ok();
+    let said = home.coracle(&["push", &image]).ok();
+    let digest = home.digest(&image);
+    assert!(
+        said.starts_with(&format!("1: digest: {digest} size: ")),
+        "{said}"
+    );
+    assert_eq!(
+        digest_by_skopeo(&home, &image, &["--tls-verify=false"]),
+        digest
+    );
+
+    let other = Home::new();
+    let pulled = other.coracle(&["pull", &image]);
+    let lines: Vec<_> = pulled.stdout.lines().collect();
+    let status = format!("Status: Downloaded newer image for {image}");
+    assert_eq!(lines, [&format!("Digest: {digest}"), &status, &image]);
+    assert_eq!(
+        pulled.stderr.matches(": complete, ").count(),
+        2,
+        "{pulled:?}"
+    );
+    let again = other.coracle(&["pull", &image]);
+    assert!(
+        again.stdout.contains("Status: Image is up to date for "),
+        "{again:?}"
+    );
+    assert_eq!(
+        again.stderr.matches(": already exists").count(),
+        2,
+        "{again:?}"
+    );
+    let quiet = other.coracle(&["pull", "-q", &registry.image(&format!("team/app@{digest}"))]);
+    assert_eq!(
+        (quiet.stdout.lines().count(), quiet.stderr.as_str()),
+        (1, "")
+    );
+
+    // Into another repository the layers are mounted, or are there; nothing else changes.
+    let mounted = registry.image("team/other:1");
+    let said = other.coracle(&["push", &image, &mounted]).ok();
+    assert!(said.contains(&digest), "{said}");
+    assert_eq!(
+        digest_by_skopeo(&home, &mounted, &["--tls-verify=false"]),
+        digest
+    );
+    other
+        .coracle(&["pull", &registry.image("team/none")])
+        .fails_with(1, "404 Not Found");
+}
+
+#[test]
+fn a_registry_with_tls_and_a_password() {
+    requires!(
+        has_tools(),
+        "docker-registry, htpasswd, openssl, skopeo or umoci is not installed"
+    );
+    let (home, registry) = (Home::new(), Registry::secured("tester", "secret"));
+    let image = registry.image("app:1");
+    home.coracle(&["pull", &home.make_layout(1000)]).ok();
+    home.coracle(&["tag", "localhost/layout:v1", &image]).ok();
+    home.coracle(&["push", &image])
+        .fails_with(1, "invalid peer certificate");
+    home.coracle(&["push", "--tls-verify=false", &image])
+        .fails_with(1, "log in with \"coracle login 127.0.0.1:");
+    home.trust(&registry);
+    home.coracle(&["push", &image])
+        .fails_with(1, "refuses to answer without credentials");
+
+    let login = |password: &str| {
+        let mut command = home.coracle_command(&[
+            "login",
+            "-u",
+            "tester",
+            "--password-stdin",
+            &registry.address,
+        ]);
+        let file = home.path("password");
+        fs::write(&file, format!("{password}\n")).unwrap();
+        command.stdin(fs::File::open(file).unwrap());
+        home.finish(command)
+    };
+    login("wrong").fails_with(1, "refuses the credentials of \"tester\"");
+    assert!(!home.auth_file().exists());
+    assert_eq!(login("secret").ok(), "Login Succeeded\n");
+    assert_eq!(
+        fs::metadata(home.auth_file()).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    home.coracle(&["push", &image]).ok();
+    home.coracle(&["pull", &image]).ok();
+
+    // skopeo reads the same file, and the same directory of certificates.
+    assert_eq!(digest_by_skopeo(&home, &image, &[]), home.digest(&image));
+    home.coracle(&["logout", &registry.address]).ok();
+    home.coracle(&["pull", &image])
+        .fails_with(1, "without credentials");
+    home.coracle(&["logout", &registry.address])
+        .fails_with(1, "not logged in");
+
+    // The other way round: podman's and skopeo's login is ours.
+    home.run(
+        "skopeo",
+        &["login", "-u", "tester", "-p", "secret", &registry.address],
+    )
+    .ok();
+    home.coracle(&["pull", &image]).ok();
+}
+
+#[test]
+fn a_credential_helper_is_asked() {
+    requires!(
+        has_tools(),
+        "docker-registry, htpasswd, openssl, skopeo or umoci is not installed"
+    );
+    let (home, registry) = (Home::new(), Registry::secured("tester", "secret"));
+    home.trust(&registry);
+    let bin = home.path("bin");
+    fs::create_dir_all(&bin).unwrap();
+    let helper = bin.join("docker-credential-safe");
+    let known = home.path("known");
+    let script = format!(
+        "#!/bin/sh\nread server\ncase $1 in\nstore) echo \"$server\" > {0} ;;\nget) [ -e {0} ] && cat {0} || {{ echo credentials not found in native keychain; exit 1; }} ;;\nerase) rm {0} ;;\nesac\n",
+        known.display()
+    );
+    fs::write(&helper, script).unwrap();
+    fs::set_permissions(&helper, PermissionsExt::from_mode(0o755)).unwrap();
+    fs::create_dir_all(home.auth_file().parent().unwrap()).unwrap();
+    let content = format!(r#"{{"credHelpers": {{"{}": "safe"}}}}"#, registry.address);
+    fs::write(home.auth_file(), &content).unwrap();
+    let coracle = |args: &[&str]| {
+        let mut command = home.coracle_command(args);
+        command.env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
+        home.finish(command)
+    };
+    let image = registry.image("app:1");
+    coracle(&["pull", &image]).fails_with(1, "without credentials");
+    coracle(&["login", "-u", "tester", "-p", "secret", &registry.address]).ok();
+    assert!(
+        fs::read_to_string(&known)
+            .unwrap()
+            .contains("\"Secret\":\"secret\"")
+    );
+    assert_eq!(
+        fs::read_to_string(home.auth_file()).unwrap(),
+        content,
+        "the password is not in the file"
+    );
+    coracle(&["pull", &image]).fails_with(1, "404");
+    coracle(&["logout", &registry.address]).ok();
+    assert!(!known.exists());
+}
+
+#[test]
+fn buildah_and_podman_push_and_pull_the_same_images() {
+    requires!(
+        has_tools() && has_program("podman"),
+        "docker-registry or podman is not installed"
+    );
+    requires!(
+        runtime_tests::rootless().is_none(),
+        "the registry runs as root here"
+    );
+    let engine = Engine::new();
+    let registry = Registry::beside(&engine);
+    let store = engine.path("store").to_string_lossy().into_owned();
+    let coracle = |args: &[&str]| {
+        engine.run(
+            &runtime().to_string_lossy(),
+            &[&["--store", &store], args].concat(),
+        )
+    };
+    for (format, name) in [("oci", "app:oci"), ("v2s2", "app:docker")] {
+        let image = registry.image(name);
+        let to = format!("docker://{image}");
+        engine
+            .buildah(&[
+                "push",
+                "--quiet",
+                "--tls-verify=false",
+                "--format",
+                format,
+                "localhost/busybox",
+                &to,
+            ])
+            .ok();
+        coracle(&["pull", "-q", &image]).ok();
+        let text = coracle(&["inspect", &image]).ok();
+        let inspected: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            inspected[0]["Config"]["Cmd"],
+            serde_json::json!(["sh"]),
+            "{text}"
+        );
+
+        let back = registry.image(&format!("back-{name}"));
+        coracle(&["push", "-q", &image, &back]).ok();
+        engine
+            .podman(&["pull", "--quiet", "--tls-verify=false", &back])
+            .ok();
+        let of = ["inspect", "--tls-verify=false", "--format", "{{.Digest}}"];
+        let digest = engine.run(
+            "skopeo",
+            &[&of[..], &[&format!("docker://{back}")]].concat(),
+        );
+        assert_eq!(digest.ok().trim(), inspected[0]["Digest"]);
+        let said = engine
+            .podman(&["run", "--rm", &back, "echo", "it runs"])
+            .ok();
+        assert_eq!(said, "it runs\n");
+    }
+}
+
+#[test]
+fn the_image_of_a_platform_is_chosen_from_a_list() {
+    requires!(
+        has_tools() && has_program("podman"),
+        "docker-registry or podman is not installed"
+    );
+    requires!(
+        runtime_tests::rootless().is_none(),
+        "the registry runs as root here"
+    );
+    let engine = Engine::new();
+    let registry = Registry::beside(&engine);
+    let store = engine.path("store").to_string_lossy().into_owned();
+    let coracle = |args: &[&str]| {
+        engine.run(
+            &runtime().to_string_lossy(),
+            &[&["--store", &store], args].concat(),
+        )
+    };
+    engine
+        .buildah(&["manifest", "create", "localhost/list"])
+        .ok();
+    let context = engine.path("busybox").to_string_lossy().into_owned();
+    for arch in ["amd64", "arm64", "s390x"] {
+        let args = [
+            "bud",
+            "--quiet",
+            "--platform",
+            &format!("linux/{arch}"),
+            "--manifest",
+            "localhost/list",
+            &context,
+        ];
+        engine.buildah(&args).ok();
+    }
+    let image = registry.image("list:1");
+    let to = format!("docker://{image}");
+    engine
+        .buildah(&[
+            "manifest",
+            "push",
+            "--quiet",
+            "--all",
+            "--tls-verify=false",
+            "localhost/list",
+            &to,
+        ])
+        .ok();
+    for arch in ["arm64", "amd64"] {
+        coracle(&["pull", "-q", "--platform", &format!("linux/{arch}"), &image]).ok();
+        let inspected: Value = serde_json::from_str(&coracle(&["inspect", &image]).ok()).unwrap();
+        assert_eq!(inspected[0]["Architecture"], arch);
+    }
+    let none = coracle(&["pull", "-q", "--platform", "linux/riscv64", &image]);
+    none.fails_with(
+        1,
+        "there is no image for linux/riscv64, only for: linux/amd64, linux/arm64",
+    );
+}
+
+#[test]
+fn an_interrupted_pull_ends_at_once() {
+    let home = Home::new();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let image = format!("{}/app", silent.local_addr().unwrap());
+    let mut pull = home
+        .coracle_command(&["pull", &image])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _connection = silent.accept().unwrap();
+    kill(Pid::from_raw(pull.id().cast_signed()), Signal::SIGINT).unwrap();
+    let status = eventually("the pull ends", || pull.try_wait().unwrap());
+    assert!(!status.success());
+}
