@@ -57,7 +57,7 @@ pub fn limit_of(pid: i64, limit: Limit) -> Option<String> {
 }
 
 fn v1_dir(pid: i64, controller: &str) -> Option<PathBuf> {
-    let mount = mounts("cgroup", Some(controller))?;
+    let mount = mount_point("cgroup", Some(controller))?;
     let lines = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let path = lines.lines().find_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);
@@ -77,10 +77,11 @@ pub fn v2_dir(pid: i64) -> Option<PathBuf> {
         .lines()
         .find_map(|line| line.strip_prefix("0::/"))?
         .to_owned();
-    Some(mounts("cgroup2", None)?.join(path))
+    Some(mount_point("cgroup2", None)?.join(path))
 }
 
-fn mounts(kind: &str, option: Option<&str>) -> Option<PathBuf> {
+/// Where cgroups of a kind (`cgroup`, `cgroup2`), with a controller among the mount's options, are mounted.
+pub(crate) fn mount_point(kind: &str, option: Option<&str>) -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     mounts.lines().find_map(|line| {
         let (head, tail) = line.split_once(" - ")?;
@@ -145,7 +146,7 @@ impl V2Cgroup {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tc-{}-{number}", std::process::id());
-        let mount = mounts("cgroup2", None)?;
+        let mount = mount_point("cgroup2", None)?;
         for controller in fs::read_to_string(mount.join("cgroup.controllers"))
             .unwrap_or_default()
             .split_whitespace()

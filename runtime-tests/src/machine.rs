@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use nix::unistd::geteuid;
 
+use crate::cgroup::mount_point;
+
 /// Prints why a test was skipped, past libtest's capture of output.
 pub fn skip(reason: &str) {
     let name = std::thread::current().name().unwrap_or("test").to_owned();
@@ -78,20 +80,20 @@ pub fn has_cgroup() -> bool {
 
 /// A controller can limit containers on this machine: it has a v1 hierarchy, or v2 offers it.
 pub fn has_controller(name: &str) -> bool {
-    if !has_cgroup() {
-        return false;
-    }
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let v1 = mounts
-        .lines()
-        .filter_map(|line| line.split_once(" - cgroup "))
-        .any(|(_, tail)| {
-            tail.split(' ')
-                .nth(1)
-                .is_some_and(|options| options.split(',').any(|option| option == name))
-        });
-    let v2 = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-    v1 || v2.split_whitespace().any(|controller| controller == name)
+    has_v1_controller(name) || has_v2_controller(name)
+}
+
+/// A controller has a mounted v1 hierarchy.
+pub fn has_v1_controller(name: &str) -> bool {
+    has_cgroup() && mount_point("cgroup", Some(name)).is_some()
+}
+
+/// cgroup v2 offers a controller, wherever it is mounted.
+pub fn has_v2_controller(name: &str) -> bool {
+    let offered = mount_point("cgroup2", None)
+        .and_then(|dir| fs::read_to_string(dir.join("cgroup.controllers")).ok())
+        .unwrap_or_default();
+    has_cgroup() && offered.split_whitespace().any(|one| one == name)
 }
 
 /// A private mount namespace that shows the machine in another way: other mounts below `/sys/fs/cgroup`, another boot

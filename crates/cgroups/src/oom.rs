@@ -40,23 +40,27 @@ enum Source {
 }
 
 impl Cgroup {
-    /// Watches for out-of-memory kills in this cgroup and, on v2, below it.
+    /// Watches for out-of-memory kills in this cgroup and, on v2, below it. `None` without a v1 memory controller and without
+    /// v2: then nothing is killed for this cgroup's sake.
     ///
     /// # Errors
-    /// When the cgroup has neither a v1 memory controller nor a v2 directory, or the kernel does not accept the watch.
-    pub fn oom_watch(&self) -> Result<OomWatch> {
+    /// When the cgroup is gone, or the kernel does not accept the watch.
+    pub fn oom_watch(&self) -> Result<Option<OomWatch>> {
         const NEED: &str = "watch out-of-memory kills in cgroup";
         let reopen = |dir: &Dir| Dir::open(dir.path().to_owned())?.ok_or(Error::NoHierarchy(NEED));
         if let Some(dir) = self.legacy("memory") {
             let dir = reopen(dir)?;
             let source = watch_legacy(&dir)?;
             let seen = kills_legacy(&dir)?.unwrap_or(0);
-            return Ok(OomWatch { source, dir, seen });
+            return Ok(Some(OomWatch { source, dir, seen }));
         }
-        let dir = reopen(self.unified().ok_or(Error::NoHierarchy(NEED))?)?;
+        let Some(dir) = self.unified() else {
+            return Ok(None);
+        };
+        let dir = reopen(dir)?;
         let source = watch_unified(&dir)?;
         let seen = keyed_number(&dir.read("memory.events")?.unwrap_or_default(), "oom_kill");
-        Ok(OomWatch { source, dir, seen })
+        Ok(Some(OomWatch { source, dir, seen }))
     }
 
     /// How many of its processes the kernel has killed for want of memory so far; 0 when nobody counts.

@@ -372,7 +372,7 @@ fn out_of_memory() {
         println!("out_of_memory: skipped, no memory controller in this view");
         return;
     }
-    let mut watch = scratch.cgroup.oom_watch().unwrap();
+    let mut watch = scratch.cgroup.oom_watch().unwrap().unwrap();
     assert_eq!(watch.read().unwrap().kills, 0);
     scratch
         .cgroup

@@ -58,6 +58,13 @@ impl From<image::Error> for Failure {
     }
 }
 
+#[cfg(feature = "network")]
+impl From<network::Error> for Failure {
+    fn from(error: network::Error) -> Self {
+        Failure::new(error.to_string())
+    }
+}
+
 /// The exit status of a command: its own, or the one of the process that it waited for.
 type Outcome = Result<i32, Failure>;
 

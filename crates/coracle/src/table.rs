@@ -96,7 +96,7 @@ pub(crate) const GLOBAL: &[Flag] = &[
         &["root"],
         "directory for the state of containers, best on a tmpfs (default: /run/coracle, or $XDG_RUNTIME_DIR/coracle when not root)",
     ),
-    #[cfg(feature = "image")]
+    #[cfg(feature = "network")]
     Flag::text(
         &["store"],
         "directory for images and what is made of them (default: /var/lib/coracle, or ~/.local/share/coracle when not root)",
@@ -311,6 +311,22 @@ The signal is a number or a name with or without SIG (default: SIGTERM):
         flags: &[FORMAT, Flag::switch(&["quiet", "q"], "show only the ids")],
         description: "Only containers below the global option --root are known.",
         ..Command::of("list", "list containers", commands::list)
+    },
+    #[cfg(feature = "network")]
+    Command {
+        args: "ls  || inspect [network...]  || reload",
+        arity: Arity::AtLeast(1),
+        flags: &[Flag::text(&["format"], "table or json, for ls").or("table")],
+        description: "\
+Lists the networks that containers are attached to, or shows them as JSON, or puts
+bridge and firewall rules back in force after somebody has flushed the firewall:
+
+       # coracle network reload",
+        ..Command::of(
+            "network",
+            "show the networks of containers, or repair them",
+            commands::network,
+        )
     },
     Command {
         description: "Freezes all processes of a container until \"coracle resume\".",

@@ -7,12 +7,16 @@
 
 mod bridge;
 mod cidr;
+mod cni;
 mod error;
 mod forward;
 mod ipam;
 mod mac;
+mod names;
 mod netlink;
 mod networks;
+mod others;
+mod pasta;
 mod ports;
 mod proxy;
 mod reserve;
@@ -23,6 +27,7 @@ mod sysctl;
 pub use cidr::Cidr;
 pub use error::{Error, Kind, Result};
 pub use mac::Mac;
+pub use names::{Dns, Hosts, hostname, hosts, resolv_conf};
 pub use networks::{Attach, Attached, DEFAULT, Network, Networks, loopback_up};
 pub use ports::{Port, Protocol};
 pub use proxy::Proxy;

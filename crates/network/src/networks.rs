@@ -1,5 +1,6 @@
 //! Attaching containers to networks and detaching them again.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -11,12 +12,14 @@ use crate::bridge::{self, disconnect, plug};
 use crate::cidr::Cidr;
 use crate::error::{Context, Error, Kind, Result};
 use crate::mac::Mac;
+use crate::names::Dns;
+use crate::netlink::route::Link;
 use crate::netlink::{Socket, inside};
 use crate::ports::{Port, Protocol};
 use crate::reserve::Reservation;
 use crate::rules::Rules;
 use crate::state::{self, Bridge, Locked, State, check_id};
-use crate::{forward, ipam, sysctl};
+use crate::{forward, ipam, others, sysctl};
 
 /// The name of the default network.
 pub const DEFAULT: &str = "bridge";
@@ -24,7 +27,7 @@ pub const DEFAULT: &str = "bridge";
 /// The networks of one state directory.
 #[derive(Debug)]
 pub struct Networks {
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
 }
 
 /// What is wanted of an attachment.
@@ -52,12 +55,12 @@ pub struct Attached {
     pub network: String,
     /// The interface in the container.
     pub interface: String,
-    /// The other end of it on this machine.
+    /// The other end of it on this machine; empty where another program has made it, as for `bridge`.
     pub host_interface: String,
     /// The bridge's interface.
     pub bridge: String,
-    /// The link-layer address in the container.
-    pub mac: Mac,
+    /// The link-layer address in the container, where it is known.
+    pub mac: Option<Mac>,
     /// The container's addresses, IPv4 first.
     pub addresses: Vec<Cidr>,
     /// The way out for each of them: the bridge's own addresses.
@@ -66,6 +69,9 @@ pub struct Attached {
     pub ports: Vec<Port>,
     /// The namespace as it was given.
     pub netns: PathBuf,
+    /// What a CNI plugin says about looking up names.
+    #[serde(default, skip_serializing_if = "Dns::is_empty")]
+    pub dns: Dns,
 }
 
 /// A network with what is attached to it.
@@ -81,7 +87,19 @@ pub struct Network {
     /// The bridge's own addresses.
     pub gateways: Vec<IpAddr>,
     /// By id.
-    pub attached: std::collections::BTreeMap<String, Attached>,
+    pub attached: BTreeMap<String, Attached>,
+}
+
+impl Network {
+    fn named(name: &str) -> Self {
+        Network {
+            name: name.to_owned(),
+            interface: String::new(),
+            subnets: Vec::new(),
+            gateways: Vec::new(),
+            attached: BTreeMap::new(),
+        }
+    }
 }
 
 impl Networks {
@@ -102,7 +120,7 @@ impl Networks {
     /// taken.
     pub fn reserve(&self, ports: &[Port]) -> Result<Reservation> {
         let state = state::read(&self.directory)?;
-        Reservation::new(ports, |port| published_by_nobody(&state, port))
+        Reservation::new(ports, |port| state.check_unpublished(port))
     }
 
     /// Attaches a network namespace to the default network and publishes ports. On failure nothing is left.
@@ -110,16 +128,7 @@ impl Networks {
         check_id(request.id)?;
         let netns = open_netns(request.netns)?;
         let mut locked = Locked::open(&self.directory)?;
-        if locked.state.attached.contains_key(request.id) {
-            let message = format!(
-                "{} is attached to the network {DEFAULT} already",
-                request.id
-            );
-            return Err(Error::in_use(message));
-        }
-        for port in request.ports {
-            published_by_nobody(&locked.state, port)?;
-        }
+        locked.state.check_free(request.id, request.ports)?;
         let mut route = Socket::route()?;
         let attached = record(&mut locked.state, &mut route, request)?;
         locked.save()?;
@@ -141,11 +150,17 @@ impl Networks {
     /// Takes away everything that an attachment has left, however far it had come. One that is not on record is as good as detached.
     pub fn detach(&self, id: &str) -> Result<()> {
         check_id(id)?;
-        if !state::read(&self.directory)?.attached.contains_key(id) {
+        // Most have never been attached: they need no lock.
+        let state = state::read(&self.directory)?;
+        let Some((_, attached)) = state.all().find(|(other, _)| *other == id) else {
             return Ok(());
-        }
+        };
         let mut locked = Locked::open(&self.directory)?;
-        remove(&mut locked, id).context(|| format!("detach {id} from the network {DEFAULT}"))
+        match locked.state.others.get(id).cloned() {
+            Some(other) => others::remove(&mut locked, id, &other),
+            None => remove(&mut locked, id),
+        }
+        .context(|| format!("detach {id} from the network {}", attached.network))
     }
 
     /// Puts everything back in force that is on record: after somebody has flushed the firewall, or deleted the bridge.
@@ -162,19 +177,26 @@ impl Networks {
         Ok(())
     }
 
-    /// Every network.
+    /// Every network: the default one, and those of other programs that something is attached to.
     pub fn list(&self) -> Result<Vec<Network>> {
         let state = state::read(&self.directory)?;
-        let bridge = state.bridge.as_ref();
-        Ok(vec![Network {
-            name: DEFAULT.to_owned(),
-            interface: bridge
-                .map(|bridge| bridge.interface.clone())
-                .unwrap_or_default(),
-            subnets: bridge.map(Bridge::subnets).unwrap_or_default(),
-            gateways: bridge.map(Bridge::gateways).unwrap_or_default(),
-            attached: state.attached,
-        }])
+        let mut networks = vec![Network::named(DEFAULT)];
+        if let Some(bridge) = &state.bridge {
+            networks[0].interface.clone_from(&bridge.interface);
+            networks[0].subnets = bridge.subnets();
+            networks[0].gateways = bridge.gateways();
+        }
+        for (id, attached) in state.all() {
+            let at = networks
+                .iter()
+                .position(|network| network.name == attached.network);
+            let at = at.unwrap_or_else(|| {
+                networks.push(Network::named(&attached.network));
+                networks.len() - 1
+            });
+            networks[at].attached.insert(id.clone(), attached.clone());
+        }
+        Ok(networks)
     }
 
     /// The network with this name, or [`Kind::NotFound`].
@@ -194,7 +216,7 @@ pub fn loopback_up(netns: &Path) -> Result<()> {
 }
 
 /// Opens a namespace that is not our own: setting that up would cut the machine off.
-fn open_netns(path: &Path) -> Result<File> {
+pub(crate) fn open_netns(path: &Path) -> Result<File> {
     let open = |path: &Path| {
         File::open(path).context(|| format!("open the network namespace {}", path.display()))
     };
@@ -215,18 +237,6 @@ fn open_netns(path: &Path) -> Result<File> {
     Ok(netns)
 }
 
-fn published_by_nobody(state: &State, port: &Port) -> Result<()> {
-    let clash =
-        |(_, attached): &(_, &Attached)| attached.ports.iter().any(|other| other.clashes(port));
-    match state.attached.iter().find(clash) {
-        Some((id, _)) => Err(Error::in_use(format!(
-            "publish port {}: {id} has it already",
-            port.host()
-        ))),
-        None => Ok(()),
-    }
-}
-
 /// Decides on everything and writes it into the state.
 fn record(state: &mut State, route: &mut Socket, request: &Attach<'_>) -> Result<Attached> {
     let mut bridge = Bridge::choose(state, route)?;
@@ -243,11 +253,12 @@ fn record(state: &mut State, route: &mut Socket, request: &Attach<'_>) -> Result
         interface: "eth0".to_owned(),
         host_interface: format!("{}v{}", bridge.interface, addresses.number),
         bridge: bridge.interface.clone(),
-        mac: request.mac.unwrap_or_else(|| Mac::of(addresses.v4)),
+        mac: Some(request.mac.unwrap_or_else(|| Mac::of(addresses.v4))),
         addresses: own,
         gateways: bridge.gateways(),
         ports: request.ports.to_vec(),
         netns: request.netns.to_owned(),
+        dns: Dns::default(),
     };
     state.bridge = Some(bridge);
     state
@@ -257,10 +268,7 @@ fn record(state: &mut State, route: &mut Socket, request: &Attach<'_>) -> Result
 }
 
 /// Rules, forwarding and the bridge, in this order: nothing is open before it is guarded.
-fn put_in_force(
-    state: &State,
-    route: &mut Socket,
-) -> Result<(Bridge, crate::netlink::route::Link)> {
+fn put_in_force(state: &State, route: &mut Socket) -> Result<(Bridge, Link)> {
     let bridge = state
         .bridge
         .clone()

@@ -13,7 +13,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
-use crate::{Attached, Cidr};
+use crate::{Attached, Cidr, Port, cni};
 
 /// The content of the file.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -23,8 +23,63 @@ pub(crate) struct State {
     boot: String,
     /// The default network, once it was needed; its addresses stay the same as long as nothing else uses them.
     pub(crate) bridge: Option<Bridge>,
-    /// By id.
+    /// What is attached to the default network, by id.
     pub(crate) attached: BTreeMap<String, Attached>,
+    /// What other programs have attached for us, by id.
+    #[serde(default)]
+    pub(crate) others: BTreeMap<String, Other>,
+}
+
+/// An attachment that another program has made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Other {
+    pub(crate) attached: Attached,
+    pub(crate) by: By,
+}
+
+/// Who has made it, and what is needed to undo it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum By {
+    Cni(cni::Network),
+    Pasta,
+}
+
+impl State {
+    /// Every attachment with its id.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&String, &Attached)> {
+        let others = self.others.iter().map(|(id, other)| (id, &other.attached));
+        self.attached.iter().chain(others)
+    }
+
+    /// An id stands for one attachment, and a published port leads to one.
+    pub(crate) fn check_free(&self, id: &str, ports: &[Port]) -> Result<()> {
+        if let Some((_, attached)) = self.all().find(|(other, _)| *other == id) {
+            let message = format!(
+                "{id} is attached to the network {} already",
+                attached.network
+            );
+            return Err(Error::in_use(message));
+        }
+        ports
+            .iter()
+            .try_for_each(|port| self.check_unpublished(port))
+    }
+
+    /// Nobody on record publishes this port.
+    pub(crate) fn check_unpublished(&self, port: &Port) -> Result<()> {
+        match self
+            .all()
+            .find(|(_, attached)| attached.ports.iter().any(|other| other.clashes(port)))
+        {
+            Some((id, _)) => Err(Error::in_use(format!(
+                "publish port {}: {id} has it already",
+                port.host()
+            ))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A network that is a bridge on this machine.
@@ -50,7 +105,7 @@ pub(crate) type Change = [String; 3];
 #[derive(Debug)]
 pub(crate) struct Locked {
     pub(crate) state: State,
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
     _lock: Flock<File>,
 }
 
@@ -72,6 +127,7 @@ impl Locked {
         let boot = boot_id()?;
         if state.boot != boot {
             state.attached.clear();
+            state.others.clear();
             if let Some(bridge) = &mut state.bridge {
                 bridge.changed.clear();
             }

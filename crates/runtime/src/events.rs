@@ -61,17 +61,19 @@ pub fn events(
         let left = next.saturating_duration_since(Instant::now());
         let timeout =
             PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
-        let mut watched = [
-            PollFd::new(init.as_fd(), PollFlags::POLLIN),
-            PollFd::new(oom.as_fd(), PollFlags::POLLIN),
-        ];
+        let mut watched = vec![PollFd::new(init.as_fd(), PollFlags::POLLIN)];
+        watched.extend(
+            oom.iter()
+                .map(|oom| PollFd::new(oom.as_fd(), PollFlags::POLLIN)),
+        );
         match poll(&mut watched, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error).context("wait for events"),
         }
-        let [ended, out_of_memory] = watched.map(|watched| watched.any() == Some(true));
-        if out_of_memory || ended {
-            // Also at the end: the kill that ended the container is an event.
+        let ready = |watched: &PollFd<'_>| watched.any() == Some(true);
+        let (ended, anything) = (ready(&watched[0]), watched.iter().any(ready));
+        // Also at the end: the kill that ended the container is an event.
+        if let Some(oom) = oom.as_mut().filter(|_| anything) {
             for _ in 0..oom.read()?.kills {
                 write_event(out, "oom", id, None::<()>)?;
             }

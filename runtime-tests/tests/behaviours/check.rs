@@ -4,8 +4,8 @@ use std::fs;
 use std::process::Command;
 
 use runtime_tests::{
-    Account, Container, Hierarchy, Ids, Output, has_controller, has_program, hierarchy, is_coracle,
-    requires, rootless, runtime, shell,
+    Account, Container, Hierarchy, Ids, Output, has_controller, has_program, has_v1_controller,
+    hierarchy, is_coracle, requires, rootless, runtime, shell,
 };
 use serde_json::{Value, json};
 
@@ -266,7 +266,7 @@ fn other_views_of_the_cgroups() {
         own.lines().any(|line| line == "0::/"),
         "the tests run in a cgroup of their own"
     );
-    if hierarchy() != Hierarchy::V2 {
+    if has_v1_controller("memory") {
         let (status, _, advice) = entry(&report(&v2), "cgroup.controllers");
         assert!(
             status != "ok" && advice.contains("memory"),

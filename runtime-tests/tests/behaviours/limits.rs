@@ -408,7 +408,11 @@ fn limits_are_visible_from_inside() {
     let mut c = limited(&json!({ "memory": { "limit": 67_108_864 }, "pids": { "limit": 64 } }));
     c.push("/linux/namespaces", json!({ "type": "cgroup" }));
     c.run_detached();
-    let seen = c.exec("cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes pids/pids.max 2>/dev/null || cat memory.max pids.max");
+    // Each controller is in one place: v1's hierarchy, v2, or v2 beside v1.
+    let seen = c.exec(
+        "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes memory.max unified/memory.max \
+        pids/pids.max pids.max unified/pids.max 2>/dev/null; true",
+    );
     assert_eq!(seen.ok(), "67108864\n64\n");
 }
 

@@ -94,7 +94,7 @@ fn sizes_take_suffixes_and_minus_one_is_unlimited() {
 
 #[test]
 fn cpu_burst_and_idle() {
-    requires!(has_controller("cpu"), "no cpu controller");
+    requires!(all_controllers(), "a controller is missing");
     requires!(is_coracle(), "runc 1.1 knows neither");
     let c = running();
     let burst = c.runtime(&["update", "--cpu-burst", "10000", &c.id]);
@@ -180,7 +180,7 @@ fn a_created_container_can_be_updated() {
 
 #[test]
 fn updates_that_make_no_sense_are_refused() {
-    requires!(has_cgroup(), "an ordinary user has no cgroup");
+    requires!(all_controllers(), "a controller is missing");
     let c = running();
     for flags in [
         &["--memory", "lots"][..],

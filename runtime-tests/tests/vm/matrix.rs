@@ -181,16 +181,11 @@ pub(crate) fn everything() -> Vec<Cell> {
             ..PLAIN
         },
     ]);
-    for runtime in ["/usr/bin/crun", "/usr/sbin/runc"] {
-        cells.extend([
-            Cell { runtime, ..PLAIN },
-            Cell {
-                runtime,
-                driver: "systemd",
-                suite: "engines",
-                ..PLAIN
-            },
-        ]);
-    }
+    cells.extend(["/usr/bin/crun", "/usr/sbin/runc"].map(|runtime| Cell {
+        runtime,
+        driver: "systemd",
+        suite: "engines",
+        ..PLAIN
+    }));
     cells
 }

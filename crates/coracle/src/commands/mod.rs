@@ -3,6 +3,8 @@
 mod check;
 mod kill;
 mod list;
+#[cfg(feature = "network")]
+mod network;
 mod ps;
 mod settings;
 mod spec;
@@ -21,6 +23,8 @@ use crate::{Failure, Outcome, help as text, table};
 pub(crate) use check::check;
 pub(crate) use kill::{delete, kill};
 pub(crate) use list::list;
+#[cfg(feature = "network")]
+pub(crate) use network::network;
 pub(crate) use ps::ps;
 pub(crate) use spec::spec;
 pub(crate) use update::update;
@@ -44,6 +48,13 @@ impl Invocation<'_> {
     #[cfg(feature = "image")]
     pub(crate) fn store(&self) -> Result<image::Store, Failure> {
         Ok(image::Store::open(&settings::store(self.globals)?)?)
+    }
+
+    /// What is known of the containers' networks.
+    #[cfg(feature = "network")]
+    fn networks(&self) -> Result<::network::Networks, Failure> {
+        let directory = settings::store(self.globals)?.join("network");
+        Ok(::network::Networks::open(&directory)?)
     }
 
     /// The first argument of nearly every command; the table has made sure that it is there.

@@ -58,7 +58,7 @@ fn default_root() -> Result<PathBuf, Failure> {
 }
 
 /// Where images are kept: `--store`, or the user's place for data.
-#[cfg(feature = "image")]
+#[cfg(feature = "network")]
 pub(super) fn store(globals: &Flags) -> Result<PathBuf, Failure> {
     if let Some(store) = globals.text("store") {
         return Ok(std::path::absolute(store).with_context(|| format!("find {store}"))?);

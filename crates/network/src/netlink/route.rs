@@ -32,7 +32,7 @@ pub(crate) struct Veth<'a> {
     pub(crate) name: &'a str,
     pub(crate) mtu: u32,
     pub(crate) peer: &'a str,
-    pub(crate) peer_mac: Mac,
+    pub(crate) peer_mac: Option<Mac>,
     pub(crate) peer_netns: BorrowedFd<'a>,
 }
 
@@ -132,9 +132,11 @@ impl Socket {
 
     /// Makes a veth pair: this end here, the other one straight in its namespace.
     pub(crate) fn add_veth(&mut self, veth: &Veth<'_>) -> Result<()> {
-        let peer = Attributes::new()
-            .text(libc::IFLA_IFNAME, veth.peer)
-            .bytes(libc::IFLA_ADDRESS, &veth.peer_mac.0)
+        let mut peer = Attributes::new().text(libc::IFLA_IFNAME, veth.peer);
+        if let Some(mac) = veth.peer_mac {
+            peer = peer.bytes(libc::IFLA_ADDRESS, &mac.0);
+        }
+        let peer = peer
             .u32(libc::IFLA_MTU, veth.mtu)
             .u32(libc::IFLA_NET_NS_FD, veth.peer_netns.as_raw_fd() as u32);
         // The peer has a whole message of its own inside: header and attributes.
