@@ -1,14 +1,17 @@
 //! The commands for containers that are run from images.
 
+use std::io::IsTerminal;
 use std::time::SystemTime;
 
 use runtime::Kind;
 
 use super::attach::AttachOptions;
 use super::directory::{Container, Containers};
+use super::inspect;
 use super::lifecycle::{self, Stop};
 use super::options::Options;
 use super::show::{self, LogsOptions};
+use super::stats::{self, StatsOptions};
 use crate::commands::{Invocation, answer, run_bundle};
 use crate::flags::{Flag, Kind as Value};
 use crate::table::{Arity, Command, OF_BUNDLES};
@@ -57,6 +60,11 @@ with --interactive. Ctrl-P Ctrl-Q leaves it alone again when it has a terminal."
         ..Command::of("logs", "show what a container has written", logs)
     },
     Command {
+        args: "<container> [port[/protocol]]",
+        arity: Arity::Between(1, 2),
+        ..Command::of("port", "show where a container's ports are published", port)
+    },
+    Command {
         args: NAMES,
         arity: Arity::AtLeast(1),
         flags: &[SIGNAL, TIME],
@@ -76,6 +84,16 @@ are started. After a reboot this is how they come back: nothing is started by it
             Flag::switch(&["volumes", "v"], "remove their volumes without a name too"),
         ],
         ..Command::of("rm", "remove containers and what they have written", rm)
+    },
+    Command {
+        args: "[container...]",
+        arity: Arity::AtLeast(0),
+        flags: &[
+            Flag::switch(&["no-stream"], "show them once"),
+            Flag::text(&["format"], "table or json").or("table"),
+        ],
+        description: "Without arguments, of every running container of an image.",
+        ..Command::of("stats", "show what containers use, each second", stats)
     },
     Command {
         args: NAMES,
@@ -200,6 +218,47 @@ fn logs(invocation: &Invocation<'_>) -> Outcome {
         timestamps: flags.is_set("timestamps"),
     };
     show::logs(&invocation.container()?, &options)?;
+    Ok(0)
+}
+
+fn port(invocation: &Invocation<'_>) -> Outcome {
+    let wanted = invocation.flags.args.get(1).map(String::as_str);
+    let ports = inspect::ports(&invocation.container()?)?;
+    match inspect::port_lines(&ports, wanted) {
+        Some(lines) => answer(&lines),
+        None => Err(Failure::new(format!(
+            "no public port {} published for {}",
+            wanted.unwrap_or_default(),
+            invocation.id()
+        ))),
+    }
+}
+
+fn stats(invocation: &Invocation<'_>) -> Outcome {
+    let flags = invocation.flags;
+    let json = match flags.text("format") {
+        Some("table") => false,
+        Some("json") => true,
+        _ => return Err(Failure::new("invalid format option")),
+    };
+    let options = StatsOptions {
+        once: flags.is_set("no-stream"),
+        json,
+        terminal: std::io::stdout().is_terminal(),
+    };
+    let (settings, all) = (invocation.settings()?, invocation.containers()?);
+    let running = || match flags.args.as_slice() {
+        [] => Ok(show::listed(&settings, &all)?
+            .into_iter()
+            .map(|(container, _)| container)
+            .collect()),
+        names => names.iter().map(|name| all.get(name)).collect(),
+    };
+    // Those that are named must be there.
+    running()?;
+    stats::stats(options, running, |text| {
+        answer(text).map(drop).map_err(failed)
+    })?;
     Ok(0)
 }
 

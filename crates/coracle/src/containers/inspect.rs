@@ -144,7 +144,10 @@ fn network_settings(container: &Container, attached: Option<&Attached>) -> Value
         return json!({ "Networks": { mode: {} }, "Ports": {}, "IPAddress": "", "Gateway": "" });
     };
     let first = |is_ipv4: bool| {
-        attached.addresses.iter().find(|own| own.address.is_ipv4() == is_ipv4)
+        attached
+            .addresses
+            .iter()
+            .find(|own| own.address.is_ipv4() == is_ipv4)
     };
     let text = |value: Option<String>| value.unwrap_or_default();
     let address = text(first(true).map(|own| own.address.to_string()));
@@ -178,7 +181,10 @@ fn bindings(ports: &[Port]) -> Value {
         });
         map.entry(inner(port)).or_default().push(binding);
     }
-    map.into_iter().map(|(key, value)| (key, json!(value))).collect::<Map<_, _>>().into()
+    map.into_iter()
+        .map(|(key, value)| (key, json!(value)))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 fn inner(port: &Port) -> String {
@@ -194,22 +200,35 @@ fn outer(port: &Port) -> String {
 }
 
 /// What `list` shows of the published ports.
-pub(crate) fn ports_shown(ports: &[Port]) -> String {
-    let shown: Vec<String> =
-        ports.iter().map(|port| format!("{}->{}", outer(port), inner(port))).collect();
+pub(crate) fn published(container: &Container) -> String {
+    let attached = attachment(container).ok().flatten();
+    attached
+        .map(|attached| ports_shown(&attached.ports))
+        .unwrap_or_default()
+}
+
+fn ports_shown(ports: &[Port]) -> String {
+    let shown: Vec<String> = ports
+        .iter()
+        .map(|port| format!("{}->{}", outer(port), inner(port)))
+        .collect();
     shown.join(", ")
 }
 
 /// The published ports of a running container; with the ones that were free chosen.
 pub(crate) fn ports(container: &Container) -> Result<Vec<Port>> {
     settle(container)?;
-    Ok(attachment(container)?.map(|attached| attached.ports).unwrap_or_default())
+    Ok(attachment(container)?
+        .map(|attached| attached.ports)
+        .unwrap_or_default())
 }
 
 /// `port`: a line for each, or those of one port of the container (`80`, `80/udp`).
 pub(crate) fn port_lines(ports: &[Port], wanted: Option<&str>) -> Option<String> {
     let Some(wanted) = wanted else {
-        let lines = ports.iter().map(|port| format!("{} -> {}\n", inner(port), outer(port)));
+        let lines = ports
+            .iter()
+            .map(|port| format!("{} -> {}\n", inner(port), outer(port)));
         return Some(lines.collect());
     };
     let wanted = match wanted.contains('/') {
@@ -237,7 +256,10 @@ mod tests {
             ports_shown(&ports),
             "0.0.0.0:8080->80/tcp, 127.0.0.1:53->53/udp, [::1]:81->80/tcp"
         );
-        assert_eq!(port_lines(&ports, Some("80")).unwrap(), "0.0.0.0:8080\n[::1]:81\n");
+        assert_eq!(
+            port_lines(&ports, Some("80")).unwrap(),
+            "0.0.0.0:8080\n[::1]:81\n"
+        );
         assert_eq!(port_lines(&ports, Some("53")), None);
         assert_eq!(bindings(&ports)["53/udp"][0]["HostPort"], "53");
     }

@@ -11,6 +11,7 @@ mod directory;
 mod files;
 mod id;
 pub(crate) mod init;
+mod inspect;
 mod lifecycle;
 mod limits;
 mod log;
@@ -24,12 +25,16 @@ mod run;
 mod seccomp;
 mod show;
 mod spec;
+mod stats;
 mod streams;
 mod volumes;
 
 pub(crate) use commands::COMMANDS;
 pub(crate) use directory::{Container, Containers};
+pub(crate) use inspect::{describe, is_paused, published};
+pub(crate) use record::Status;
 pub(crate) use run::names_an_image;
+pub(crate) use show::listed;
 
 /// An error of the image crate among ours.
 fn of_image(error: image::Error) -> runtime::Error {

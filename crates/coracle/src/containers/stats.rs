@@ -44,7 +44,8 @@ impl Sample {
         let (received, sent) = traffic(pid);
         let (read, written) = block_io(&data["blkio"]["ioServiceBytesRecursive"]);
         // Docker: what the kernel could drop at once is not counted.
-        let cache = number("/memory/raw/total_inactive_file").max(number("/memory/raw/inactive_file"));
+        let cache =
+            number("/memory/raw/total_inactive_file").max(number("/memory/raw/inactive_file"));
         let usage = number("/memory/usage/usage");
         Some(Sample {
             id: record.short_id().to_owned(),
@@ -113,19 +114,36 @@ pub(crate) fn stats(
     running: impl Fn() -> Result<Vec<Container>>,
     mut show: impl FnMut(&str) -> Result<()>,
 ) -> Result<()> {
-    let take = || -> Result<Vec<Sample>> { Ok(running()?.iter().filter_map(Sample::take).collect()) };
+    let take =
+        || -> Result<Vec<Sample>> { Ok(running()?.iter().filter_map(Sample::take).collect()) };
     let mut before = take()?;
     loop {
         pause(Duration::from_secs(1));
         let now = take()?;
         let earlier = |sample: &Sample| before.iter().find(|each| each.id == sample.id);
         let text = match options.json {
-            true => now.iter().map(|sample| format!("{}\n", sample.json(earlier(sample)))).collect(),
+            true => now
+                .iter()
+                .map(|sample| format!("{}\n", sample.json(earlier(sample))))
+                .collect(),
             false => {
                 let head = [
-                    "CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS",
+                    "CONTAINER ID",
+                    "NAME",
+                    "CPU %",
+                    "MEM USAGE / LIMIT",
+                    "MEM %",
+                    "NET I/O",
+                    "BLOCK I/O",
+                    "PIDS",
                 ];
-                let table = columns(head, now.iter().map(|sample| sample.row(earlier(sample))).collect(), 0);
+                let table = columns(
+                    head,
+                    now.iter()
+                        .map(|sample| sample.row(earlier(sample)))
+                        .collect(),
+                    0,
+                );
                 match options.terminal && !options.once {
                     true => format!("\x1b[H\x1b[2J{table}"),
                     false => table,
@@ -142,12 +160,18 @@ pub(crate) fn stats(
 
 /// The time over which is measured: nothing can happen meanwhile that would end it.
 fn pause(time: Duration) {
-    let _ = poll(&mut [], PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX));
+    let _ = poll(
+        &mut [],
+        PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX),
+    );
 }
 
 fn machine_memory() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kilobytes = text.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok());
+    let kilobytes = text
+        .split_whitespace()
+        .nth(1)
+        .and_then(|number| number.parse::<u64>().ok());
     kilobytes.unwrap_or(0) << 10
 }
 
@@ -156,9 +180,16 @@ fn traffic(pid: i32) -> (u64, u64) {
     let text = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
     let mut sum = (0, 0);
     for line in text.lines().skip(2) {
-        let Some((name, numbers)) = line.split_once(':') else { continue };
+        let Some((name, numbers)) = line.split_once(':') else {
+            continue;
+        };
         if name.trim() != "lo" {
-            let number = |at| numbers.split_whitespace().nth(at).and_then(|text: &str| text.parse::<u64>().ok());
+            let number = |at| {
+                numbers
+                    .split_whitespace()
+                    .nth(at)
+                    .and_then(|text: &str| text.parse::<u64>().ok())
+            };
             sum.0 += number(0).unwrap_or(0);
             sum.1 += number(8).unwrap_or(0);
         }
@@ -170,7 +201,11 @@ fn block_io(entries: &Value) -> (u64, u64) {
     let of = |operation: &str| {
         let entries = entries.as_array().into_iter().flatten();
         entries
-            .filter(|entry| entry["op"].as_str().is_some_and(|op| op.eq_ignore_ascii_case(operation)))
+            .filter(|entry| {
+                entry["op"]
+                    .as_str()
+                    .is_some_and(|op| op.eq_ignore_ascii_case(operation))
+            })
             .filter_map(|entry| entry["value"].as_u64())
             .sum()
     };
