@@ -65,7 +65,7 @@ pub use run::{RunOptions, run};
 pub use spec::spec;
 pub use start::start;
 pub use state::{State, Status, state};
-pub use supervise::{Exit, Init, Prepared, init, prepare};
+pub use supervise::{Exit, Init, Prepared, give_back_program, init, prepare};
 pub use terminal::{set_window_size, window_size};
 pub use update::{UpdateOptions, update};
 

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use crate::launch::{Gate, Launched, launch};
 use crate::state::Container;
-use crate::sys::process::pidfd_send_signal;
+use crate::sys::process::{give_back, pidfd_send_signal};
 use crate::sys::pty::open_peer;
 use crate::sys::wait::{Whose, ended, exit_of_reaped};
 use crate::{Context, CreateOptions, Error, Kind, Result, Settings, procfs, protect};
@@ -118,6 +118,41 @@ impl AsFd for Init {
     }
 }
 
+/// Gives back the memory of our own program that was only needed for what has been done: whoever waits for a long time needs little of it.
+pub fn give_back_program() {
+    let Ok(smaps) = std::fs::read_to_string("/proc/self/smaps") else {
+        return;
+    };
+    for (start, length) in clean_mappings(&smaps) {
+        if let Err(error) = give_back(start, length) {
+            log::debug!("give back memory: {}", error.desc());
+        }
+    }
+}
+
+/// Start and length of every mapping of a file that nobody can write to, and that has no page of its own.
+fn clean_mappings(smaps: &str) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    let mut candidate = None;
+    for line in smaps.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let first = fields.next().unwrap_or_default();
+        if let Some((start, end)) = first.split_once('-') {
+            let number = |text| usize::from_str_radix(text, 16).ok();
+            let is_readonly = fields.next().is_some_and(|rights| rights.starts_with("r-"));
+            // Offset and device lie between.
+            let is_file = fields.nth(2).is_some_and(|inode| inode != "0");
+            candidate = match (number(start), number(end)) {
+                (Some(start), Some(end)) if is_readonly && is_file => Some((start, end - start)),
+                _ => None,
+            };
+        } else if first == "Anonymous:" && fields.next() == Some("0") {
+            found.extend(candidate.take());
+        }
+    }
+    found
+}
+
 /// How a container's process has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -172,6 +207,24 @@ mod tests {
                 is_child,
             },
         )
+    }
+
+    #[test]
+    fn only_what_the_file_holds_is_given_back() {
+        let smaps = "\
+7f00-8f00 r-xp 00001000 fe:00 42  /bin/x
+Rss: 4 kB
+Anonymous:             0 kB
+8f00-9f00 r--p 00002000 fe:00 42  /bin/x
+Anonymous:             4 kB
+9f00-af00 rw-p 00003000 fe:00 42  /bin/x
+Anonymous:             0 kB
+af00-bf00 r--p 00000000 00:00 0  [vvar]
+Anonymous:             0 kB
+";
+        assert_eq!(clean_mappings(smaps), [(0x7f00, 0x1000)]);
+        give_back_program();
+        assert!(!clean_mappings(&std::fs::read_to_string("/proc/self/smaps").unwrap()).is_empty());
     }
 
     #[test]

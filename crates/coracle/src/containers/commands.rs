@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use runtime::Kind;
 
 use super::attach::AttachOptions;
+use super::copy::{self, Place};
 use super::directory::{Container, Containers};
 use super::inspect;
 use super::lifecycle::{self, Stop};
@@ -45,6 +46,15 @@ with --interactive. Ctrl-P Ctrl-Q leaves it alone again when it has a terminal."
             "join a running container's input and output",
             attach,
         )
+    },
+    Command {
+        args: "<container>:<path> <path>|-  || <path>|- <container>:<path>",
+        arity: Arity::Exactly(2),
+        flags: &[Flag::switch(&["archive", "a"], "keep the owners")],
+        description: "\
+Copies files, or directories with all that is in them; of a directory that is written
+with \"/.\" at its end the content. \"-\" is a tar stream. The container need not run.",
+        ..Command::of("cp", "copy files into a container or out of one", cp)
     },
     Command {
         args: NAME,
@@ -218,6 +228,13 @@ fn logs(invocation: &Invocation<'_>) -> Outcome {
         timestamps: flags.is_set("timestamps"),
     };
     show::logs(&invocation.container()?, &options)?;
+    Ok(0)
+}
+
+fn cp(invocation: &Invocation<'_>) -> Outcome {
+    let place = |at: usize| Place::parse(&invocation.flags.args[at]);
+    let keep = invocation.flags.is_set("archive");
+    copy::copy(&invocation.containers()?, &place(0)?, &place(1)?, keep)?;
     Ok(0)
 }
 

@@ -8,7 +8,7 @@ use super::attach::{self, AttachOptions, Parted};
 use super::control::{Connection, Message, Started};
 use super::directory::{Container, Containers};
 use super::record::{Phase, Status};
-use super::{monitor, rootfs, volumes};
+use super::{monitor, volumes};
 
 /// Makes sure that what is written down of a container is so. When its monitor is dead, it starts another one, which takes the container
 /// over or cleans up after it.
@@ -176,7 +176,6 @@ pub(crate) fn remove(
     with_volumes: bool,
 ) -> Result<()> {
     monitor::release(container)?;
-    rootfs::unmount(container)?;
     if with_volumes {
         for mount in container
             .record

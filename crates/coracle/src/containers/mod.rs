@@ -7,6 +7,7 @@
 mod attach;
 pub(crate) mod commands;
 mod control;
+mod copy;
 mod directory;
 mod files;
 mod id;

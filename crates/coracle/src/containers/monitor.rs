@@ -333,7 +333,7 @@ impl Monitor {
 
     fn first_start(&mut self) {
         match self.start() {
-            Ok(()) => self.clients.started(),
+            Ok(()) => self.settle_down(),
             Err(error) => self.failed(&error),
         }
     }
@@ -362,7 +362,7 @@ impl Monitor {
         let id = &self.container.record.id;
         // What a monitor that was killed may have left.
         runtime::delete(&self.settings, id, true)?;
-        self.network.detach();
+        self.network.detach()?;
         self.network.reserve()?;
         rootfs::mount(&self.container)?;
         let streams = Streams::hand_out(&self.container)?;
@@ -401,6 +401,12 @@ impl Monitor {
         self.note();
     }
 
+    /// What a container needs of us from now on is little.
+    fn settle_down(&mut self) {
+        self.clients.started();
+        runtime::give_back_program();
+    }
+
     /// A full disk must not end the container.
     fn note(&self) {
         if let Err(error) = self.container.write_status(&self.status) {
@@ -422,10 +428,10 @@ impl Monitor {
                         self.note_running(init.pid());
                     }
                     self.init = Some(init);
-                    if let Err(error) = self.network.reserve() {
+                    if let Err(error) = self.network.adopt() {
                         log::warn!("{error}");
                     }
-                    self.clients.started();
+                    self.settle_down();
                 }
                 Err(error) => self.failed(&error),
             },
@@ -470,7 +476,9 @@ impl Monitor {
         if let Err(error) = runtime::delete(&self.settings, id, true) {
             log::warn!("{error}");
         }
-        self.network.detach();
+        if let Err(error) = self.network.detach() {
+            log::warn!("{error}");
+        }
         let policy = self.container.record.restart;
         if self.restart {
             self.start_again();
@@ -516,7 +524,7 @@ impl Monitor {
 pub(crate) fn release(container: &Container) -> Result<()> {
     let record = &container.record;
     runtime::delete(&record.settings(), &record.id, true)?;
-    Network::of(container).detach();
+    Network::of(container).detach()?;
     rootfs::unmount(container)
 }
 

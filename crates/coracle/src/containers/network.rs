@@ -1,14 +1,19 @@
 //! The network of a container: what was asked for, and what of it its monitor holds.
 
+use std::fs;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 
-use network::{Attach, Attached, Networks, Port, Proxy, Reservation};
-use runtime::{Error, Result};
+use network::{Attach, Attached, Hosts, Networks, Port, Proxy, Reservation};
+use nix::unistd::geteuid;
+use runtime::{Context, Error, Kind, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::directory::{Container, Containers};
+use super::of_network;
 
 /// `--network`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,43 +65,72 @@ pub(crate) struct NetworkOptions {
     pub(crate) ports: Vec<Port>,
 }
 
-/// What the monitor holds of it.
+/// The files by which a container knows names, in its directory and in its /etc.
+const FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
+
+/// The link to the network namespace that a container joins, in its directory: followed at each start.
+pub(crate) const NAMESPACE: &str = "netns";
+
+/// What the monitor holds of a container's network.
 pub(crate) struct Network {
     id: String,
     options: NetworkOptions,
-    /// STORE/network.
-    directory: PathBuf,
+    /// The container's own directory.
+    path: PathBuf,
+    store: Containers,
     reservation: Option<Reservation>,
     proxy: Option<Proxy>,
 }
 
 impl Network {
     pub(crate) fn of(container: &Container) -> Self {
-        let store = Containers::around(container);
         Network {
             id: container.record.id.clone(),
             options: container.record.network.clone(),
-            directory: store.store().join("network"),
+            path: container.path.clone(),
+            store: Containers::around(container),
             reservation: None,
             proxy: None,
         }
     }
 
-    fn open(&self) -> Result<Networks> {
-        Networks::open(&self.directory).map_err(super::of_network)
+    fn is_attached(&self) -> bool {
+        matches!(self.options.mode, NetworkMode::Bridge | NetworkMode::Cni(_))
     }
 
-    /// Takes the published ports, so that a clash is an error before anything starts.
+    fn directory(&self) -> PathBuf {
+        self.store.store().join("network")
+    }
+
+    fn open(&self) -> Result<Networks> {
+        Networks::open(&self.directory()).map_err(of_network)
+    }
+
+    /// Takes the published ports, so that a clash is an error before anything starts; finds the network of another container.
     pub(crate) fn reserve(&mut self) -> Result<()> {
-        match &self.options.mode {
-            NetworkMode::Bridge if self.reservation.is_none() => {
-                let reservation = self.open()?.reserve(&self.options.ports);
-                self.reservation = Some(reservation.map_err(super::of_network)?);
-                Ok(())
-            }
-            NetworkMode::Cni(_) => Err(Error::invalid("--network cni:NAME is not there yet")),
-            _ => Ok(()),
+        if let NetworkMode::Container(other) = &self.options.mode {
+            return self.find_namespace(&self.store.get(other)?);
         }
+        if self.is_attached() && self.reservation.is_none() {
+            let reservation = self.open()?.reserve(&self.options.ports);
+            self.reservation = Some(reservation.map_err(of_network)?);
+        }
+        Ok(())
+    }
+
+    fn find_namespace(&self, other: &Container) -> Result<()> {
+        let record = &other.record;
+        let pid = runtime::state(&record.settings(), &record.id).map_or(0, |state| state.pid);
+        if pid == 0 {
+            let text = format!(
+                "cannot join the network of container {}: it is not running",
+                record.name
+            );
+            return Err(Error::new(Kind::WrongStatus, text));
+        }
+        let link = self.path.join(NAMESPACE);
+        let _ = fs::remove_file(&link);
+        symlink(format!("/proc/{pid}/ns/net"), link).context("link to the network namespace")
     }
 
     /// Gives a container whose process is there, and has not started, its network.
@@ -104,6 +138,7 @@ impl Network {
         let Some(reservation) = &self.reservation else {
             return Ok(());
         };
+        let ports = reservation.ports().to_vec();
         let (ip, ip6) = match self.options.ip {
             Some(IpAddr::V4(ip)) => (Some(ip), None),
             Some(IpAddr::V6(ip6)) => (None, Some(ip6)),
@@ -112,26 +147,53 @@ impl Network {
         let request = Attach {
             id: &self.id,
             netns: &PathBuf::from(format!("/proc/{pid}/ns/net")),
-            ports: reservation.ports(),
+            ports: &ports,
             ip,
             ip6,
             mac: None,
         };
-        let attached = self.open()?.attach(&request).map_err(super::of_network)?;
-        self.proxy = Proxy::new(reservation, &attached).map_err(super::of_network)?;
+        let networks = self.open()?;
+        let attached = match &self.options.mode {
+            NetworkMode::Cni(name) => networks.attach_cni(name, &request),
+            _ if geteuid().is_root() => networks.attach(&request),
+            _ => {
+                // pasta binds the ports itself.
+                self.reservation = None;
+                let userns = PathBuf::from(format!("/proc/{pid}/ns/user"));
+                networks.attach_pasta(&request, Some(&userns))
+            }
+        };
+        let attached = attached.map_err(of_network)?;
+        self.serve(&attached)?;
+        write_files(&self.path, &self.options, Some(&attached))
+    }
+
+    /// Serves what the kernel cannot lead to the container.
+    fn serve(&mut self, attached: &Attached) -> Result<()> {
+        if let Some(reservation) = &self.reservation {
+            self.proxy = Proxy::new(reservation, attached).map_err(of_network)?;
+        }
+        Ok(())
+    }
+
+    /// Takes over what another monitor has left.
+    pub(crate) fn adopt(&mut self) -> Result<()> {
+        if self.is_attached()
+            && let Some((attached, reservation)) =
+                self.open()?.adopt(&self.id).map_err(of_network)?
+        {
+            self.reservation = Some(reservation);
+            self.serve(&attached)?;
+        }
         Ok(())
     }
 
     /// Takes it away again.
-    pub(crate) fn detach(&mut self) {
+    pub(crate) fn detach(&mut self) -> Result<()> {
         self.proxy = None;
-        if matches!(self.options.mode, NetworkMode::Bridge)
-            && self.directory.exists()
-            && let Err(error) = self
-                .open()
-                .and_then(|networks| networks.detach(&self.id).map_err(super::of_network))
-        {
-            log::warn!("{error}");
+        match self.is_attached() && self.directory().exists() {
+            true => self.open()?.detach(&self.id).map_err(of_network),
+            false => Ok(()),
         }
     }
 
@@ -158,14 +220,78 @@ impl Network {
 /// How a container is attached, if it is.
 pub(crate) fn attachment(container: &Container) -> Result<Option<Attached>> {
     let network = Network::of(container);
-    if !network.directory.exists() {
+    if !network.directory().exists() {
         return Ok(None);
     }
-    let found = network.open()?.list().map_err(super::of_network)?;
+    let found = network.open()?.list().map_err(of_network)?;
     let id = &container.record.id;
     Ok(found
         .into_iter()
         .find_map(|mut network| network.attached.remove(id)))
+}
+
+/// Makes the files of a new container, and gives the entries of `mounts` for them. One that shares another's network has its files too.
+pub(crate) fn files(container: &Container, store: &Containers) -> Result<Vec<Value>> {
+    let options = &container.record.network;
+    let place = match &options.mode {
+        NetworkMode::Container(other) => store.get(other)?.path,
+        _ => {
+            write_files(&container.path, options, None)?;
+            container.path.clone()
+        }
+    };
+    let entry = |name: &&str| {
+        json!({
+            "destination": format!("/etc/{name}"), "type": "bind", "source": place.join(name),
+            "options": ["rbind", "rprivate"],
+        })
+    };
+    Ok(FILES.iter().map(entry).collect())
+}
+
+/// In place, since they may be mounted already.
+fn write_files(path: &Path, options: &NetworkOptions, attached: Option<&Attached>) -> Result<()> {
+    let is_host = options.mode == NetworkMode::Host;
+    let addresses: Vec<IpAddr> = attached
+        .iter()
+        .flat_map(|attached| &attached.addresses)
+        .map(|own| own.address)
+        .collect();
+    let gateways = attached
+        .map(|attached| attached.gateways.as_slice())
+        .unwrap_or_default();
+    let hosts = match is_host {
+        // The machine's own names hold.
+        true => {
+            let own = fs::read_to_string("/etc/hosts").unwrap_or_default();
+            let added = options
+                .add_host
+                .iter()
+                .filter_map(|entry| entry.split_once(':'));
+            added.fold(own, |text, (name, address)| {
+                format!("{text}{address}\t{name}\n")
+            })
+        }
+        false => ::network::hosts(&Hosts {
+            names: &[&options.hostname],
+            addresses: &addresses,
+            add: &options.add_host,
+            gateway: gateways.first().copied(),
+        })
+        .map_err(of_network)?,
+    };
+    let mut dns = attached
+        .map(|attached| attached.dns.clone())
+        .unwrap_or_default();
+    if !options.dns.is_empty() {
+        dns.nameservers.clone_from(&options.dns);
+    }
+    let resolv_conf = ::network::resolv_conf(&dns, !is_host).map_err(of_network)?;
+    let hostname = format!("{}\n", options.hostname);
+    for (name, text) in FILES.iter().zip([hostname, hosts, resolv_conf]) {
+        fs::write(path.join(name), text).with_context(|| format!("write {name}"))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,11 +7,11 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use ::network::Port;
 use humantime::format_rfc3339_nanos;
 use image::convert::Overrides;
 use image::unpack::Layer;
 use image::{Hold, Image, ImageConfiguration, PullOptions, Store};
-use network::Port;
 use nix::libc::SIGTERM;
 use runtime::{CgroupManager, Context, Error, Result, Settings, window_size};
 use serde_json::Value;
@@ -26,7 +26,7 @@ use super::record::Record;
 use super::spec::{Surroundings, complete};
 use super::streams::Streams;
 use super::volumes::MountOption;
-use super::{id, monitor, of_image, of_network, rootfs, spec};
+use super::{id, monitor, network, of_image, of_network, rootfs, spec};
 use crate::flags::Flags;
 use crate::images::Bars;
 use crate::{Failure, Outcome, signals};
@@ -112,7 +112,7 @@ fn create(
         return Err(Error::invalid(text));
     }
     let source = Source::find(containers, options)?;
-    let record = record(settings, options, &source)?;
+    let record = record(settings, containers, options, &source)?;
     let (mut container, lock) = containers.create(record)?;
     let filled = fill(&mut container, containers, options, &source);
     if let Err(error) = filled {
@@ -228,7 +228,12 @@ fn find_image(store: &Store, options: &Options) -> image::Result<Image> {
     image::pull(store, &source, &pull, &Bars::new(false))
 }
 
-fn record(settings: &Settings, options: &Options, source: &Source) -> Result<Record> {
+fn record(
+    settings: &Settings,
+    containers: &Containers,
+    options: &Options,
+    source: &Source,
+) -> Result<Record> {
     let id = id::random()?;
     Ok(Record {
         name: options.name.clone().unwrap_or_else(|| id[..12].to_owned()),
@@ -255,7 +260,12 @@ fn record(settings: &Settings, options: &Options, source: &Source) -> Result<Rec
         log: options.log,
         network: NetworkOptions {
             hostname: hostname(options, &id),
-            mode: options.network.clone(),
+            mode: match &options.network {
+                NetworkMode::Container(name) => {
+                    NetworkMode::Container(containers.get(name)?.record.id)
+                }
+                mode => mode.clone(),
+            },
             add_host: options.add_host.clone(),
             dns: options.dns.clone(),
             ip: options.ip,
@@ -322,6 +332,15 @@ fn fill(
         mount.seed(point, &rootfs)?;
         entries.push(mount.entry(&point.source));
     }
+    let files = network::files(container, containers)?;
+    let is_mounted = |file: &Value| {
+        entries
+            .iter()
+            .any(|entry| entry["destination"] == file["destination"])
+    };
+    let files: Vec<Value> = files.into_iter().filter(|file| !is_mounted(file)).collect();
+    let joins = matches!(options.network, NetworkMode::Container(_));
+    let netns = container.path.join(network::NAMESPACE);
     let window = window_size(stdout().as_fd());
     let spec = complete(
         source.base(options, &rootfs)?,
@@ -330,8 +349,8 @@ fn fill(
             id: &container.record.id,
             hostname: &container.record.network.hostname,
             rootfs: &rootfs,
-            mounts: entries,
-            netns: None,
+            mounts: [files, entries].concat(),
+            netns: joins.then_some(netns.as_path()),
             systemd: container.record.systemd_cgroup,
             window: window.filter(|(rows, columns)| *rows > 0 && *columns > 0),
         },
