@@ -13,6 +13,7 @@ mod engine;
 mod machine;
 mod registry;
 mod runtime;
+mod store;
 mod terminal;
 mod without;
 
@@ -28,6 +29,7 @@ pub use machine::{
 };
 pub use registry::{Home, Registry};
 pub use runtime::{by_systemd, is_coracle, is_crun, is_runc, runtime};
+pub use store::Store;
 pub use terminal::{ConsoleSocket, Terminal};
 pub use without::{Without, kernel_lacks};
 

@@ -198,7 +198,7 @@ impl Connection {
         loop {
             match self.receive()? {
                 Some(Message::Started) => return Ok(Started::Running),
-                Some(Message::Exited(status)) => return Ok(Started::Exited(status)),
+                Some(Message::Exited(_)) => return Ok(Started::Ended),
                 Some(Message::Failed(status, text)) => return Ok(Started::Failed(status, text)),
                 Some(_) => {}
                 None => {
@@ -215,7 +215,8 @@ impl Connection {
 #[derive(Debug)]
 pub(crate) enum Started {
     Running,
-    Exited(i32),
+    /// It has ended meanwhile.
+    Ended,
     Failed(i32, String),
 }
 

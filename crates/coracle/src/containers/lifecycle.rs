@@ -84,7 +84,7 @@ pub(crate) fn restart(container: &Container, how: Stop) -> Result<()> {
     match connection.started()? {
         Started::Running => Ok(()),
         Started::Failed(_, text) => Err(Error::failed(text)),
-        Started::Exited(_) => {
+        Started::Ended => {
             let text = format!("container {} was stopped meanwhile", container.record.name);
             Err(Error::new(Kind::WrongStatus, text))
         }

@@ -36,6 +36,9 @@ use clients::Clients;
 /// The name under which `coracle` is a monitor.
 pub(crate) const NAME: &str = "coracle-monitor";
 
+/// When nothing has happened for so many milliseconds, there is time to tidy up.
+const REST: u8 = 100;
+
 /// The exit status of a container of which nobody knows it: its monitor was killed, and the kernel does not tell others.
 const UNKNOWN_STATUS: i32 = 255;
 
@@ -220,7 +223,15 @@ impl Monitor {
         if let Some(init) = &self.init {
             watch(Event::Init, init.as_fd(), PollFlags::POLLIN);
         }
-        match poll(&mut fds, PollTimeout::NONE) {
+        let found = match poll(&mut fds, REST) {
+            // Waiting goes on with as little memory as it takes.
+            Ok(0) => {
+                runtime::give_back_program();
+                poll(&mut fds, PollTimeout::NONE)
+            }
+            found => found,
+        };
+        match found {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok(Vec::new()),
             Err(error) => return Err(error).context("wait for events"),
@@ -333,7 +344,7 @@ impl Monitor {
 
     fn first_start(&mut self) {
         match self.start() {
-            Ok(()) => self.settle_down(),
+            Ok(()) => self.clients.started(),
             Err(error) => self.failed(&error),
         }
     }
@@ -401,12 +412,6 @@ impl Monitor {
         self.note();
     }
 
-    /// What a container needs of us from now on is little.
-    fn settle_down(&mut self) {
-        self.clients.started();
-        runtime::give_back_program();
-    }
-
     /// A full disk must not end the container.
     fn note(&self) {
         if let Err(error) = self.container.write_status(&self.status) {
@@ -431,7 +436,7 @@ impl Monitor {
                     if let Err(error) = self.network.adopt() {
                         log::warn!("{error}");
                     }
-                    self.settle_down();
+                    self.clients.started();
                 }
                 Err(error) => self.failed(&error),
             },

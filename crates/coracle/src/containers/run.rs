@@ -76,7 +76,7 @@ fn start(container: &Container, lock: Lock, options: &Options) -> Result<Parted>
         connection.say(&Message::Start)?;
         return Ok(match connection.started()? {
             Started::Failed(status, text) => Parted::Failed(status, text),
-            Started::Running | Started::Exited(_) => {
+            Started::Running | Started::Ended => {
                 println!("{}", container.record.id);
                 Parted::Left
             }
