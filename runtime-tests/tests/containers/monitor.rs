@@ -22,22 +22,38 @@ fn output_is_logged_and_shown() {
     let store = Store::new();
     let script = "echo one; echo two >&2; printf three";
     let output = store.run(&["--name", "web"], script);
-    assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("one\nthree", "two\n"));
+    assert_eq!(
+        (output.stdout.as_str(), output.stderr.as_str()),
+        ("one\nthree", "two\n")
+    );
     let output = store.coracle(&["logs", "web"]);
-    assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("one\nthree", "two\n"));
+    assert_eq!(
+        (output.stdout.as_str(), output.stderr.as_str()),
+        ("one\nthree", "two\n")
+    );
     let stamped = store.coracle(&["logs", "-t", "--tail", "1", "web"]).stdout;
-    assert!(stamped.starts_with("20") && stamped.ends_with("Z three"), "{stamped}");
+    assert!(
+        stamped.starts_with("20") && stamped.ends_with("Z three"),
+        "{stamped}"
+    );
     assert_eq!(store.coracle(&["logs", "--since", "0s", "web"]).stdout, "");
     let log = read_text(&store.directory("web").join("log"));
     let first: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
-    assert!(first["stream"] == "stdout" && first["log"] == "one\n", "{first}");
+    assert!(
+        first["stream"] == "stdout" && first["log"] == "one\n",
+        "{first}"
+    );
 }
 
 #[test]
 fn the_log_is_rotated_and_can_be_followed() {
     let store = Store::new();
     let flags = ["--log-opt", "max-size=4k", "--log-opt", "max-file=2"];
-    store.detached("web", &flags, "for i in $(seq 300); do echo line $i; done; echo end");
+    store.detached(
+        "web",
+        &flags,
+        "for i in $(seq 300); do echo line $i; done; echo end",
+    );
     let followed = store.coracle(&["logs", "-f", "web"]).ok();
     assert!(followed.ends_with("line 300\nend\n"), "{followed}");
     let directory = store.directory("web");
@@ -46,7 +62,10 @@ fn the_log_is_rotated_and_can_be_followed() {
     }
     assert!(!directory.join("log.2").exists());
     let shown = store.coracle(&["logs", "web"]).ok();
-    assert!(shown.ends_with("line 300\nend\n") && shown.lines().count() < 200, "{shown}");
+    assert!(
+        shown.ends_with("line 300\nend\n") && shown.lines().count() < 200,
+        "{shown}"
+    );
 }
 
 #[test]
@@ -66,16 +85,28 @@ fn a_detached_container_is_waited_for_and_leaves_with_rm() {
 #[test]
 fn stop_asks_then_kills() {
     let store = Store::new();
-    store.detached("polite", &[], "trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done");
+    store.detached(
+        "polite",
+        &[],
+        "trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done",
+    );
     store.wait_to_log("polite", "ready");
     store.coracle(&["stop", "polite"]).ok();
     assert_eq!(store.state("polite", "ExitCode"), 5);
-    store.detached("deaf", &[], "trap '' TERM; echo ready; while :; do sleep 0.05; done");
+    store.detached(
+        "deaf",
+        &[],
+        "trap '' TERM; echo ready; while :; do sleep 0.05; done",
+    );
     store.wait_to_log("deaf", "ready");
     store.coracle(&["stop", "-t", "1", "deaf"]).ok();
     assert_eq!(store.state("deaf", "ExitCode"), 137);
     let flags = ["--stop-signal", "USR1", "--stop-timeout", "100"];
-    store.detached("other", &flags, "trap 'exit 6' USR1; echo ready; while :; do sleep 0.05; done");
+    store.detached(
+        "other",
+        &flags,
+        "trap 'exit 6' USR1; echo ready; while :; do sleep 0.05; done",
+    );
     store.wait_to_log("other", "ready");
     store.coracle(&["stop", "other"]).ok();
     assert_eq!(store.state("other", "ExitCode"), 6);
@@ -100,7 +131,11 @@ fn a_policy_starts_it_again_with_growing_pauses() {
         (store.coracle(&["logs", "always"]).stdout.lines().count() >= 3).then_some(())
     });
     store.coracle(&["stop", "always"]).ok();
-    assert_eq!(store.state("always", "Status"), "exited", "a stop is one for good");
+    assert_eq!(
+        store.state("always", "Status"),
+        "exited",
+        "a stop is one for good"
+    );
 }
 
 #[test]
@@ -121,7 +156,11 @@ fn restart_starts_what_runs_and_what_has_ended() {
 #[test]
 fn a_killed_monitor_loses_neither_container_nor_clean_up() {
     let store = Store::new();
-    store.detached("web", &[], "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done");
+    store.detached(
+        "web",
+        &[],
+        "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done",
+    );
     store.wait_to_log("web", "line 2");
     let pid = store.state("web", "Pid");
     kill_monitor(&store, "web");
@@ -130,19 +169,30 @@ fn a_killed_monitor_loses_neither_container_nor_clean_up() {
     // It writes on, into its pipe.
     shell("sleep 0.3");
     assert_eq!(fs::metadata(&log).unwrap().len(), written);
-    assert_eq!(store.state("web", "Pid"), pid, "looking at it starts another monitor");
+    assert_eq!(
+        store.state("web", "Pid"),
+        pid,
+        "looking at it starts another monitor"
+    );
     let shown = store.wait_to_log("web", "line 15\n");
     let expected: String = (1..=15).map(|line| format!("line {line}\n")).collect();
     assert!(shown.starts_with(&expected), "{shown}");
     assert_ne!(store.monitor("web"), 0);
     store.coracle(&["stop", "-t", "0", "web"]).ok();
-    assert_eq!(store.state("web", "ExitCode"), 137, "known also to one who is not the parent");
+    assert_eq!(
+        store.state("web", "ExitCode"),
+        137,
+        "known also to one who is not the parent"
+    );
 
     store.detached("short", &["--rm"], "sleep 0.3");
     kill_monitor(&store, "short");
     shell("sleep 0.5");
     store.coracle(&["list"]).ok();
-    assert!(store.coracle(&["inspect", "short"]).code != 0, "what was left of it is gone");
+    assert!(
+        store.coracle(&["inspect", "short"]).code != 0,
+        "what was left of it is gone"
+    );
 
     store.detached("forced", &[], "sleep 1000");
     kill_monitor(&store, "forced");
@@ -156,17 +206,26 @@ fn whenever_run_is_killed_rm_removes_what_it_has_left() {
     for pause in 0..24 {
         let args = store.run_args(&["-d", "--name", "web"], &["sleep", "1000"]);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let mut run = store.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut run = store
+            .command(&args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         shell(&format!("sleep 0.{:03}", pause * 2));
         let _ = run.kill();
         let _ = run.wait();
         store.coracle(&["rm", "-f", "web"]).ok();
         // By its id where it had not got its name yet.
-        for id in fs::read_dir(store.path().join("store/containers")).into_iter().flatten().flatten() {
-            let id = id.file_name().into_string().unwrap();
+        for id in store.ids() {
             store.coracle(&["rm", "-f", &id]).ok();
         }
-        assert_eq!(store.leftovers(), Vec::<String>::new(), "after {} ms", pause * 2);
+        assert_eq!(
+            store.leftovers(),
+            Vec::<String>::new(),
+            "after {} ms",
+            pause * 2
+        );
     }
 }
 
@@ -178,9 +237,17 @@ fn it_is_small() {
     let rollup = format!("/proc/{}/smaps_rollup", store.monitor("web"));
     let pss = || -> Option<u64> {
         let text = read_text(rollup.as_ref());
-        text.lines().find_map(|line| line.strip_prefix("Pss:")?.split_whitespace().next()?.parse().ok())
+        text.lines().find_map(|line| {
+            line.strip_prefix("Pss:")?
+                .split_whitespace()
+                .next()?
+                .parse()
+                .ok()
+        })
     };
-    eventually("it takes at most 1.5 MB", || pss().filter(|kilobytes| *kilobytes <= 1536));
+    eventually("it takes at most 1.5 MB", || {
+        pss().filter(|kilobytes| *kilobytes <= 1536)
+    });
 }
 
 #[test]
@@ -188,17 +255,32 @@ fn a_full_disk_loses_only_lines_of_the_log() {
     let store = Store::new();
     let place = store.path().join("store");
     fs::create_dir(&place).unwrap();
-    shell(&format!("mount -t tmpfs -o size=300k {} {}", store.parent, place.display()));
+    shell(&format!(
+        "mount -t tmpfs -o size=300k {} {}",
+        store.parent,
+        place.display()
+    ));
     let result = std::panic::catch_unwind(|| {
-        store.detached("web", &[], "while [ ! -e /tmp/go ]; do sleep 0.05; done; seq 100000; exit 3");
-        shell(&format!("head -c 1M /dev/zero > {}/filler || true", place.display()));
+        store.detached(
+            "web",
+            &[],
+            "while [ ! -e /tmp/go ]; do sleep 0.05; done; seq 100000; exit 3",
+        );
+        shell(&format!(
+            "head -c 1M /dev/zero > {}/filler || true",
+            place.display()
+        ));
         store.coracle(&["exec", "web", "touch", "/tmp/go"]).ok();
         assert_eq!(store.coracle(&["wait", "web"]).ok(), "3\n");
         fs::remove_file(place.join("filler")).unwrap();
         assert_eq!(store.coracle(&["logs", "web"]).code, 0);
         store.coracle(&["rm", "-f", "web"]).ok();
     });
-    let left = store.leftovers().into_iter().filter(|left| !left.contains("tmpfs")).count();
+    let left = store
+        .leftovers()
+        .into_iter()
+        .filter(|left| !left.contains("tmpfs"))
+        .count();
     shell(&format!("umount -l {}", place.display()));
     result.unwrap();
     assert_eq!(left, 0);
@@ -207,7 +289,10 @@ fn a_full_disk_loses_only_lines_of_the_log() {
 #[test]
 fn a_memory_kill_is_told() {
     let store = Store::new();
-    let output = store.run_with(&["--name", "web", "-m", "16m", "--memory-swap", "16m"], &["/bin/inside", "hog", "64"]);
+    let output = store.run_with(
+        &["--name", "web", "-m", "16m", "--memory-swap", "16m"],
+        &["/bin/inside", "hog", "64"],
+    );
     assert_eq!(output.code, 137, "{output:#?}");
     assert_eq!(store.state("web", "OOMKilled"), true);
 }

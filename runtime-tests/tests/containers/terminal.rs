@@ -41,7 +41,12 @@ fn much_goes_through_in_both_directions() {
     let writer = std::thread::spawn(move || stdin.write_all(&sent).unwrap());
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
-    assert!(output.stdout == bytes, "{} of {} bytes", output.stdout.len(), bytes.len());
+    assert!(
+        output.stdout == bytes,
+        "{} of {} bytes",
+        output.stdout.len(),
+        bytes.len()
+    );
 }
 
 #[test]
@@ -49,12 +54,23 @@ fn signals_reach_the_container() {
     let store = Store::new();
     let script = "trap 'echo got; exit 9' USR1; echo ready; while :; do sleep 0.05; done";
     for init in [false, true] {
-        let flags: &[&str] = if init { &["--rm", "--init", "--name", "web"] } else { &["--rm", "--name", "web"] };
-        let child = command(&store, flags, &["sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let flags: &[&str] = if init {
+            &["--rm", "--init", "--name", "web"]
+        } else {
+            &["--rm", "--name", "web"]
+        };
+        let child = command(&store, flags, &["sh", "-c", script])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         store.wait_to_log("web", "ready");
         kill(Pid::from_raw(child.id() as i32), Signal::SIGUSR1).unwrap();
         let output = child.wait_with_output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout), "ready\ngot\n", "init {init}");
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            "ready\ngot\n",
+            "init {init}"
+        );
         assert_eq!(output.status.code(), Some(9), "init {init}");
     }
 }
@@ -89,7 +105,11 @@ fn a_terminal_is_one_with_our_size_and_can_be_left() {
 fn the_end_of_a_terminal_is_not_the_monitors() {
     let store = Store::new();
     let mut terminal = Terminal::open();
-    let run = command(&store, &["-d", "--name", "web"], &["sh", "-c", "while :; do echo x; sleep 0.05; done"]);
+    let run = command(
+        &store,
+        &["-d", "--name", "web"],
+        &["sh", "-c", "while :; do echo x; sleep 0.05; done"],
+    );
     assert_eq!(terminal.run(&run), 0);
     drop(terminal);
     let before = store.monitor("web");
@@ -114,5 +134,7 @@ fn attach_sees_what_comes_from_then_on() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "<one>\n");
     assert_eq!(output.status.code(), Some(137));
-    store.coracle(&["attach", "web"]).fails_with(1, "is not running");
+    store
+        .coracle(&["attach", "web"])
+        .fails_with(1, "is not running");
 }

@@ -87,11 +87,8 @@ impl Containers {
                 ),
             ));
         }
-        make(self.directory().join(&record.id))?;
-        let container = Container::open(self.directory().join(&record.id), record)?;
+        let container = self.make_directory(record)?;
         let lock = container.lock()?;
-        container.write(RECORD_FILE, &container.record)?;
-        container.write_status(&Status::default())?;
         // By rename, since a link may be left of a container that was never finished.
         let link = self.names().join(&container.record.name);
         let temporary = self.names().join(format!(".{}", container.record.id));
@@ -99,6 +96,37 @@ impl Containers {
             .and_then(|()| fs::rename(&temporary, &link))
             .with_context(|| format!("take the name {:?}", container.record.name))?;
         Ok((container, lock))
+    }
+
+    /// Makes a directory that is a container's as soon as it has its name. What a killed command has left on the way goes first: the
+    /// caller has the names' lock, so nobody else is at it.
+    fn make_directory(&self, record: Record) -> Result<Container> {
+        let making = || {
+            format!(
+                "create the container's directory in {}",
+                self.directory().display()
+            )
+        };
+        for entry in fs::read_dir(self.directory()).with_context(making)? {
+            let entry = entry.with_context(making)?;
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                fs::remove_dir_all(entry.path()).with_context(making)?;
+            }
+        }
+        let temporary = self.directory().join(format!(".{}", record.id));
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&temporary)
+            .with_context(making)?;
+        let place = self.directory().join(&record.id);
+        let container = Container::open(temporary.clone(), record)?;
+        container.write_record()?;
+        container.write_status(&Status::default())?;
+        fs::rename(temporary, &place).with_context(making)?;
+        Ok(Container {
+            path: place,
+            ..container
+        })
     }
 
     /// The id behind a name, if there is such a container.
@@ -161,6 +189,7 @@ impl Containers {
         };
         Ok(entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| !name.starts_with('.'))
             .collect())
     }
 

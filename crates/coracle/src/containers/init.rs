@@ -1,7 +1,10 @@
 //! `--init`: the first process of a container, which forwards signals to the user's and reaps what others leave behind. It is `coracle`
 //! itself under another name.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::errno::Errno;
@@ -9,9 +12,28 @@ use nix::libc::{SIGCHLD, SIGTTIN, SIGTTOU};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, isatty, setpgid, tcsetpgrp};
+use runtime::{Context, Result};
+
+use super::id;
 
 /// The name under which `coracle` is an init.
 pub(crate) const NAME: &str = "coracle-init";
+
+/// A copy of this program in the store, for containers to have: where it runs from is in no mount namespace. It is made once for each
+/// build.
+pub(crate) fn provide(store: &Path) -> Result<PathBuf> {
+    let place = store.join(concat!("init-", env!("CORACLE_COMMIT")));
+    let own = fs::metadata("/proc/self/exe").context("look at our own program")?;
+    if fs::metadata(&place).is_ok_and(|there| there.len() == own.len()) {
+        return Ok(place);
+    }
+    let temporary = store.join(format!("init-{}", id::random()?));
+    fs::copy("/proc/self/exe", &temporary)
+        .and_then(|_| fs::set_permissions(&temporary, Permissions::from_mode(0o555)))
+        .and_then(|()| fs::rename(&temporary, &place))
+        .with_context(|| format!("--init: copy our own program to {}", place.display()))?;
+    Ok(place)
+}
 
 /// Runs the command behind `--` until it ends. The exit status is its, 128 + signal when a signal ended it.
 pub(crate) fn main() -> i32 {

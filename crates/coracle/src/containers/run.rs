@@ -26,7 +26,7 @@ use super::record::Record;
 use super::spec::{Surroundings, complete};
 use super::streams::Streams;
 use super::volumes::MountOption;
-use super::{id, monitor, network, of_image, of_network, rootfs, spec};
+use super::{id, init, monitor, network, of_image, of_network, rootfs, spec};
 use crate::flags::Flags;
 use crate::images::Bars;
 use crate::{Failure, Outcome, signals};
@@ -332,6 +332,10 @@ fn fill(
         mount.seed(point, &rootfs)?;
         entries.push(mount.entry(&point.source));
     }
+    let init = match options.init {
+        true => Some(init::provide(containers.store())?),
+        false => None,
+    };
     let files = network::files(container, containers)?;
     let is_mounted = |file: &Value| {
         entries
@@ -350,6 +354,7 @@ fn fill(
             hostname: &container.record.network.hostname,
             rootfs: &rootfs,
             mounts: [files, entries].concat(),
+            init: init.as_deref(),
             netns: joins.then_some(netns.as_path()),
             systemd: container.record.systemd_cgroup,
             window: window.filter(|(rows, columns)| *rows > 0 && *columns > 0),

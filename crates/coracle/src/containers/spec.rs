@@ -23,6 +23,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) rootfs: &'a Path,
     /// Entries of `mounts` for volumes and files.
     pub(crate) mounts: Vec<Value>,
+    /// The program of `--init`.
+    pub(crate) init: Option<&'a Path>,
     /// The path of a network namespace to join.
     pub(crate) netns: Option<&'a Path>,
     pub(crate) systemd: bool,
@@ -46,7 +48,7 @@ pub(crate) fn complete(
     for device in &options.devices {
         add_device(spec, device)?;
     }
-    mounts(spec, options, around.mounts);
+    mounts(spec, options, around.init, around.mounts);
     Ok(base)
 }
 
@@ -269,7 +271,7 @@ fn add_device(spec: &mut Value, device: &Device) -> Result<()> {
     Ok(())
 }
 
-fn mounts(spec: &mut Value, options: &Options, mut added: Vec<Value>) {
+fn mounts(spec: &mut Value, options: &Options, init: Option<&Path>, mut added: Vec<Value>) {
     let mounts = elements(&mut spec["mounts"]);
     if let Some(size) = options.shm_size {
         for mount in mounts
@@ -285,9 +287,9 @@ fn mounts(spec: &mut Value, options: &Options, mut added: Vec<Value>) {
             mount_options.push(json!(format!("size={size}")));
         }
     }
-    if options.init {
+    if let Some(program) = init {
         added.push(json!({
-            "destination": INIT, "type": "bind", "source": "/proc/self/exe",
+            "destination": INIT, "type": "bind", "source": program,
             "options": ["bind", "ro", "nosuid", "nodev"],
         }));
     }
