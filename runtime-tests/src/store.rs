@@ -122,7 +122,8 @@ impl Store {
     #[track_caller]
     pub fn wait_to_log(&self, name: &str, words: &str) -> String {
         eventually(&format!("{name} logs {words:?}"), || {
-            let output = self.coracle(&["logs", name]).ok();
+            // It may not be there yet.
+            let output = self.coracle(&["logs", name]).stdout;
             output.contains(words).then_some(output)
         })
     }

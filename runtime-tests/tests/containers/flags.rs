@@ -204,7 +204,7 @@ fn exit_statuses_are_dockers() {
     let store = Store::new();
     for (command, status) in [
         (&["sh", "-c", "exit 42"][..], 42),
-        (&["sh", "-c", "sh -c 'kill -9 $$'"], 137),
+        (&["sh", "-c", "sh -c 'kill -9 $$'; exit $?"], 137),
         (&["no-such-program"], 127),
         (&["/no/such/program"], 127),
         (&["/etc/passwd"], 126),

@@ -198,7 +198,7 @@ fn a_published_port_answers_until_the_container_is_gone() {
     );
     let output = run(&store, &["-p", &publish], &image, &["true"]);
     assert!(
-        output.code == 125 && output.stderr.contains("in use"),
+        output.code == 125 && output.stderr.contains("publish port"),
         "a clash: {output:#?}"
     );
     store.coracle(&["restart", "-t", "0", "web"]).ok();

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
@@ -282,9 +283,13 @@ impl Container {
     /// Takes the lock if nobody has it: then there is no monitor.
     pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
         let lock = self.open_lock()?;
+        Ok(self.take_lock(&lock)?.then_some(lock))
+    }
+
+    fn take_lock(&self, lock: &Lock) -> Result<bool> {
         match lock.0.try_lock() {
-            Ok(()) => self.check_linked(&lock).map(|()| Some(lock)),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Ok(()) => self.check_linked(lock).map(|()| true),
+            Err(fs::TryLockError::WouldBlock) => Ok(false),
             Err(fs::TryLockError::Error(error)) => {
                 Err(error).with_context(|| format!("lock container {}", self.record.name))
             }
@@ -368,18 +373,20 @@ impl Container {
         }
     }
 
-    /// Listens at the control socket, in the place of a monitor that is dead.
+    /// Listens at the control socket, in the place of a monitor that is dead. It gets its name when there is somebody to hear.
     pub(crate) fn listen(&self) -> Result<UnixListener> {
+        const NEW: &str = "control.new";
         let listening = "listen at the control socket";
-        self.remove_socket();
+        let _ = unlinkat(&self.directory, NEW, UnlinkatFlags::NoRemoveDir);
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let listener =
             socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).context(listening)?;
         let previous = umask(Mode::from_bits_truncate(0o177));
-        let bound = bind(listener.as_raw_fd(), &self.socket_address()?);
+        let bound = bind(listener.as_raw_fd(), &self.socket_address(NEW)?);
         umask(previous);
         bound.context(listening)?;
         listen(&listener, Backlog::MAXCONN).context(listening)?;
+        renameat(&self.directory, NEW, &self.directory, SOCKET).context(listening)?;
         // The standard library accepts on any kind of unix socket; it only makes none of this one.
         Ok(UnixListener::from(listener))
     }
@@ -394,18 +401,49 @@ impl Container {
         let flags = SockFlag::SOCK_CLOEXEC;
         let socket =
             socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).context(connecting)?;
-        match connect(socket.as_raw_fd(), &self.socket_address()?) {
+        match connect(socket.as_raw_fd(), &self.socket_address(SOCKET)?) {
             Ok(()) => Ok(Some(Connection::from(socket))),
             Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(None),
             Err(error) => Err(error).context(connecting),
         }
     }
 
+    /// A conversation with the monitor, or the lock where there is none. Waits for one that is just coming or going.
+    pub(crate) fn hold(&self) -> Result<Held> {
+        let waiting = || format!("wait for the monitor of container {}", self.record.name);
+        let lock = self.open_lock()?;
+        let changes = Inotify::init(InitFlags::IN_CLOEXEC).with_context(waiting)?;
+        // The lock is free when a descriptor of the directory is closed, and a monitor is there when its socket has got its name.
+        let kinds = AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_CLOSE_NOWRITE
+            | AddWatchFlags::IN_DELETE_SELF;
+        match changes.add_watch(&self.path, kinds) {
+            Err(Errno::ENOENT) => return Err(missing(&self.record.name)),
+            watched => watched.with_context(waiting)?,
+        };
+        loop {
+            if let Some(connection) = self.connect()? {
+                return Ok(Held::ByMonitor(connection));
+            }
+            if self.take_lock(&lock)? {
+                return Ok(Held::ByUs(lock));
+            }
+            changes.read_events().with_context(waiting)?;
+        }
+    }
+
     /// By way of our own descriptor table: sun_path has 108 bytes only.
-    fn socket_address(&self) -> Result<UnixAddr> {
-        let path = format!("/proc/self/fd/{}/{SOCKET}", self.directory.as_raw_fd());
+    fn socket_address(&self, name: &str) -> Result<UnixAddr> {
+        let path = format!("/proc/self/fd/{}/{name}", self.directory.as_raw_fd());
         UnixAddr::new(path.as_str()).context("address the control socket")
     }
+}
+
+/// Who has the lock of a container.
+#[derive(Debug)]
+pub(crate) enum Held {
+    ByMonitor(Connection),
+    ByUs(Lock),
 }
 
 /// The lock of a container, until it is dropped or handed to a monitor.

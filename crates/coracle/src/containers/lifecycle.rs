@@ -5,8 +5,8 @@ use std::fs;
 use runtime::{Error, Kind, Result};
 
 use super::attach::{self, AttachOptions, Parted};
-use super::control::{Connection, Message, Started};
-use super::directory::{Container, Containers};
+use super::control::{Message, Started};
+use super::directory::{Container, Containers, Held, Lock};
 use super::record::{Phase, Status};
 use super::{monitor, volumes};
 
@@ -37,10 +37,16 @@ fn wants_monitor(status: &Status) -> bool {
     matches!(status.phase, Phase::Running | Phase::Restarting)
 }
 
-/// A conversation with the monitor; `None` when the container has ended.
-fn connect(container: &Container) -> Result<Option<Connection>> {
-    settle(container)?;
-    container.connect()
+/// The monitor of a container, or its lock when it has ended.
+fn hold(container: &Container) -> Result<Held> {
+    loop {
+        settle(container)?;
+        match container.hold()? {
+            // Its monitor has died in between.
+            Held::ByUs(_) if wants_monitor(&container.status()) => {}
+            held => return Ok(held),
+        }
+    }
 }
 
 /// How a container is asked to end.
@@ -62,24 +68,40 @@ impl Stop {
     }
 }
 
-/// Ends a container, and waits until all it held is free. One that has ended is fine.
+/// Ends a container, waits until all it held is free, and gives its lock. One that has ended is fine.
+fn end(container: &Container, how: Stop) -> Result<Lock> {
+    loop {
+        match hold(container)? {
+            Held::ByUs(lock) => return Ok(lock),
+            Held::ByMonitor(connection) => {
+                connection.say(&how.message(container, false))?;
+                while !matches!(connection.receive()?, Some(Message::Exited(_)) | None) {}
+            }
+        }
+    }
+}
+
+/// Ends a container, and waits until all it held is free. One that has ended, or that is removed when it has, is fine.
 pub(crate) fn stop(container: &Container, how: Stop) -> Result<()> {
-    let Some(connection) = connect(container)? else {
-        return Ok(());
-    };
-    connection.say(&how.message(container, false))?;
-    while !matches!(connection.receive()?, Some(Message::Exited(_)) | None) {}
-    Ok(())
+    match end(container, how) {
+        Err(error) if error.kind() == Kind::NotFound => Ok(()),
+        ended => ended.map(drop),
+    }
 }
 
 /// Ends a container and starts it again, or starts one that has ended.
 pub(crate) fn restart(container: &Container, how: Stop) -> Result<()> {
-    let connection = match connect(container)? {
-        Some(connection) => {
+    let connection = match hold(container)? {
+        Held::ByMonitor(connection) => {
             connection.say(&how.message(container, true))?;
             connection
         }
-        None => start(container)?,
+        Held::ByUs(lock) => {
+            container.write_status(&Status::default())?;
+            let connection = monitor::spawn(container, lock)?;
+            connection.say(&Message::Start)?;
+            connection
+        }
     };
     match connection.started()? {
         Started::Running => Ok(()),
@@ -91,35 +113,26 @@ pub(crate) fn restart(container: &Container, how: Stop) -> Result<()> {
     }
 }
 
-/// Starts a monitor, and with it a container that does not run. It tells the caller how that went.
-pub(super) fn start(container: &Container) -> Result<Connection> {
-    let lock = container.lock()?;
-    container.write_status(&Status::default())?;
-    let connection = monitor::spawn(container, lock)?;
-    connection.say(&Message::Start)?;
-    Ok(connection)
-}
-
 /// Waits for the end of a container, and tells its exit status.
 pub(crate) fn wait(container: &Container) -> Result<i32> {
-    let Some(connection) = connect(container)? else {
-        return Ok(container.status().exit_code);
-    };
-    connection.say(&Message::Wait)?;
     loop {
-        match connection.receive()? {
-            Some(Message::Exited(status)) => return Ok(status),
-            Some(_) => {}
-            // Its monitor was killed: the next one knows.
-            None => return wait(container),
+        let connection = match hold(container)? {
+            Held::ByUs(_) => return Ok(container.status().exit_code),
+            Held::ByMonitor(connection) => connection,
+        };
+        connection.say(&Message::Wait)?;
+        // At the end of the conversation its monitor was killed: the next one knows.
+        while let Some(message) = connection.receive()? {
+            if let Message::Exited(status) = message {
+                return Ok(status);
+            }
         }
     }
 }
 
 /// Stays with a container until it ends or the keys for leaving are pressed; its exit status, or 0.
 pub(crate) fn attach(container: &Container, options: AttachOptions) -> Result<i32> {
-    let running = connect(container)?.filter(|_| container.status().phase == Phase::Running);
-    let Some(connection) = running else {
+    let Held::ByMonitor(connection) = hold(container)? else {
         let text = format!("container {} is not running", container.record.name);
         return Err(Error::new(Kind::WrongStatus, text));
     };
@@ -137,14 +150,10 @@ pub(crate) fn remove_forced(containers: &Containers, container: &Container) -> R
         signal: Some(nix::libc::SIGKILL),
         seconds: Some(0),
     };
-    match stop(container, at_once) {
-        Err(error) if error.kind() == Kind::NotFound => return Ok(()),
-        stopped => stopped?,
-    }
-    match container.lock() {
+    match end(container, at_once) {
         // It was run with --rm.
         Err(error) if error.kind() == Kind::NotFound => Ok(()),
-        locked => locked.and_then(|_lock| remove(containers, container, true)),
+        ended => ended.and_then(|_lock| remove(containers, container, true)),
     }
 }
 
@@ -154,18 +163,18 @@ pub(crate) fn remove_ended(
     container: &Container,
     volumes: bool,
 ) -> Result<()> {
-    let status = settle(container)?;
-    if wants_monitor(&status) {
-        let name = &container.record.name;
-        let text = format!(
-            "cannot remove container {name}: it is running: stop it, or remove it with --force"
-        );
-        return Err(Error::new(Kind::WrongStatus, text));
-    }
-    match container.lock() {
+    match hold(container) {
         // It was run with --rm, and nobody had looked at it.
         Err(error) if error.kind() == Kind::NotFound => Ok(()),
-        locked => locked.and_then(|_lock| remove(containers, container, volumes)),
+        Err(error) => Err(error),
+        Ok(Held::ByUs(_lock)) => remove(containers, container, volumes),
+        Ok(Held::ByMonitor(_)) => {
+            let name = &container.record.name;
+            let text = format!(
+                "cannot remove container {name}: it is running: stop it, or remove it with --force"
+            );
+            Err(Error::new(Kind::WrongStatus, text))
+        }
     }
 }
 
