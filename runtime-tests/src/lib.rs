@@ -9,6 +9,7 @@ mod bundle;
 mod cgroup;
 mod command;
 mod container;
+mod docker;
 mod engine;
 mod machine;
 mod registry;
@@ -22,6 +23,7 @@ pub use bundle::{base_config, fill_rootfs, install_inside};
 pub use cgroup::{Limit, V2Cgroup, cgroup_dirs_named, limit_of, pids_in_cgroups_named, v2_dir};
 pub use command::{Output, eventually, read_text, shell};
 pub use container::Container;
+pub use docker::Docker;
 pub use engine::{Engine, http_get};
 pub use machine::{
     Hierarchy, View, has_capability, has_cgroup, has_controller, has_program, has_systemd,

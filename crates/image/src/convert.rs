@@ -260,3 +260,175 @@ pub(crate) fn number(text: &str) -> Result<Option<u32>> {
         _ => Err(Error::invalid(format!("id {text} is out of range"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+    use std::os::fd::AsFd;
+
+    fn image(config: serde_json::Value) -> ImageConfiguration {
+        serde_json::from_value(serde_json::json!({
+            "architecture": "amd64", "os": "linux", "author": "somebody", "config": config,
+            "rootfs": { "type": "layers", "diff_ids": [] },
+        }))
+        .unwrap()
+    }
+
+    /// With users in its root file system.
+    fn convert(config: serde_json::Value, overrides: &Overrides) -> Result<Spec> {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("etc")).unwrap();
+        let passwd =
+            "root:x:0:0::/root:/bin/sh\nbroken\nweb:x:33:44:Web:/srv:/bin/sh\n77:x:1:1::/odd:\n";
+        fs::write(dir.path().join("etc/passwd"), passwd).unwrap();
+        fs::write(
+            dir.path().join("etc/group"),
+            "wheel:x:10:web,x\nstaff:x:50:\n",
+        )
+        .unwrap();
+        spec(
+            &image(config),
+            File::open(dir.path()).unwrap().as_fd(),
+            overrides,
+        )
+    }
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn arguments_come_from_both() {
+        let both = serde_json::json!({ "Entrypoint": ["/e"], "Cmd": ["a", "b"] });
+        let entrypoint = |text: &str| Some(words(text));
+        for (overrides, wanted) in [
+            (Overrides::default(), "/e a b"),
+            (
+                Overrides {
+                    command: words("c"),
+                    ..Default::default()
+                },
+                "/e c",
+            ),
+            (
+                Overrides {
+                    entrypoint: entrypoint("/x"),
+                    ..Default::default()
+                },
+                "/x",
+            ),
+            (
+                Overrides {
+                    entrypoint: entrypoint("/x"),
+                    command: words("c"),
+                    ..Default::default()
+                },
+                "/x c",
+            ),
+            (
+                Overrides {
+                    entrypoint: entrypoint(""),
+                    command: words("c"),
+                    ..Default::default()
+                },
+                "c",
+            ),
+        ] {
+            let spec = convert(both.clone(), &overrides).unwrap();
+            let args = spec.process().as_ref().unwrap().args().clone();
+            assert_eq!(args.unwrap(), words(wanted));
+        }
+        assert!(convert(serde_json::json!({}), &Overrides::default()).is_err());
+    }
+
+    #[test]
+    fn users_are_found_in_the_image() {
+        for (user, wanted) in [
+            ("", Some((0, 0, vec![], "/root"))),
+            ("0", Some((0, 0, vec![], "/root"))),
+            ("web", Some((33, 44, vec![10], "/srv"))),
+            ("33", Some((33, 44, vec![10], "/srv"))),
+            ("web:staff", Some((33, 50, vec![], "/srv"))),
+            ("web:7", Some((33, 7, vec![], "/srv"))),
+            ("1234", Some((1234, 0, vec![], "/"))),
+            ("1234:", Some((1234, 0, vec![], "/"))),
+            // A number is never a name.
+            ("77", Some((77, 0, vec![], "/"))),
+            ("nobody", None),
+            ("web:nogroup", None),
+            ("4294967296", None),
+            ("2147483648", None),
+            ("0:4294967296", None),
+            ("-1", None),
+        ] {
+            let config = serde_json::json!({ "User": user, "Cmd": ["x"] });
+            let found = convert(config, &Overrides::default()).ok().map(|spec| {
+                let process = spec.process().clone().unwrap();
+                let user = process.user();
+                let gids = user.additional_gids().clone().unwrap_or_default();
+                let env = process.env().clone().unwrap();
+                let home = env.iter().find_map(|entry| entry.strip_prefix("HOME="));
+                (user.uid(), user.gid(), gids, home.unwrap().to_owned())
+            });
+            let wanted = wanted.map(|(uid, gid, gids, home)| (uid, gid, gids, home.to_owned()));
+            assert_eq!(found, wanted, "{user}");
+        }
+    }
+
+    #[test]
+    fn the_environment_is_the_images_and_the_users() {
+        let config = serde_json::json!({ "Cmd": ["x"], "Env": ["A=1", "PATH=/p", "B="] });
+        let overrides = Overrides {
+            env: words("A=2 C=3"),
+            terminal: true,
+            ..Default::default()
+        };
+        let spec = convert(config, &overrides).unwrap();
+        let env = spec.process().as_ref().unwrap().env().clone().unwrap();
+        assert_eq!(env, words("A=2 PATH=/p B= C=3 HOME=/root TERM=xterm"));
+        for bad in ["SECRET", "", "=x"] {
+            let config = serde_json::json!({ "Cmd": ["x"], "Env": [bad] });
+            assert!(convert(config, &Overrides::default()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn labels_describe_and_do_not_steer() {
+        let config = serde_json::json!({ "Cmd": ["x"], "WorkingDir": "", "StopSignal": "SIGINT", "Labels": {
+            "a": "b", "org.opencontainers.image.author": "label", "run.oci.keep_original_groups": "1" } });
+        let spec = convert(config, &Overrides::default()).unwrap();
+        let annotations = spec.annotations().clone().unwrap();
+        let get = |name: &str| annotations.get(name).map(String::as_str);
+        assert_eq!(get("a"), Some("b"));
+        assert_eq!(get("org.opencontainers.image.author"), Some("label"));
+        assert_eq!(get("org.opencontainers.image.stopSignal"), Some("SIGINT"));
+        assert_eq!(get("run.oci.keep_original_groups"), None);
+        assert_eq!(spec.process().as_ref().unwrap().cwd().to_str(), Some("/"));
+        let relative = serde_json::json!({ "Cmd": ["x"], "WorkingDir": "../x" });
+        assert!(convert(relative, &Overrides::default()).is_err());
+    }
+
+    #[test]
+    fn the_files_of_users_are_regular_and_bounded() {
+        let read = |prepare: &dyn Fn(&std::path::Path)| {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join("etc")).unwrap();
+            prepare(&dir.path().join("etc/passwd"));
+            let config = image(serde_json::json!({ "User": "root", "Cmd": ["x"] }));
+            spec(
+                &config,
+                File::open(dir.path()).unwrap().as_fd(),
+                &Overrides::default(),
+            )
+        };
+        // The host's own has a root.
+        assert!(read(&|path| std::os::unix::fs::symlink("/etc/passwd", path).unwrap()).is_err());
+        assert!(
+            read(&|path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap())
+                .is_err()
+        );
+        assert!(read(&|path| File::create(path).unwrap().set_len(1 << 30).unwrap()).is_err());
+        assert!(read(&|path| fs::write(path, "root:x:0:0::/:").unwrap()).is_ok());
+    }
+}

@@ -109,8 +109,7 @@ impl Bridge {
             }
         };
         if self.subnet6.is_some() {
-            // Containers are no routers to this machine (CVE-2020-13401).
-            sysctl::set(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+            close_to_neighbours(name)?;
         }
         sysctl::set(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
         for subnet in self.subnets() {
@@ -211,6 +210,15 @@ pub(crate) fn loopback_up() -> Result<()> {
     }
 }
 
+/// On both ends of our links nobody is a router to the other (CVE-2020-13401). Addresses are ours to give, so they are not looked for: that
+/// would take the second after the start.
+fn close_to_neighbours(link: &str) -> Result<()> {
+    for parameter in ["accept_ra", "accept_dad"] {
+        sysctl::set(&format!("ipv6/conf/{link}/{parameter}"), "0")?;
+    }
+    Ok(())
+}
+
 /// What is done inside of the container's namespace.
 fn set_up_inside(attached: &Attached) -> Result<()> {
     loopback_up()?;
@@ -221,7 +229,7 @@ fn set_up_inside(attached: &Attached) -> Result<()> {
         .ok_or_else(|| Error::failed(format!("{name} is gone as soon as it is made")))?;
     let ipv6 = sysctl::read(&format!("ipv6/conf/{name}/disable_ipv6")).as_deref() == Some("0");
     if ipv6 {
-        sysctl::set(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+        close_to_neighbours(name)?;
     }
     let usable = |address: &IpAddr| address.is_ipv4() || ipv6;
     for own in attached.addresses.iter().filter(|own| usable(&own.address)) {

@@ -65,8 +65,8 @@ pub(crate) fn accept(socket: &mut Socket, bridge: &str) -> Result<()> {
             End::Head
         };
         let rules = [
-            Rule::new().from_link(true, bridge).accept(),
-            Rule::new().to_link(true, bridge).accept(),
+            Rule::new().iifname(true, bridge).accept(),
+            Rule::new().oifname(true, bridge).accept(),
         ];
         let messages = rules.map(|rule| chain.table.add_marked_rule(chain.name, end, rule, &mark));
         match socket.transaction(&messages) {

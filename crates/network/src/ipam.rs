@@ -141,3 +141,127 @@ fn v6(address: IpAddr) -> Option<Ipv6Addr> {
         IpAddr::V4(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Attached;
+    use crate::names::Dns;
+
+    fn bridge() -> Bridge {
+        Bridge {
+            interface: "cor0".into(),
+            subnet: "10.89.0.0/24".parse().unwrap(),
+            subnet6: Some("fd12::/64".parse().unwrap()),
+            last: GATEWAY,
+            changed: Vec::new(),
+        }
+    }
+
+    /// Takes the addresses as an attachment does.
+    fn take(
+        state: &mut State,
+        bridge: &mut Bridge,
+        ip: Option<&str>,
+        ip6: Option<&str>,
+    ) -> Result<String> {
+        let ip = ip.map(|ip| ip.parse().unwrap());
+        let ip6 = ip6.map(|ip| ip.parse().unwrap());
+        let found = addresses(state, bridge, ip, ip6)?;
+        bridge.last = found.number;
+        let v6 = found.v6.unwrap();
+        let attached = Attached {
+            network: String::new(),
+            interface: String::new(),
+            host_interface: String::new(),
+            bridge: String::new(),
+            mac: None,
+            addresses: vec![Cidr::new(found.v4, 24), Cidr::new(v6, 64)],
+            gateways: Vec::new(),
+            ports: Vec::new(),
+            netns: "/".into(),
+            dns: Dns::default(),
+        };
+        state
+            .attached
+            .insert(format!("c{}", state.attached.len()), attached);
+        Ok(format!("{} {v6}", found.v4))
+    }
+
+    #[test]
+    fn the_first_that_is_free_after_the_last() {
+        let (mut state, mut bridge) = (State::default(), bridge());
+        assert_eq!(
+            take(&mut state, &mut bridge, None, None).unwrap(),
+            "10.89.0.2 fd12::2"
+        );
+        assert_eq!(
+            take(&mut state, &mut bridge, Some("10.89.0.9"), None).unwrap(),
+            "10.89.0.9 fd12::9"
+        );
+        assert_eq!(
+            take(&mut state, &mut bridge, None, Some("fd12::b")).unwrap(),
+            "10.89.0.10 fd12::b"
+        );
+        assert_eq!(
+            take(&mut state, &mut bridge, None, None).unwrap(),
+            "10.89.0.11 fd12::10b"
+        );
+        for _ in 0..249 {
+            take(&mut state, &mut bridge, None, None).unwrap();
+        }
+        let error = take(&mut state, &mut bridge, None, None)
+            .unwrap_err()
+            .to_string();
+        assert_eq!(error, "every address of 10.89.0.0/24 is taken");
+        state.attached.remove("c0");
+        assert_eq!(
+            take(&mut state, &mut bridge, None, None).unwrap(),
+            "10.89.0.2 fd12::2"
+        );
+    }
+
+    #[test]
+    fn what_is_asked_for_has_to_be_free_and_of_the_network() {
+        let (mut state, mut bridge) = (State::default(), bridge());
+        take(&mut state, &mut bridge, Some("10.89.0.9"), Some("fd12::77")).unwrap();
+        for ip in [
+            "10.89.0.9",
+            "10.89.0.0",
+            "10.89.0.1",
+            "10.89.0.255",
+            "10.89.1.9",
+        ] {
+            assert!(
+                take(&mut state, &mut bridge, Some(ip), None).is_err(),
+                "{ip}"
+            );
+        }
+        for ip in ["fd12::77", "fd12::", "fd12::1", "fd13::5"] {
+            assert!(
+                take(&mut state, &mut bridge, None, Some(ip)).is_err(),
+                "{ip}"
+            );
+        }
+        bridge.subnet6 = None;
+        let error = addresses(&state, &bridge, None, Some("fd12::5".parse().unwrap())).unwrap_err();
+        assert!(
+            error.to_string().contains("this machine has none"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_network_that_nobody_else_has() {
+        let routes =
+            ["10.89.0.0/25", "10.89.1.0/24", "0.0.0.0/1"].map(|text| text.parse().unwrap());
+        assert_eq!(
+            free_subnet(&routes[..2]).unwrap().to_string(),
+            "10.89.2.0/24"
+        );
+        assert!(free_subnet(&routes).is_err());
+        let ula = unique_local_subnet().unwrap();
+        assert!("fd00::/8".parse::<Cidr>().unwrap().contains(ula.address));
+        assert_ne!(ula, unique_local_subnet().unwrap());
+    }
+}

@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn ports_in_pastas_words() {
-        let arguments = |text: &str| {
+        let words = |text: &str| {
             let ports = Port::parse(text).unwrap();
             let path = Path::new("/x");
             let namespaces = Namespaces {
@@ -145,16 +145,16 @@ mod tests {
                 userns: Some(path),
                 interface: "eth0",
             };
-            super::arguments(namespaces, &ports, path).map(|arguments| arguments.join(" "))
+            arguments(namespaces, &ports, path).map(|arguments| arguments.join(" "))
         };
-        let tcp = arguments("127.0.0.1:8080-8081:80-81").unwrap();
+        let tcp = words("127.0.0.1:8080-8081:80-81").unwrap();
         assert!(
             tcp.contains("-t 127.0.0.1/8080:80 -t 127.0.0.1/8081:81 -u none"),
             "{tcp}"
         );
-        let udp = arguments("[::1]:53:53/udp").unwrap();
+        let udp = words("[::1]:53:53/udp").unwrap();
         assert!(udp.contains("-t none -u ::1/53:53"), "{udp}");
-        let error = arguments("5:5/sctp").unwrap_err().to_string();
+        let error = words("5:5/sctp").unwrap_err().to_string();
         assert_eq!(error, "publish port 5/sctp: pasta does not know sctp");
     }
 

@@ -57,14 +57,8 @@ impl Rules<'_> {
         let rules = [
             ("guard", self.guard()),
             ("publish", publish()),
-            (
-                "prerouting",
-                vec![Rule::new().to_this_machine().jump("publish")],
-            ),
-            (
-                "output",
-                vec![Rule::new().to_this_machine().jump("publish")],
-            ),
+            ("prerouting", vec![Rule::new().local().jump("publish")]),
+            ("output", vec![Rule::new().local().jump("publish")]),
             ("postrouting", self.postrouting()),
             ("forward", self.forward()),
         ];
@@ -78,16 +72,14 @@ impl Rules<'_> {
     /// (CVE-2020-8558), and a neighbour could send to containers without a published port (CVE-2025-54410).
     fn guard(&self) -> Vec<Rule> {
         let (network, prefix) = LOOPBACK;
-        let foreign = || Rule::new().from_link(false, "lo");
+        let foreign = |rule: Rule| rule.iifname(false, "lo");
         let mut rules = vec![
-            foreign().destination(network, prefix).drop(),
-            foreign().source(network, prefix).drop(),
+            foreign(Rule::new()).destination(network, prefix).drop(),
+            foreign(Rule::new()).source(network, prefix).drop(),
         ];
         rules.extend(self.subnets.iter().map(|subnet| {
-            foreign()
-                .from_link(false, self.bridge)
-                .destination(subnet.address, subnet.prefix)
-                .drop()
+            let inside = Rule::new().destination(subnet.address, subnet.prefix);
+            foreign(inside.iifname(false, self.bridge)).drop()
         }));
         rules
     }
@@ -96,25 +88,25 @@ impl Rules<'_> {
     fn postrouting(&self) -> Vec<Rule> {
         let (network, prefix) = LOOPBACK;
         let from_localhost = Rule::new()
-            .to_link(true, self.bridge)
+            .oifname(true, self.bridge)
             .source(network, prefix);
         let mut rules = vec![from_localhost.masquerade()];
         for subnet in &self.subnets {
             let inside = || Rule::new().source(subnet.address, subnet.prefix);
-            let hairpin = inside().to_link(true, self.bridge);
+            let hairpin = inside().oifname(true, self.bridge);
             rules.push(hairpin.connection(libc::NFT_CT_STATUS, DNAT).masquerade());
-            rules.push(inside().to_link(false, self.bridge).masquerade());
+            rules.push(inside().oifname(false, self.bridge).masquerade());
         }
         rules
     }
 
     /// Into the bridge comes what was published, what belongs to a known connection, and what the bridge's own say to each other.
     fn forward(&self) -> Vec<Rule> {
-        let from = |equal| Rule::new().from_link(equal, self.bridge);
-        let to = |equal| Rule::new().to_link(equal, self.bridge);
+        let from = |equal| Rule::new().iifname(equal, self.bridge);
+        let to = |equal| Rule::new().oifname(equal, self.bridge);
         let state = |bits| Rule::new().connection(libc::NFT_CT_STATE, bits);
         vec![
-            to(false).from_link(false, self.bridge).accept(),
+            to(false).iifname(false, self.bridge).accept(),
             state(ESTABLISHED_OR_RELATED).accept(),
             state(INVALID).drop(),
             from(true).accept(),
@@ -253,4 +245,87 @@ fn publish() -> Vec<Rule> {
 fn port_bytes(port: u16) -> [u8; 4] {
     let [high, low] = port.to_be_bytes();
     [high, low, 0, 0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(ports: &[&str], targets: &[&str]) -> Rules<'static> {
+        let ports = ports.iter().flat_map(|text| Port::parse(text).unwrap());
+        let targets: Vec<_> = targets.iter().map(|text| text.parse().unwrap()).collect();
+        Rules {
+            bridge: "cor0",
+            subnets: ["10.89.0.0/24", "fd00::/64"]
+                .map(|text| text.parse().unwrap())
+                .to_vec(),
+            published: ports.map(|port| (port, targets.clone())).collect(),
+        }
+    }
+
+    /// What nft(8) 1.0.6 has sent for the same rules, one on each line.
+    fn recorded(text: &str) -> Vec<Vec<u8>> {
+        let byte =
+            |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        let line = |line: &str| line.as_bytes().chunks(2).map(byte).collect();
+        text.lines().map(line).collect()
+    }
+
+    #[test]
+    fn rules_are_what_nft_makes_of_them() {
+        let own = |rules: Vec<Rule>| {
+            rules
+                .iter()
+                .map(|rule| rule.bytes().to_vec())
+                .collect::<Vec<_>>()
+        };
+        let rules = rules(&[], &[]);
+        assert_eq!(
+            own(rules.forward()),
+            recorded(include_str!("recorded/forward.hex"))
+        );
+        let guard = own(rules.guard());
+        assert_eq!(guard, recorded(include_str!("recorded/guard.hex")));
+    }
+
+    #[test]
+    fn ports_stand_in_the_maps_of_their_addresses() {
+        let ports = [
+            "8080:80",
+            "192.0.2.1:53:53/udp",
+            "0.0.0.0:81:80",
+            "[::]:82:80",
+            "[2001:db8::1]:83:80",
+        ];
+        let host_ports = |rules: &Rules<'_>| {
+            Map::ALL.map(|map| {
+                let elements = rules.elements(map);
+                let port = |(key, _): &(Vec<u8>, Vec<u8>)| {
+                    u16::from_be_bytes([key[key.len() - 4], key[key.len() - 3]])
+                };
+                elements.iter().map(port).collect::<Vec<_>>()
+            })
+        };
+        let both = rules(&ports, &["10.89.0.2", "fd00::2"]);
+        assert_eq!(
+            host_ports(&both),
+            [vec![53], vec![8080, 81], vec![83], vec![8080, 82]]
+        );
+        // Without IPv6 in the container the proxy serves it.
+        let one = rules(&ports, &["10.89.0.2"]);
+        assert_eq!(host_ports(&one), [vec![53], vec![8080, 81], vec![], vec![]]);
+        let (key, data) = both.elements(Map::ALL[0])[0].clone();
+        assert_eq!(key, [17, 0, 0, 0, 192, 0, 2, 1, 0, 53, 0, 0]);
+        assert_eq!(data, [10, 89, 0, 2, 0, 53, 0, 0]);
+    }
+
+    #[test]
+    fn many_elements_take_several_messages() {
+        let table = inet("coracle");
+        let rules = rules(&["1-1000:1-1000"], &["10.89.0.2"]);
+        let messages = table
+            .add_elements("dnat4_any", &rules.elements(Map::ALL[1]))
+            .count();
+        assert_eq!(messages, 4);
+    }
 }

@@ -6,17 +6,18 @@ use std::process::{Child, Command};
 
 use runtime_tests::{
     Container, Hierarchy, Output, V2Cgroup, View, by_systemd, cgroup_dirs_named, has_controller,
-    has_v2_controller, is_coracle, is_crun, kernel_has, requires, shell,
+    has_v2_controller, is_coracle, is_crun, kernel_has, requires, rootless, shell,
 };
 use serde_json::json;
 
-/// These are set-ups for a runtime that makes its cgroups itself.
+/// These are set-ups for a runtime that makes its cgroups itself, as root.
 macro_rules! ours {
     () => {
         requires!(
             !by_systemd(),
             "with systemd the cgroups are its own to look after"
         );
+        requires!(rootless().is_none(), "the views and cgroups are root's");
     };
 }
 

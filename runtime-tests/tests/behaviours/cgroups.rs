@@ -8,7 +8,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use runtime_tests::{
     Container, Hierarchy, View, base_config, cgroup_dirs_named, eventually, fill_rootfs,
-    has_controller, is_coracle, is_crun, is_runc, requires, runtime, shell, v2_dir,
+    has_controller, is_coracle, is_crun, is_runc, requires, rootless, runtime, shell, v2_dir,
 };
 use serde_json::json;
 
@@ -17,9 +17,13 @@ use serde_json::json;
 const MOVE: &str = "cd /sys/fs/cgroup && mkdir app && echo $$ > app/cgroup.procs && \
     for one in $(cat cgroup.controllers); do echo +$one > cgroup.subtree_control; done; cd /; echo moved;";
 
-/// A container that sees its own cgroup, and may change it, on cgroup v2. `None` where the host has not mounted it.
+/// A container that sees its own cgroup, and may change it, on cgroup v2. `None` where the host has not mounted it, or left it
+/// without any controller.
 fn managing(script: &str) -> Option<Container> {
-    v2_dir(std::process::id().into())?;
+    let offered = v2_dir(std::process::id().into())?.join("cgroup.controllers");
+    fs::read_to_string(offered)
+        .is_ok_and(|offered| !offered.trim().is_empty())
+        .then_some(())?;
     let mut c = Container::new(script).in_view(View::of(Hierarchy::V2)?);
     c.push("/linux/namespaces", json!({ "type": "cgroup" }));
     c.set("/mounts/6/options", json!(["nosuid", "noexec", "nodev"]));
@@ -102,6 +106,7 @@ fn sub_cgroups_go_with_their_container() {
 
 #[test]
 fn sub_cgroups_deeper_than_the_limit_of_open_files() {
+    requires!(rootless().is_none(), "the cgroup is root's");
     requires!(is_coracle(), "runc and crun walk down by path");
     let c = managing("sleep 1000000");
     requires!(c.is_some(), "no cgroup v2");
@@ -148,6 +153,7 @@ fn a_container_that_froze_a_part_of_itself_can_be_deleted() {
 
 #[test]
 fn a_writable_cgroup_belongs_to_the_user_of_the_container() {
+    requires!(rootless().is_none(), "the cgroup is root's");
     requires!(
         is_coracle(),
         "runc does so with systemd alone, crun with a user namespace alone"
@@ -176,6 +182,7 @@ fn a_writable_cgroup_belongs_to_the_user_of_the_container() {
 
 #[test]
 fn a_cgroup_that_is_not_writable_inside_stays_roots() {
+    requires!(rootless().is_none(), "the cgroup is root's");
     let c = managing("sleep 1000000");
     requires!(c.is_some(), "no cgroup v2");
     let mut c = c.unwrap();
@@ -191,6 +198,7 @@ fn a_cgroup_that_is_not_writable_inside_stays_roots() {
 
 #[test]
 fn root_of_a_user_namespace_manages_its_own_cgroup() {
+    requires!(rootless().is_none(), "the cgroup is root's");
     requires!(!is_runc(), "runc gives it away with systemd alone");
     let c = managing(&format!(
         "{MOVE} cat /proc/self/cgroup | tail -n 1; echo 1 > /sys/fs/cgroup/cgroup.freeze; echo $?; sleep 1000000"
@@ -357,6 +365,7 @@ fn a_runtime_inside_needs_no_controllers_where_nothing_is_limited() {
 
 #[test]
 fn a_runtime_inside_says_that_its_cgroups_are_read_only() {
+    requires!(rootless().is_none(), "the cgroup is root's");
     requires!(is_coracle(), "the words are ours");
     let c = with_a_runtime_inside(RUN_INNER, NO_LIMITS);
     requires!(c.is_some(), "no cgroup v2");

@@ -6,7 +6,7 @@ use std::process::Child;
 
 use runtime_tests::{
     Container, Hierarchy, View, eventually, has_cgroup, has_controller, hierarchy, is_coracle,
-    is_crun, is_runc, kernel_has, read_text, requires,
+    is_crun, is_runc, kernel_has, read_text, requires, rootless,
 };
 use serde_json::{Value, json};
 
@@ -51,6 +51,7 @@ fn statistics() {
 
 #[test]
 fn pressure_stall_information() {
+    requires!(has_cgroup(), "an ordinary user has no cgroup to limit");
     requires!(
         hierarchy() == Hierarchy::V2 && kernel_has("/proc/pressure/cpu"),
         "no cgroup v2 with pressure"
@@ -127,6 +128,7 @@ fn a_stream_until_the_container_ends() {
 
 #[test]
 fn a_stream_without_a_memory_controller() {
+    requires!(rootless().is_none(), "the views are root's");
     requires!(is_coracle(), "runc ends with an error");
     requires!(
         hierarchy() == Hierarchy::Hybrid,

@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::errno::Errno;
 use runtime_tests::{
-    ConsoleSocket, Container, Hierarchy, Without, hierarchy, is_coracle, requires, shell,
+    ConsoleSocket, Container, Hierarchy, Without, hierarchy, is_coracle, requires, rootless, shell,
 };
 use serde_json::json;
 
@@ -63,6 +63,7 @@ fn mounts_of(said: &str) -> Vec<String> {
 
 #[test]
 fn the_whole_life() {
+    requires!(rootless().is_none(), "what root may do is compared");
     requires!(is_coracle(), "about fallbacks of our own");
     in_every_way(|around, name| {
         let c = around(Container::idle());
@@ -98,6 +99,7 @@ fn the_whole_life() {
 
 #[test]
 fn mounts_have_the_same_attributes() {
+    requires!(rootless().is_none(), "what root may do is compared");
     requires!(is_coracle(), "about fallbacks of our own");
     let mut expected: Option<Vec<String>> = None;
     let all = ("all calls", Without::default());
@@ -163,6 +165,7 @@ fn mounts_have_the_same_attributes() {
 
 #[test]
 fn user_namespaces() {
+    requires!(rootless().is_none(), "what root may do is compared");
     requires!(is_coracle(), "about fallbacks of our own");
     in_every_way(|around, name| {
         let mut c = around(Container::idle());
@@ -198,6 +201,10 @@ fn user_namespaces() {
 
 #[test]
 fn terminals_and_open_files() {
+    requires!(
+        rootless().is_none(),
+        "an ordinary user cannot do without memfd_create"
+    );
     requires!(is_coracle(), "about fallbacks of our own");
     in_every_way(|around, name| {
         let mut c = around(Container::inside(&["fds"]));
@@ -220,6 +227,7 @@ fn terminals_and_open_files() {
 
 #[test]
 fn namespaces_of_every_kind() {
+    requires!(rootless().is_none(), "what root may do is compared");
     requires!(is_coracle(), "about fallbacks of our own");
     requires!(
         runtime_tests::kernel_has("/proc/self/ns/time"),
@@ -255,6 +263,7 @@ fn namespaces_of_every_kind() {
 
 #[test]
 fn what_cannot_be_done_without_is_named() {
+    requires!(rootless().is_none(), "what root may do is compared");
     requires!(is_coracle(), "about sentences of our own");
     for (call, since) in [
         ("openat2", "5.6"),

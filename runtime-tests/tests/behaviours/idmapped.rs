@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
-use runtime_tests::{Container, Without, is_coracle, kernel_lacks, requires, shell};
+use runtime_tests::{Container, Without, is_coracle, kernel_lacks, requires, rootless, shell};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -81,6 +81,7 @@ macro_rules! requires_idmapped_mounts {
 
 #[test]
 fn without_a_user_namespace_by_mappings_of_their_own() {
+    requires!(rootless().is_none(), "root alone maps the ids of mounts");
     requires_idmapped_mounts!();
     // Mappings alone will do; an option without recursion is what they mean.
     for options in [
@@ -103,6 +104,7 @@ fn without_a_user_namespace_by_mappings_of_their_own() {
 
 #[test]
 fn what_is_written_belongs_to_the_owner_behind_the_mapping() {
+    requires!(rootless().is_none(), "root alone maps the ids of mounts");
     requires_idmapped_mounts!();
     let mut c = Container::new("touch /volume/new && stat -c %u:%g /volume/new; id -u");
     let volume = Volume::new();
@@ -119,6 +121,7 @@ fn what_is_written_belongs_to_the_owner_behind_the_mapping() {
 
 #[test]
 fn an_owner_without_a_mapping_cannot_write_there() {
+    requires!(rootless().is_none(), "root alone maps the ids of mounts");
     requires_idmapped_mounts!();
     let mut c = Container::new("stat -c %u:%g /volume/0; touch /volume/new");
     let volume = Volume::new();
@@ -138,6 +141,7 @@ fn an_owner_without_a_mapping_cannot_write_there() {
 
 #[test]
 fn in_a_user_namespace_by_that_of_the_container() {
+    requires!(rootless().is_none(), "root alone maps the ids of mounts");
     requires_idmapped_mounts!();
     for options in [json!(["bind", "idmap"]), json!(["rbind", "ridmap"])] {
         let mut c = with_user_namespace(Container::new(
@@ -152,6 +156,7 @@ fn in_a_user_namespace_by_that_of_the_container() {
 
 #[test]
 fn in_a_user_namespace_by_mappings_of_their_own() {
+    requires!(rootless().is_none(), "root alone maps the ids of mounts");
     requires_idmapped_mounts!();
     let mut c = with_user_namespace(Container::new("stat -c %u:%g /volume/7"));
     let volume = Volume::new();
@@ -166,6 +171,7 @@ fn in_a_user_namespace_by_mappings_of_their_own() {
 
 #[test]
 fn in_a_user_namespace_that_is_joined() {
+    requires!(rootless().is_none(), "root alone maps the ids of mounts");
     requires_idmapped_mounts!();
     let holder = with_user_namespace(Container::idle());
     holder.run_detached();
@@ -181,6 +187,7 @@ fn in_a_user_namespace_that_is_joined() {
 
 #[test]
 fn recursion_is_for_ridmap() {
+    requires!(rootless().is_none(), "root alone maps the ids of mounts");
     requires_idmapped_mounts!();
     let volume = Volume::new();
     let sub = volume.path().join("sub");
@@ -208,6 +215,7 @@ fn recursion_is_for_ridmap() {
 
 #[test]
 fn a_file_system_that_cannot_is_named() {
+    requires!(rootless().is_none(), "root alone maps the ids of mounts");
     requires_idmapped_mounts!();
     let mut c = Container::new("true");
     bind(
@@ -225,6 +233,7 @@ fn a_file_system_that_cannot_is_named() {
 
 #[test]
 fn a_tmpfs_where_the_kernel_can() {
+    requires!(rootless().is_none(), "root alone maps the ids of mounts");
     requires_idmapped_mounts!();
     let mut c = Container::new("stat -c %u:%g /volume/7");
     let volume = Volume::new();
@@ -249,6 +258,7 @@ fn a_tmpfs_where_the_kernel_can() {
 
 #[test]
 fn mapped_ids_are_not_mapped_again() {
+    requires!(rootless().is_none(), "root alone maps the ids of mounts");
     requires_idmapped_mounts!();
     let mut c = Container::new("true");
     let volume = Volume::new();
@@ -277,6 +287,7 @@ fn mapped_ids_are_not_mapped_again() {
 
 #[test]
 fn wrong_configurations() {
+    requires!(rootless().is_none(), "root alone maps the ids of mounts");
     requires!(is_coracle(), "runc 1.1 has no idmapped mounts");
     let empty = || json!([{ "containerID": 0, "hostID": 5000, "size": 0 }]);
     let cases: [(Value, Mappings, &str); 6] = [
@@ -342,6 +353,7 @@ fn overlapping_mappings_are_the_kernels_to_refuse() {
 
 #[test]
 fn a_kernel_without_them_says_so() {
+    requires!(rootless().is_none(), "root alone maps the ids of mounts");
     requires!(is_coracle(), "runc 1.1 has no idmapped mounts");
     let mut c = Container::new("true").without(Without::calls(&["mount_setattr"]));
     let volume = Volume::new();
@@ -363,6 +375,7 @@ fn a_kernel_without_them_says_so() {
 
 #[test]
 fn an_ordinary_user_is_told_that_only_root_can() {
+    requires!(rootless().is_none(), "root alone maps the ids of mounts");
     requires!(is_coracle(), "runc 1.1 has no idmapped mounts");
     let mut c = Container::new("true");
     let volume = Volume::new();

@@ -434,6 +434,7 @@ fn tmpfs_with_the_content_of_the_image() {
 
 #[test]
 fn tmpfs_content_keeps_links_holes_and_capabilities() {
+    requires!(rootless().is_none(), "root's mounts");
     requires!(is_coracle(), "runc 1.1 copies links and holes as files");
     requires!(has_program("setcap"), "setcap is missing");
     let mut c = Container::new(
@@ -527,6 +528,7 @@ fn cgroups_are_visible_and_read_only() {
 
 #[test]
 fn the_cgroup_mount_shows_the_containers_own_cgroup_as_root() {
+    requires!(rootless().is_none(), "root's mounts");
     // cgroup v1 shows it at the top of each hierarchy, v2 when there is a cgroup namespace.
     let mut c = Container::new(
         "cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/pids/cgroup.procs 2>/dev/null; exit 0",

@@ -165,6 +165,7 @@ fn oom_score_adj() {
 
 #[test]
 fn a_lower_oom_score_adj_needs_the_capability() {
+    requires!(rootless().is_none(), "the test is root's to begin with");
     requires!(has_capability(24), "CAP_SYS_RESOURCE is missing");
     let mut c = Container::new("cat /proc/self/oom_score_adj");
     c.set("/process/oomScoreAdj", json!(-500));

@@ -6,7 +6,7 @@ use std::process::{Child, Command};
 
 use runtime_tests::{
     Container, View, cgroup_dirs_named, eventually, is_coracle, pids_in_cgroups_named, requires,
-    shell,
+    rootless, shell,
 };
 use serde_json::{Value, json};
 
@@ -55,6 +55,7 @@ fn clear(c: &Container) {
 
 #[test]
 fn a_container_from_before_a_reboot_is_stopped_and_touches_no_stranger() {
+    requires!(rootless().is_none(), "the views are root's");
     requires!(
         is_coracle(),
         "runc knows processes by pid and start time alone"
@@ -87,6 +88,7 @@ fn a_container_from_before_a_reboot_is_stopped_and_touches_no_stranger() {
 
 #[test]
 fn delete_with_force_after_a_reboot_touches_no_stranger() {
+    requires!(rootless().is_none(), "the views are root's");
     requires!(
         is_coracle(),
         "runc knows processes by pid and start time alone"
@@ -100,6 +102,7 @@ fn delete_with_force_after_a_reboot_touches_no_stranger() {
 
 #[test]
 fn a_damaged_record_from_before_a_reboot_touches_no_stranger() {
+    requires!(rootless().is_none(), "the views are root's");
     requires!(is_coracle(), "runc cannot delete what it cannot read");
     let (c, pid) = before_the_reboot();
     fs::write(c.state_root().join(&c.id).join("state.json"), "{").unwrap();

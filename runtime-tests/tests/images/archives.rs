@@ -111,6 +111,14 @@ fn skopeo_and_coracle_read_each_others_archives() {
         other.finish(load).ok();
         assert_eq!(id(&other), wanted, "{format}");
 
+        // As `docker save | gzip` makes it.
+        let zipped = Home::new();
+        home.run("gzip", &["--keep", "--fast", &path]).ok();
+        zipped
+            .coracle(&["load", "-q", "-i", &format!("{path}.gz")])
+            .ok();
+        assert_eq!(id(&zipped), wanted);
+
         let saved = home.path("saved").to_string_lossy().into_owned();
         home.coracle(&[
             "save",

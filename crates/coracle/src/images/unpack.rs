@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use image::{Kind, Source};
+use image::Kind;
 
 use super::progress::Bars;
 use super::transfer::pull_options;
@@ -15,11 +15,9 @@ pub(super) fn unpack(invocation: &Invocation<'_>) -> Outcome {
     let store = invocation.store()?;
     let options = pull_options(invocation)?;
     let image = match store.find(name) {
+        Err(error) if error.kind() != Kind::NotFound => return Err(error.into()),
         // For another platform it has to be looked for again.
         Ok(image) if options.platform.is_none() => image,
-        Err(error) if error.kind() != Kind::NotFound && name.parse::<Source>().is_err() => {
-            return Err(error.into());
-        }
         _ => {
             let bars = Bars::new(flags.is_set("quiet"));
             image::pull(&store, &name.parse()?, &options, &bars)?

@@ -5,9 +5,10 @@ mod write;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
+use flate2::bufread::MultiGzDecoder;
 use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -26,6 +27,9 @@ use crate::transfer::{Origin, PullOptions, Transfer, full_name};
 
 use read::Contents;
 pub use write::{Format, save};
+
+/// What begins so is compressed with gzip.
+const GZIP: &[u8] = &[0x1f, 0x8b];
 
 /// One image in Docker's `manifest.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,10 +54,11 @@ pub fn load(
         Some("-") => "load from standard input".to_owned(),
         _ => format!("load {}", file.display()),
     };
-    let mut input: Box<dyn Read> = match file.to_str() {
+    let input: Box<dyn Read> = match file.to_str() {
         Some("-") => Box::new(io::stdin().lock()),
         _ => Box::new(File::open(file).context(context)?),
     };
+    let mut input = inflated(input).context(context)?;
     let contents = read::read(store, &mut input, progress).context(context)?;
     let stem = file
         .file_stem()
@@ -81,6 +86,15 @@ pub fn load(
         ))
     };
     images.context(context)
+}
+
+/// What `docker save | gzip` has made is read as well.
+fn inflated(input: Box<dyn Read>) -> io::Result<Box<dyn Read>> {
+    let mut input = BufReader::with_capacity(256 << 10, input);
+    if input.fill_buf()?.starts_with(GZIP) {
+        return Ok(Box::new(MultiGzDecoder::new(input)));
+    }
+    Ok(Box::new(input))
 }
 
 /// The images of a layout: all that have a name, or the one for this platform.
@@ -181,7 +195,7 @@ fn compression(layer: File) -> Result<&'static str> {
     let mut magic = Vec::new();
     layer.take(6).read_to_end(&mut magic).context(|| "read")?;
     match magic.as_slice() {
-        [0x1f, 0x8b, ..] => Ok("+gzip"),
+        magic if magic.starts_with(GZIP) => Ok("+gzip"),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok("+zstd"),
         [0xfd, b'7', b'z', b'X', b'Z', 0] => {
             Err(Error::invalid("compression with xz is not supported"))

@@ -203,11 +203,16 @@ impl Archive {
         self.padding = size.wrapping_neg() % BLOCK as u64;
     }
 
-    /// Reads over what is left of the current entry.
+    /// Reads over what is left of the current entry. Some writers leave the padding of the last one away.
     fn skip(&mut self) -> Result<()> {
-        self.remaining += std::mem::take(&mut self.padding);
         while self.remaining > 0 {
             self.data(u64::MAX)?;
+        }
+        while self.padding > 0 {
+            match self.stream.take(self.padding)?.len() as u64 {
+                0 => self.padding = 0,
+                length => self.padding -= length,
+            }
         }
         Ok(())
     }
@@ -336,7 +341,7 @@ impl Archive {
 /// A sparse map has to be in order, inside the file, and as long as the data.
 fn check_map(map: &[i64], size: u64, data: u64) -> Result<Vec<(u64, u64)>> {
     let bad = || Error::invalid("a sparse map that is out of order or does not fit its file");
-    if map.len() % 2 != 0 {
+    if !map.len().is_multiple_of(2) {
         return Err(bad());
     }
     let (mut pieces, mut end, mut sum) = (Vec::with_capacity(map.len() / 2), 0, 0);

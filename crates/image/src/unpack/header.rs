@@ -5,6 +5,9 @@ use crate::error::{Error, Result};
 /// The unit of a tar archive.
 pub(super) const BLOCK: usize = 512;
 
+/// Offsets and lengths in a file with holes.
+type Pieces = Vec<(i64, i64)>;
+
 /// A header block with the right checksum.
 pub(super) struct Header<'a>(&'a [u8; BLOCK]);
 
@@ -112,7 +115,7 @@ impl<'a> Header<'a> {
     }
 
     /// GNU's first sparse map: the pieces that there are, whether more follow in blocks of their own, and the file's real size.
-    pub(super) fn sparse(&self) -> Result<(Vec<(i64, i64)>, bool, i64)> {
+    pub(super) fn sparse(&self) -> Result<(Pieces, bool, i64)> {
         if self.format() != Format::Gnu {
             return Err(Error::invalid(
                 "tar header: a sparse file outside of GNU's format",
@@ -124,12 +127,12 @@ impl<'a> Header<'a> {
 }
 
 /// A block that continues GNU's sparse map: its pieces, and whether another one follows.
-pub(super) fn sparse_extension(block: &[u8; BLOCK]) -> Result<(Vec<(i64, i64)>, bool)> {
+pub(super) fn sparse_extension(block: &[u8; BLOCK]) -> Result<(Pieces, bool)> {
     Ok((sparse_pieces(&block[..504])?, block[504] != 0))
 }
 
 /// Offsets and lengths, up to the first that is empty.
-fn sparse_pieces(fields: &[u8]) -> Result<Vec<(i64, i64)>> {
+fn sparse_pieces(fields: &[u8]) -> Result<Pieces> {
     let bad = || Error::invalid("tar header: a sparse piece is not a number");
     fields
         .chunks_exact(24)

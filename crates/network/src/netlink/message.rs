@@ -49,6 +49,11 @@ impl Attributes {
         Attributes::default()
     }
 
+    #[cfg(test)]
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Raw bytes. They have to be fewer than 64 KiB.
     pub(crate) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
         let length = u16::try_from(4 + value.len()).expect("an attribute is below 64 KiB");
@@ -215,7 +220,7 @@ mod tests {
         let read: Vec<_> = answers(&bytes).collect();
         assert_eq!(read.len(), 2);
         assert_eq!((read[0].kind, read[0].sequence), (0x0a06, 5));
-        let flags = libc::NLM_F_REQUEST | libc::NLM_F_CREATE | libc::NLM_F_ACK;
+        let flags = NLM_F_REQUEST | libc::NLM_F_CREATE | libc::NLM_F_ACK;
         assert_eq!(u16_at(&bytes, 6), Some(flags as u16));
         let attributes = read[1].attributes(4);
         assert_eq!(attributes.text(1), Some("coracle"));

@@ -244,6 +244,11 @@ impl Rule {
         Rule::default()
     }
 
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     fn expression(self, name: &str, data: Attributes) -> Self {
         let expression = Attributes::new()
             .text(EXPRESSION_NAME, name)
@@ -275,13 +280,13 @@ impl Rule {
     }
 
     /// `iifname "name"`, or `!=`.
-    pub(crate) fn from_link(self, equal: bool, name: &str) -> Self {
+    pub(crate) fn iifname(self, equal: bool, name: &str) -> Self {
         self.meta(libc::NFT_META_IIFNAME)
             .compare(equal, &link(name))
     }
 
     /// `oifname "name"`, or `!=`.
-    pub(crate) fn to_link(self, equal: bool, name: &str) -> Self {
+    pub(crate) fn oifname(self, equal: bool, name: &str) -> Self {
         self.meta(libc::NFT_META_OIFNAME)
             .compare(equal, &link(name))
     }
@@ -316,7 +321,7 @@ impl Rule {
     }
 
     /// `fib daddr type local`: the packet is for this machine.
-    pub(crate) fn to_this_machine(self) -> Self {
+    pub(crate) fn local(self) -> Self {
         const DESTINATION: u32 = 1 << 1;
         const ADDRESS_TYPE: u32 = 3;
         let data = Attributes::new()

@@ -118,7 +118,7 @@ impl Socket {
         Ok(links)
     }
 
-    /// Makes a bridge that is up. Its address is given, because a bridge that takes one from its ports changes it as they come and go.
+    /// Makes a bridge that is down. Its address is given, because a bridge that takes one from its ports changes it as they come and go.
     pub(crate) fn add_bridge(&mut self, name: &str, mac: Mac, mtu: u32) -> Result<()> {
         let info = Attributes::new().text(libc::IFLA_INFO_KIND, "bridge");
         let attributes = Attributes::new()
@@ -126,7 +126,7 @@ impl Socket {
             .bytes(libc::IFLA_ADDRESS, &mac.0)
             .u32(libc::IFLA_MTU, mtu)
             .nest(libc::IFLA_LINKINFO, info);
-        self.new_link(&ifinfo(libc::AF_UNSPEC, 0, true), attributes)
+        self.new_link(&ifinfo(libc::AF_UNSPEC, 0, false), attributes)
             .context(|| format!("make bridge {name}"))
     }
 

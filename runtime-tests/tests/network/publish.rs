@@ -1,0 +1,240 @@
+//! Published ports, from everywhere.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use crate::machine::{Machine, Namespace};
+
+#[test]
+fn a_published_port_is_reached_from_everywhere() {
+    let machine = Machine::new();
+    let (web, other) = (Namespace::new(), Namespace::new());
+    let ports = ["-p", "8080:80", "-p", "5353:80/udp"];
+    let attached = machine.attach("web", &web, &ports).json();
+    let held = machine.attach("other", &other, &[]);
+    machine.detach("web");
+    let _web = machine.attach("web", &web, &ports);
+    let _server = web.serve("web", &["80", "81"]);
+    assert_eq!(held.json()["addresses"][0], "10.89.0.3/24");
+    assert_eq!(attached["gateways"][0], "10.89.0.1");
+    let subnet6 = attached["gateways"][1].as_str().unwrap();
+
+    // A client keeps its address.
+    for (port, protocol) in [("8080", "tcp"), ("5353", "udp")] {
+        let ask = |from: &Namespace, ip: &str| from.ask(protocol, &format!("{ip}:{port}"));
+        assert_eq!(ask(&machine.neighbour, "192.0.2.1"), "web 192.0.2.2");
+        assert_eq!(ask(&machine.neighbour, "[2001:db8::1]"), "web 2001:db8::2");
+        assert_eq!(ask(&machine.host, "192.0.2.1"), "web 192.0.2.1");
+        // Which the kernel cannot lead on, or only in disguise.
+        assert_eq!(ask(&machine.host, "127.0.0.1"), "web 10.89.0.1");
+        assert_eq!(ask(&machine.host, "[::1]"), format!("web {subnet6}"));
+        // The container itself, and its neighbour.
+        assert_eq!(ask(&web, "192.0.2.1"), "web 10.89.0.1");
+        assert_eq!(ask(&web, "[2001:db8::1]"), format!("web {subnet6}"));
+        assert_eq!(ask(&other, "192.0.2.1"), "web 10.89.0.1");
+    }
+    // What is not published is not there, not even by the container's address.
+    assert_eq!(machine.neighbour.ask("tcp", "192.0.2.1:81"), "refused");
+    assert_eq!(machine.neighbour.ask("tcp", "192.0.2.1:80"), "refused");
+    assert_eq!(machine.neighbour.ask("tcp", "10.89.0.4:80"), "nothing");
+    // The way out is by the machine's address; the way to each other is short.
+    let _outside = machine.neighbour.serve("outside", &["90"]);
+    assert_eq!(web.ask("tcp", "192.0.2.2:90"), "outside 192.0.2.1");
+    assert_eq!(web.ask("tcp", "[2001:db8::2]:90"), "outside 2001:db8::1");
+    assert_eq!(other.ask("tcp", "10.89.0.4:81"), "web 10.89.0.3");
+}
+
+#[test]
+fn a_host_address_limits_who_reaches_a_port() {
+    let machine = Machine::new();
+    let (one, two) = (Namespace::new(), Namespace::new());
+    let _one = machine.attach(
+        "one",
+        &one,
+        &["-p", "192.0.2.1:8080:80", "-p", "127.0.0.1:7070:80"],
+    );
+    // One port each on two addresses.
+    let _two = machine.attach(
+        "two",
+        &two,
+        &["-p", "192.0.2.9:8080:80", "-p", "[::1]:7070:80"],
+    );
+    let _servers = [one.serve("one", &["80"]), two.serve("two", &["80"])];
+    let outside = |address| machine.neighbour.ask("tcp", address);
+    assert_eq!(outside("192.0.2.1:8080"), "one 192.0.2.2");
+    assert_eq!(outside("192.0.2.9:8080"), "two 192.0.2.2");
+    assert_eq!(outside("192.0.2.1:7070"), "refused");
+    assert_eq!(outside("[2001:db8::1]:8080"), "refused");
+    assert_eq!(machine.host.ask("tcp", "127.0.0.1:7070"), "one 10.89.0.1");
+    assert!(machine.host.ask("tcp", "[::1]:7070").starts_with("two fd"));
+}
+
+#[test]
+fn the_machines_loopback_stays_its_own() {
+    let machine = Machine::new();
+    let web = Namespace::new();
+    let _web = machine.attach("web", &web, &["-p", "127.0.0.1:7070:80"]);
+    let _secret = machine.host.serve("secret", &["6379"]);
+    // route_localnet is on for the bridge: only the guard stands between (CVE-2020-8558). What is sent to 198.51.100.1 goes out to 127.0.0.1.
+    web.sh("nft add table netdev lie
+         nft 'add chain netdev lie out { type filter hook egress device eth0 priority 0; }'
+         nft add rule netdev lie out ip daddr 198.51.100.1 ip daddr set 127.0.0.1
+         nft 'add chain netdev lie in { type filter hook ingress device eth0 priority 0; }'
+         nft add rule netdev lie in ip saddr 127.0.0.1 ip saddr set 198.51.100.1");
+    assert_eq!(web.ask("udp", "198.51.100.1:6379"), "nothing");
+    assert_eq!(web.ask("tcp", "198.51.100.1:6379"), "nothing");
+    machine.host.sh("nft flush chain inet coracle guard");
+    // Without the guard it is open, so that is what was tested.
+    assert_eq!(web.ask("tcp", "198.51.100.1:6379"), "secret 10.89.0.2");
+}
+
+#[test]
+fn a_clash_is_an_error_before_anything_starts() {
+    let machine = Machine::new();
+    let (web, late) = (Namespace::new(), Namespace::new());
+    let _web = machine.attach("web", &web, &["-p", "8080:80", "-p", "9000:90/udp"]);
+    let _service = machine.host.serve("service", &["6666"]);
+    let before = machine.host.sh("nft list ruleset; ip -o link show");
+    for (port, why) in [
+        ("8080:81", "publish port 8080/tcp: web has it already"),
+        (
+            "127.0.0.1:8080:81",
+            "publish port 127.0.0.1:8080/tcp: web has it already",
+        ),
+        ("9000:81/udp", "publish port 9000/udp: web has it already"),
+        (
+            "6666:81",
+            "publish port 6666/tcp: it is in use on this machine already",
+        ),
+        (
+            "6666:81/udp",
+            "publish port 6666/udp: it is in use on this machine already",
+        ),
+        (
+            "192.0.2.3:80:80",
+            "publish port 192.0.2.3:80/tcp: 192.0.2.3 is no address of this machine",
+        ),
+    ] {
+        let output = machine.run(&["attach", "late", &late.path(), "-p", "7000:80", "-p", port]);
+        assert_eq!(output.stderr.trim_end(), why);
+    }
+    for (address, why) in [
+        ("10.89.0.2", "address 10.89.0.2 belongs to web already"),
+        (
+            "10.89.0.1",
+            "network, gateway and broadcast of 10.89.0.0/24 are taken",
+        ),
+        (
+            "10.88.0.9",
+            "invalid address 10.88.0.9: the network is 10.89.0.0/24",
+        ),
+    ] {
+        let output = machine.run(&["attach", "late", &late.path(), "--ip", address]);
+        assert!(output.stderr.contains(why), "{output:?}");
+    }
+    let output = machine.run(&["attach", "web", &late.path()]);
+    assert!(
+        output
+            .stderr
+            .contains("web is attached to the network bridge already"),
+        "{output:?}"
+    );
+    let output = machine.run(&["attach", "late", &machine.host.path()]);
+    assert!(
+        output.stderr.contains("it is the machine's own"),
+        "{output:?}"
+    );
+    assert_eq!(machine.host.sh("nft list ruleset; ip -o link show"), before);
+    // The port is held against others who come later, too.
+    if runtime_tests::has_program("socat") {
+        let late = "timeout 5 socat TCP-LISTEN:8080,reuseaddr /dev/null 2>&1 || true";
+        let said = machine.host.sh(late);
+        assert!(said.contains("Address already in use"), "{said}");
+    }
+}
+
+#[test]
+fn any_free_port_is_chosen_and_ranges_are_kept() {
+    let machine = Machine::new();
+    let web = Namespace::new();
+    let options = [
+        "-p",
+        "80",
+        "-p",
+        "8000-8002:80-82",
+        "-p",
+        "127.0.0.1::80/udp",
+    ];
+    let attached = machine.attach("web", &web, &options);
+    let ports = attached.json()["ports"].clone();
+    let host_ports: Vec<_> = (0..5)
+        .map(|at| ports[at]["hostPort"].as_u64().unwrap())
+        .collect();
+    assert_eq!(host_ports[1..4], [8000, 8001, 8002]);
+    assert!(host_ports[0] > 1023 && host_ports[4] > 1023);
+    let _server = web.serve("web", &["80", "82"]);
+    let chosen = format!("192.0.2.1:{}", host_ports[0]);
+    assert_eq!(machine.neighbour.ask("tcp", &chosen), "web 192.0.2.2");
+    assert_eq!(
+        machine.neighbour.ask("tcp", "192.0.2.1:8002"),
+        "web 192.0.2.2"
+    );
+}
+
+#[test]
+fn addresses_that_are_asked_for() {
+    let machine = Machine::new();
+    let web = Namespace::new();
+    let options = ["--ip", "10.89.0.77", "--mac-address", "02:00:00:00:00:77"];
+    let attached = machine.attach("web", &web, &options).json();
+    assert_eq!(attached["addresses"][0], "10.89.0.77/24");
+    let shown = web.sh(
+        "ip -o address show eth0; ip -o link show eth0; cat /proc/sys/net/ipv6/conf/eth0/accept_ra",
+    );
+    assert!(
+        shown.contains("10.89.0.77/24") && shown.contains("02:00:00:00:00:77"),
+        "{shown}"
+    );
+    assert!(shown.ends_with("\n0\n"), "{shown}");
+    assert!(web.sh("ip -o link show lo").contains("LOOPBACK,UP"));
+}
+
+#[test]
+fn another_network_is_chosen_where_the_first_is_in_use() {
+    let machine = Machine::new();
+    machine
+        .host
+        .sh("ip route add 10.89.0.128/25 dev uplink; ip route add 10.89.1.0/24 via 192.0.2.2");
+    let web = Namespace::new();
+    let attached = machine.attach("web", &web, &[]).json();
+    assert_eq!(attached["addresses"][0], "10.89.2.2/24");
+}
+
+#[test]
+fn much_goes_through_the_proxy_in_both_directions() {
+    let machine = Machine::new();
+    let web = Namespace::new();
+    let _web = machine.attach("web", &web, &["-p", "8080:80"]);
+    let _server = web.serve("web", &["80"]);
+    // The server answers when the client has ended its half, and the client reads only after it has written.
+    let said: Vec<u8> = (0..20_000_000u32).map(|at| (at * 7 % 251) as u8).collect();
+    let mut client = machine.command(&["ask", "tcp", "[::1]:8080"]);
+    let mut client = client
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = client.stdin.take().unwrap();
+    let writer = {
+        let said = said.clone();
+        std::thread::spawn(move || input.write_all(&said))
+    };
+    let answer = client.wait_with_output().unwrap().stdout;
+    writer.join().unwrap().unwrap();
+    let greeting = answer.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    assert!(
+        answer[greeting..] == said,
+        "{} bytes came back",
+        answer.len() - greeting
+    );
+}
