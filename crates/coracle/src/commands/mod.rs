@@ -15,6 +15,8 @@ use std::fmt::Display;
 use runtime::{Context, CreateOptions, EventsOptions, ExecOptions, RunOptions, Settings};
 use serde::Serialize;
 
+#[cfg(feature = "image")]
+use crate::containers::{Container, Containers};
 use crate::flags::Flags;
 use crate::{Failure, Outcome, help as text, table};
 
@@ -38,7 +40,7 @@ pub(crate) struct Invocation<'a> {
 
 impl Invocation<'_> {
     /// What holds for every operation. Only made by commands that need it: `features` needs no state directory.
-    fn settings(&self) -> Result<Settings, Failure> {
+    pub(crate) fn settings(&self) -> Result<Settings, Failure> {
         settings::from(self.globals)
     }
 
@@ -59,6 +61,41 @@ impl Invocation<'_> {
     pub(crate) fn id(&self) -> &str {
         &self.flags.args[0]
     }
+
+    /// The runtime's id of the container that the first argument means: the argument itself, unless it is the name, or the beginning of
+    /// the id, of one that was run from an image.
+    pub(crate) fn container_id(&self, settings: &Settings) -> Result<String, Failure> {
+        #[cfg(feature = "image")]
+        if let Some(container) = self.container_of_image(settings)? {
+            return Ok(container.record.id);
+        }
+        let _ = settings;
+        Ok(self.id().to_owned())
+    }
+
+    /// The container that was run from an image below this state root, if the first argument means one. What the runtime knows by that
+    /// very id comes first, so that nothing is looked for on behalf of an engine.
+    #[cfg(feature = "image")]
+    fn container_of_image(&self, settings: &Settings) -> Result<Option<Container>, Failure> {
+        let is_full_id = self.id().len() == 64;
+        if !is_full_id && settings.root.join(self.id()).exists() {
+            return Ok(None);
+        }
+        let found = self.containers()?.find(self.id())?;
+        Ok(found.filter(|container| container.record.root == settings.root))
+    }
+
+    /// Where containers that are run from images are kept.
+    #[cfg(feature = "image")]
+    pub(crate) fn containers(&self) -> Result<Containers, Failure> {
+        Ok(Containers::of(&settings::store(self.globals)?))
+    }
+
+    /// The container of an image that the first argument means.
+    #[cfg(feature = "image")]
+    pub(crate) fn container(&self) -> Result<Container, Failure> {
+        Ok(self.containers()?.get(self.id())?)
+    }
 }
 
 pub(crate) fn create(invocation: &Invocation<'_>) -> Outcome {
@@ -68,7 +105,16 @@ pub(crate) fn create(invocation: &Invocation<'_>) -> Outcome {
     Ok(0)
 }
 
+#[cfg(feature = "image")]
+pub(crate) use crate::containers::commands::run;
+
+#[cfg(not(feature = "image"))]
 pub(crate) fn run(invocation: &Invocation<'_>) -> Outcome {
+    run_bundle(invocation)
+}
+
+/// runc's `run`.
+pub(crate) fn run_bundle(invocation: &Invocation<'_>) -> Outcome {
     let flags = invocation.flags;
     let options = RunOptions {
         create: create_options(invocation),
@@ -79,7 +125,7 @@ pub(crate) fn run(invocation: &Invocation<'_>) -> Outcome {
     runtime::run(&invocation.settings()?, &options).map_err(|error| prefixed("run", error))
 }
 
-fn create_options(invocation: &Invocation<'_>) -> CreateOptions {
+pub(crate) fn create_options(invocation: &Invocation<'_>) -> CreateOptions {
     let flags = invocation.flags;
     CreateOptions {
         id: invocation.id().to_owned(),
@@ -96,8 +142,19 @@ fn create_options(invocation: &Invocation<'_>) -> CreateOptions {
 
 pub(crate) fn exec(invocation: &Invocation<'_>) -> Outcome {
     let flags = invocation.flags;
+    // 255 tells a failure of ours from one of the process, as ssh(1) does.
+    let failed = |message| Failure {
+        message,
+        status: 255,
+    };
+    let settings = invocation
+        .settings()
+        .map_err(|failure| failed(failure.message))?;
+    let id = invocation
+        .container_id(&settings)
+        .map_err(|failure| failed(failure.message))?;
     let options = ExecOptions {
-        id: invocation.id().to_owned(),
+        id,
         args: flags.args[1..].to_vec(),
         process: flags.get("process"),
         console_socket: flags.get("console-socket"),
@@ -117,34 +174,36 @@ pub(crate) fn exec(invocation: &Invocation<'_>) -> Outcome {
         cgroups: flags.list("cgroup"),
         ignore_paused: flags.is_set("ignore-paused"),
     };
-    // 255 tells a failure of ours from one of the process, as ssh(1) does.
-    let failed = |message| Failure {
-        message,
-        status: 255,
-    };
-    let settings = invocation
-        .settings()
-        .map_err(|failure| failed(failure.message))?;
     runtime::exec(&settings, &options).map_err(|error| failed(prefixed("exec", error).message))
 }
 
 pub(crate) fn start(invocation: &Invocation<'_>) -> Outcome {
-    runtime::start(&invocation.settings()?, invocation.id())?;
+    let settings = invocation.settings()?;
+    // One of an image is stopped where a bundle's would be created.
+    #[cfg(feature = "image")]
+    if let Some(container) = invocation.container_of_image(&settings)? {
+        crate::containers::start(&container)?;
+        return Ok(0);
+    }
+    runtime::start(&settings, &invocation.container_id(&settings)?)?;
     Ok(0)
 }
 
 pub(crate) fn pause(invocation: &Invocation<'_>) -> Outcome {
-    runtime::pause(&invocation.settings()?, invocation.id())?;
+    let settings = invocation.settings()?;
+    runtime::pause(&settings, &invocation.container_id(&settings)?)?;
     Ok(0)
 }
 
 pub(crate) fn resume(invocation: &Invocation<'_>) -> Outcome {
-    runtime::resume(&invocation.settings()?, invocation.id())?;
+    let settings = invocation.settings()?;
+    runtime::resume(&settings, &invocation.container_id(&settings)?)?;
     Ok(0)
 }
 
 pub(crate) fn state(invocation: &Invocation<'_>) -> Outcome {
-    let state = runtime::state(&invocation.settings()?, invocation.id())?;
+    let settings = invocation.settings()?;
+    let state = runtime::state(&settings, &invocation.container_id(&settings)?)?;
     answer(&json(&state, "  "))
 }
 
@@ -158,9 +217,10 @@ pub(crate) fn events(invocation: &Invocation<'_>) -> Outcome {
         interval,
         once: flags.is_set("stats"),
     };
+    let settings = invocation.settings()?;
     runtime::events(
-        &invocation.settings()?,
-        invocation.id(),
+        &settings,
+        &invocation.container_id(&settings)?,
         &options,
         &mut std::io::stdout(),
     )?;
@@ -182,7 +242,7 @@ pub(crate) fn help(invocation: &Invocation<'_>) -> Outcome {
 }
 
 /// runc's prefix, by which engines and people tell where it failed.
-fn prefixed(operation: &str, error: runtime::Error) -> Failure {
+pub(crate) fn prefixed(operation: &str, error: runtime::Error) -> Failure {
     Failure::new(format!(
         "{operation} failed: {}",
         Failure::from(error).message
