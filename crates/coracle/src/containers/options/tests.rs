@@ -27,7 +27,7 @@ fn what_follows_the_image_is_the_command() {
 fn short_flags_can_be_written_in_one_and_with_their_value() {
     let options = parse(&["-dp8080:80", "-v/srv:/data:ro", "-m64m", "x:1"]).unwrap();
     assert!(options.detach);
-    assert_eq!(options.publish, network::Port::parse("8080:80").unwrap());
+    assert_eq!(options.publish, Port::parse("8080:80").unwrap());
     assert_eq!(options.mounts.len(), 1);
     assert_eq!(options.limits.memory, Some(64 << 20));
 }
