@@ -13,6 +13,7 @@ use image::convert::Overrides;
 use image::unpack::Layer;
 use image::{Hold, Image, ImageConfiguration, PullOptions, Store};
 use nix::libc::SIGTERM;
+use nix::unistd::geteuid;
 use runtime::{CgroupManager, Context, Error, Result, Settings, window_size};
 use serde_json::Value;
 
@@ -29,11 +30,14 @@ use super::volumes::MountOption;
 use super::{id, init, monitor, network, of_image, of_network, rootfs, spec};
 use crate::flags::Flags;
 use crate::images::Bars;
+use crate::table::OF_BUNDLES;
 use crate::{Failure, Outcome, signals};
 
-/// Whether what stands behind `run` is an image, or with `--rootfs` a root: the runtime's ids have none of these characters.
+/// Whether what stands behind `run` is an image, or with `--rootfs` a root: the runtime's ids have none of these characters, so where a
+/// flag says that a bundle is meant it is a wrong id.
 pub(crate) fn names_an_image(flags: &Flags, argument: &str) -> bool {
-    flags.is_set("rootfs") || argument.contains(['/', ':', '@'])
+    let of_bundle = || flags.names_given().any(|name| OF_BUNDLES.contains(&name));
+    flags.is_set("rootfs") || argument.contains(['/', ':', '@']) && !of_bundle()
 }
 
 /// Runs a container as `options` say. The outcome is its exit status, 0 when detached.
@@ -110,6 +114,11 @@ fn create(
             path.display()
         );
         return Err(Error::invalid(text));
+    }
+    if !geteuid().is_root() {
+        return Err(Error::invalid(
+            "run: containers of images take root for now; \"coracle unpack\" and \"coracle run ID\" run one of an ordinary user",
+        ));
     }
     let source = Source::find(containers, options)?;
     let record = record(settings, containers, options, &source)?;

@@ -1,11 +1,10 @@
 use super::*;
-use crate::flags::Order;
 use crate::table;
 
 fn parse(line: &[&str]) -> Result<Options, Failure> {
     let args = line.iter().map(|&arg| arg.to_owned()).collect();
     let run = table::command("run").unwrap();
-    let flags = Flags::parse(run.flags, args, Order::FlagsFirst).map_err(|message| Failure {
+    let flags = Flags::parse(run.flags, args, run.order).map_err(|message| Failure {
         message,
         status: 125,
     })?;
