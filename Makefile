@@ -29,6 +29,7 @@ check: setup
 
 bench: build
 	cargo bench -p runtime-tests --bench peers
+	cargo bench -p runtime-tests --bench images
 
 install: $(BINARY)
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/coracle
