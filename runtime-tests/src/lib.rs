@@ -14,6 +14,7 @@ mod engine;
 mod machine;
 mod registry;
 mod runtime;
+mod store;
 mod terminal;
 mod without;
 
@@ -30,6 +31,7 @@ pub use machine::{
 };
 pub use registry::{Home, Registry};
 pub use runtime::{by_systemd, is_coracle, is_crun, is_runc, runtime};
+pub use store::Store;
 pub use terminal::{ConsoleSocket, Terminal};
 pub use without::{Without, kernel_lacks};
 

@@ -62,6 +62,18 @@ impl Cgroup {
         let seen = keyed_number(&dir.read("memory.events")?.unwrap_or_default(), "oom_kill");
         Ok(Some(OomWatch { source, dir, seen }))
     }
+
+    /// How many of its processes the kernel has killed for want of memory so far; 0 when nobody counts.
+    pub fn oom_kills(&self) -> Result<u64> {
+        if let Some(dir) = self.legacy("memory") {
+            return Ok(kills_legacy(dir)?.unwrap_or(0));
+        }
+        let events = match self.unified() {
+            Some(dir) => dir.read("memory.events")?,
+            None => None,
+        };
+        Ok(keyed_number(&events.unwrap_or_default(), "oom_kill"))
+    }
 }
 
 fn watch_legacy(dir: &Dir) -> Result<Source> {

@@ -105,12 +105,14 @@ impl Flag {
 }
 
 /// Where flags may stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Order {
     /// Before the first positional argument: what follows belongs to another command line.
     FlagsFirst,
     /// Anywhere.
     Mixed,
+    /// Anywhere, unless the first positional argument is one behind which another command line begins.
+    Decided(fn(&Flags, &str) -> bool),
 }
 
 /// A parsed command line.
@@ -140,14 +142,26 @@ impl Flags {
         let mut rest = args.into_iter();
         while let Some(arg) = rest.next() {
             let Some(text) = arg.strip_prefix('-').filter(|text| !text.is_empty()) else {
+                let ends_flags = match order {
+                    Order::FlagsFirst => true,
+                    Order::Mixed => false,
+                    Order::Decided(decide) => flags.args.is_empty() && decide(&flags, &arg),
+                };
                 flags.args.push(arg);
-                if order == Order::FlagsFirst {
+                if ends_flags {
                     break;
                 }
                 continue;
             };
             if text == "-" {
                 break;
+            }
+            let several = flags.several(text);
+            if !several.is_empty() {
+                for text in several {
+                    flags.add(&text, &mut rest)?;
+                }
+                continue;
             }
             let text = text.strip_prefix('-').unwrap_or(text);
             if text.starts_with(['-', '=']) {
@@ -157,6 +171,31 @@ impl Flags {
         }
         flags.args.extend(rest);
         Ok(flags)
+    }
+
+    /// What stands behind one dash, when it is no flag itself but several short ones in one (`-it`), the last perhaps with its value
+    /// (`-dp8080:80`): each as [`Flags::add`] takes it. Go knows no such thing; people who type Docker's commands do.
+    fn several(&self, text: &str) -> Vec<String> {
+        let find = |name: &str| self.table.iter().find(|flag| flag.names.contains(&name));
+        let mut found = Vec::new();
+        if text.starts_with('-') || find(text.split('=').next().unwrap_or(text)).is_some() {
+            return found;
+        }
+        for (at, letter) in text.char_indices() {
+            let rest = &text[at + letter.len_utf8()..];
+            match find(letter.encode_utf8(&mut [0; 4])) {
+                None => return Vec::new(),
+                Some(flag) if flag.kind == Kind::Switch => found.push(letter.to_string()),
+                // pflag: the value may have an equals sign in front.
+                Some(_) if rest.is_empty() => found.push(letter.to_string()),
+                Some(_) => {
+                    let value = rest.strip_prefix('=').unwrap_or(rest);
+                    found.push(format!("{letter}={value}"));
+                    break;
+                }
+            }
+        }
+        found
     }
 
     /// Adds one flag: `name` or `name=value`, its dashes taken off already.
@@ -175,9 +214,15 @@ impl Flags {
         let value = match value {
             Some(value) => value,
             None if flag.kind == Kind::Switch => "true".to_owned(),
-            None => rest
-                .next()
-                .ok_or_else(|| format!("flag needs an argument: -{name}"))?,
+            None => match rest.next() {
+                Some(value) => value,
+                // Where it is also a flag of the command's own.
+                None if name == "h" => {
+                    self.help = true;
+                    return Ok(());
+                }
+                None => return Err(format!("flag needs an argument: -{name}")),
+            },
         };
         flag.check(name, &value)?;
         self.given.push((flag, value));
@@ -197,6 +242,16 @@ impl Flags {
     /// The value that was given last, or the default; `None` when both are empty.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.last(name).filter(|value| !value.is_empty())
+    }
+
+    /// The value that was given last, also when it is empty.
+    pub(crate) fn given(&self, name: &str) -> Option<&str> {
+        self.all(name).last()
+    }
+
+    /// The flags that were given, by their first names.
+    pub(crate) fn names_given(&self) -> impl Iterator<Item = &'static str> {
+        self.given.iter().map(|(flag, _)| flag.names[0])
     }
 
     /// Like [`Flags::text`], as whatever the option structs want.
@@ -356,6 +411,27 @@ mod tests {
         assert_eq!(flags.size("memory"), None);
         assert_eq!(flags.duration("interval"), Some(Duration::from_secs(5)));
         assert!(flags.list("env").is_empty() && !flags.is_set("force") && !flags.help);
+    }
+
+    #[test]
+    fn short_flags_may_be_written_in_one() {
+        let flags = parse("-fe A=1 -fg7 -be=x id", Order::Mixed).unwrap();
+        assert!(flags.is_set("force"));
+        assert_eq!(flags.list("env"), ["A=1"]);
+        assert_eq!(flags.numbers::<u32>("gid"), [7]);
+        assert_eq!(flags.text("bundle"), Some("e=x"));
+        assert_eq!(error("-fx"), "flag provided but not defined: -fx");
+        assert_eq!(error("-fe"), "flag needs an argument: -e");
+        assert_eq!(error("--fe A=1"), "flag provided but not defined: -fe");
+    }
+
+    #[test]
+    fn the_first_argument_may_decide() {
+        let decide = Order::Decided(|_, first| first.contains('/'));
+        let flags = parse("a/b --force c/d", decide).unwrap();
+        assert_eq!(flags.args, ["a/b", "--force", "c/d"]);
+        let flags = parse("a --force c/d -b x", decide).unwrap();
+        assert!(flags.is_set("force") && flags.text("bundle") == Some("x"));
     }
 
     #[test]

@@ -7,6 +7,8 @@
 
 mod columns;
 mod commands;
+#[cfg(feature = "image")]
+mod containers;
 mod flags;
 mod help;
 #[cfg(feature = "image")]
@@ -68,11 +70,8 @@ type Outcome = Result<i32, Failure>;
 
 fn main() {
     #[cfg(feature = "image")]
-    if std::env::args_os()
-        .next()
-        .is_some_and(|name| name == image::unpack::NAME)
-    {
-        image::unpack::serve();
+    if let Some(status) = serve() {
+        std::process::exit(status);
     }
     let status = match run() {
         Ok(status) => {
@@ -85,6 +84,19 @@ fn main() {
         }
     };
     std::process::exit(status);
+}
+
+/// What this program does under another name, for itself: `None` when it is a command. Looked at before anything else, and answers to no
+/// arguments of a user.
+#[cfg(feature = "image")]
+fn serve() -> Option<i32> {
+    let name = std::env::args_os().next()?;
+    match std::path::Path::new(&name).file_name()?.to_str()? {
+        image::unpack::NAME => image::unpack::serve(),
+        containers::monitor::NAME => Some(containers::monitor::main()),
+        containers::init::NAME => Some(containers::init::main()),
+        _ => None,
+    }
 }
 
 /// From the arguments to one command.

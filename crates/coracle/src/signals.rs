@@ -23,6 +23,12 @@ pub(crate) fn parse(text: &str) -> Result<i32, String> {
         .ok_or_else(|| format!("unknown signal {text:?}"))
 }
 
+/// `SIGTERM` for 15; real-time signals keep their number.
+#[cfg(feature = "image")]
+pub(crate) fn name(number: i32) -> String {
+    Signal::try_from(number).map_or_else(|_| number.to_string(), |signal| signal.to_string())
+}
+
 fn named(name: &str) -> Option<i32> {
     let offset = |text: &str, sign| match text.strip_prefix(sign) {
         Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse::<i32>().ok(),

@@ -1,10 +1,15 @@
 //! The one table of commands and flags. Parsing, help, and what is generated from it later (man pages, completions) read it.
 
+mod run;
+
 use std::ops::RangeInclusive;
 
 use crate::Outcome;
 use crate::commands::{self, Invocation};
 use crate::flags::{Flag, Kind, Order};
+
+#[cfg(feature = "image")]
+pub(crate) use run::OF_BUNDLES;
 
 /// One command.
 pub(crate) struct Command {
@@ -52,10 +57,10 @@ impl Arity {
 /// Every command, in the order of the help.
 pub(crate) fn commands() -> impl Iterator<Item = &'static Command> + Clone {
     #[cfg(feature = "image")]
-    let more = crate::images::COMMANDS;
+    let (images, containers) = (crate::images::COMMANDS, crate::containers::COMMANDS);
     #[cfg(not(feature = "image"))]
-    let more: &[Command] = &[];
-    COMMANDS.iter().chain(more)
+    let (images, containers): (&[Command], &[Command]) = (&[], &[]);
+    COMMANDS.iter().chain(containers).chain(images)
 }
 
 /// Finds a command by its name or alias.
@@ -351,25 +356,14 @@ which only the lines of this container's processes are shown.",
         )
     },
     Command {
-        flags: &[
-            BUNDLE,
-            CONFIG,
-            CONSOLE_SOCKET,
-            PIDFD_SOCKET,
-            DETACH,
-            Flag::switch(&["keep"], "do not delete the container when it has ended"),
-            PID_FILE,
-            Flag::switch(
-                &["no-subreaper"],
-                "do not adopt and reap processes that the container leaves behind",
-            ),
-            NO_PIVOT,
-            NO_NEW_KEYRING,
-            PRESERVE_FDS,
-        ],
-        description: "\
-Creates a container from a bundle, starts it, waits for its process and deletes it.
-What it runs is \"args\" in the bundle's config.json; see \"coracle spec --help\".",
+        flags: run::FLAGS,
+        #[cfg(feature = "image")]
+        args: "<container-id>  || <image> [command] [arguments...]  || --rootfs <directory> <command> [arguments...]",
+        #[cfg(feature = "image")]
+        arity: Arity::AtLeast(1),
+        #[cfg(feature = "image")]
+        order: Order::Decided(crate::containers::names_an_image),
+        description: run::DESCRIPTION,
         ..Command::of("run", "create and start a container", commands::run)
     },
     Command {
@@ -558,7 +552,7 @@ mod tests {
 
     #[test]
     fn commands_of_another_command_line_take_their_flags_first() {
-        let first = commands().filter(|command| command.order == Order::FlagsFirst);
+        let first = commands().filter(|command| matches!(command.order, Order::FlagsFirst));
         assert_eq!(
             first.map(|command| command.name).collect::<Vec<_>>(),
             ["exec", "ps"]

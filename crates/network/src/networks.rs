@@ -123,6 +123,17 @@ impl Networks {
         Reservation::new(ports, |port| state.check_unpublished(port))
     }
 
+    /// For whoever takes over a container that is attached already: the attachment, and its ports taken once more.
+    pub fn adopt(&self, id: &str) -> Result<Option<(Attached, Reservation)>> {
+        check_id(id)?;
+        let state = state::read(&self.directory)?;
+        let Some((_, attached)) = state.all().find(|(other, _)| *other == id) else {
+            return Ok(None);
+        };
+        let reservation = Reservation::new(&attached.ports, |_| Ok(()))?;
+        Ok(Some((attached.clone(), reservation)))
+    }
+
     /// Attaches a network namespace to the default network and publishes ports. On failure nothing is left.
     pub fn attach(&self, request: &Attach<'_>) -> Result<Attached> {
         check_id(request.id)?;

@@ -5,7 +5,7 @@ use oci_spec::runtime::{Capabilities, LinuxCapabilities};
 use crate::{Context, Result, sys};
 
 /// Names by the kernel's number.
-pub(crate) const NAMES: [&str; 41] = [
+pub const NAMES: [&str; 41] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",

@@ -88,6 +88,14 @@ pub fn events(
     }
 }
 
+/// Whether the kernel has killed a process of the container for want of memory. No container, no kill.
+pub fn was_out_of_memory(settings: &Settings, id: &str) -> bool {
+    let kills = Container::open(settings, id)
+        .and_then(|container| container.cgroup())
+        .map(|cgroup| cgroup.map(|cgroup| cgroup.oom_kills()));
+    matches!(kills, Ok(Some(Ok(1..))))
+}
+
 fn write_event<T: Serialize>(
     out: &mut dyn Write,
     kind: &'static str,

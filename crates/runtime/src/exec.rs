@@ -13,7 +13,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, setsid};
 use oci_spec::runtime::Spec;
 
-use crate::foreground::Foreground;
+use crate::foreground::{Foreground, fit_terminal};
 use crate::namespaces::Namespaces;
 use crate::process::{self, Process};
 use crate::procfs::Procfs;
@@ -151,6 +151,9 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     let terminal = own_console
         .map(|console| terminal::receive(console.as_fd()))
         .transpose()?;
+    terminal
+        .iter()
+        .for_each(|master| fit_terminal(master.as_fd()));
     if let Some(path) = &options.pidfd_socket {
         terminal::send_pidfd(path, running.pidfd.as_fd())?;
     }

@@ -19,6 +19,7 @@ use crate::{Context, Result};
 use relay::Relay;
 
 pub(crate) use relay::fit_terminal;
+pub use relay::{RawMode, output_of_our_own};
 
 /// Signals that stay what they are. Those of our own faults cannot be blocked to any use; SIGPIPE is an error of a write;
 /// SIGURG nobody sends on purpose; SIGTTIN and SIGTTOU must stop us when we touch a terminal from the background.
@@ -35,6 +36,17 @@ const NOT_FORWARDED: [Signal; 10] = [
     Signal::SIGTTOU,
 ];
 
+/// Blocks every signal that is forwarded to a container, and opens a signalfd for them: they do nothing any more but to be read there.
+pub fn forwarded_signals() -> Result<SignalFd> {
+    let mut forwarded = SigSet::all();
+    NOT_FORWARDED
+        .into_iter()
+        .for_each(|signal| forwarded.remove(signal));
+    forwarded.thread_block().context("block signals")?;
+    SignalFd::with_flags(&forwarded, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .context("open a signalfd")
+}
+
 /// What has to exist before the process is cloned, so that no signal is lost.
 #[derive(Debug)]
 pub(crate) struct Foreground {
@@ -47,15 +59,8 @@ impl Foreground {
     /// They stay blocked for the rest of this process: a second Ctrl-C must not end us between the end of the container and
     /// the removal of what it leaves behind.
     pub(crate) fn prepare() -> Result<Self> {
-        let mut forwarded = SigSet::all();
-        NOT_FORWARDED
-            .into_iter()
-            .for_each(|signal| forwarded.remove(signal));
-        forwarded.thread_block().context("block signals")?;
-        let signals =
-            SignalFd::with_flags(&forwarded, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
         Ok(Foreground {
-            signals: signals.context("open a signalfd")?,
+            signals: forwarded_signals()?,
         })
     }
 

@@ -106,6 +106,12 @@ impl Launched {
         self.undo.armed = false;
     }
 
+    /// Keeps the container, and hands over what the caller waits by.
+    pub(crate) fn keep(mut self) -> (Pid, OwnedFd) {
+        self.undo.armed = false;
+        (self.pid, self.pidfd)
+    }
+
     /// Lets the container's process go: the user's program runs when this returns, and other commands may have the lock.
     pub(crate) fn start(&mut self) -> Result<()> {
         start::go(&self.channel)?;

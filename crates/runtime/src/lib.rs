@@ -39,6 +39,7 @@ mod spawn;
 mod spec;
 mod start;
 mod state;
+mod supervise;
 mod sys;
 mod terminal;
 mod update;
@@ -46,21 +47,26 @@ mod userns;
 
 use std::path::PathBuf;
 
+pub use capabilities::NAMES as CAPABILITIES;
 pub use check::{Availability, Check, Report, check};
 pub use config::parse_resources;
 pub use delete::delete;
 pub use error::{Context, Error, Kind, Result};
-pub use events::{EventsOptions, events};
+pub use events::{EventsOptions, events, was_out_of_memory};
 pub use exec::{ExecOptions, exec};
 pub use features::features;
+pub use foreground::{RawMode, forwarded_signals, output_of_our_own};
 pub use kill::kill;
 pub use launch::{CreateOptions, create};
 pub use list::{ListEntry, list, processes};
 pub use pause::{pause, resume};
+pub use protect::ensure as protect;
 pub use run::{RunOptions, run};
 pub use spec::spec;
 pub use start::start;
 pub use state::{State, Status, state};
+pub use supervise::{Exit, Init, Prepared, give_back_program, init, prepare};
+pub use terminal::{set_window_size, window_size};
 pub use update::{UpdateOptions, update};
 
 /// The system calls that every operation stands on and this process cannot make, as `name(2) (Linux version)`: the kernel is older than

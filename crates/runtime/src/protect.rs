@@ -20,7 +20,7 @@ use crate::sys::mount::{MountAttr, clone_tree, set_attributes};
 use crate::{Context, Result, sys};
 
 /// Returns at once when the running binary is out of reach already; else executes it again from where it is.
-pub(crate) fn ensure() -> Result<()> {
+pub fn ensure() -> Result<()> {
     let protecting = "protect the runtime's binary";
     let binary = open(
         "/proc/self/exe",

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use crate::foreground::Foreground;
+use crate::foreground::{Foreground, fit_terminal};
 use crate::launch::{Gate, launch};
 use crate::{CreateOptions, Result, Settings, protect, sys};
 
@@ -37,8 +37,11 @@ pub fn run(settings: &Settings, options: &RunOptions) -> Result<i32> {
     // Before anything exists, so that no signal ends us half-way: it reaches the container as soon as there is one.
     let foreground = Foreground::prepare()?;
     let mut launched = launch(settings, &options.create, Gate::Run { detached: false })?;
-    launched.start()?;
     let terminal = launched.terminal.take();
+    terminal
+        .iter()
+        .for_each(|master| fit_terminal(master.as_fd()));
+    launched.start()?;
     let status = foreground.supervise(launched.pid, launched.pidfd.as_fd(), terminal, reap)?;
     if options.keep {
         launched.release();

@@ -12,10 +12,9 @@ use nix::sys::socket::{
 use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown};
 
-use crate::foreground::fit_terminal;
 use crate::rootfs::Root;
 use crate::sys::process::{received, standard_stream};
-use crate::sys::{mount, pty};
+use crate::sys::{self, mount, pty};
 use crate::{Context, Error, Result, devices};
 
 /// A terminal that a process wants.
@@ -106,6 +105,17 @@ pub(crate) fn send(socket: BorrowedFd<'_>, payload: &[u8], fd: BorrowedFd<'_>) -
     .map(drop)
 }
 
+/// The rows and columns of a terminal; `None` when it is none.
+pub fn window_size(terminal: BorrowedFd<'_>) -> Option<(u16, u16)> {
+    let size = sys::terminal::window_size(terminal).ok()?;
+    Some((size.ws_row, size.ws_col))
+}
+
+/// Gives a terminal rows and columns, by either of its ends.
+pub fn set_window_size(terminal: BorrowedFd<'_>, (rows, columns): (u16, u16)) -> Result<()> {
+    pty::set_size(terminal, rows, columns).context("set the size of the terminal")
+}
+
 /// Sends a pidfd to `--pidfd-socket`.
 pub(crate) fn send_pidfd(path: &Path, pidfd: BorrowedFd<'_>) -> Result<()> {
     let socket = connect_to(path)?;
@@ -113,7 +123,7 @@ pub(crate) fn send_pidfd(path: &Path, pidfd: BorrowedFd<'_>) -> Result<()> {
         .with_context(|| format!("send the pidfd to {}", path.display()))
 }
 
-/// Receives the master that [`Terminal::open`] sent to us, and gives it our own window's size.
+/// Receives the master that [`Terminal::open`] sent to us.
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
     let receiving = "receive the terminal";
     let mut payload = [0; 64];
@@ -129,9 +139,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
             ControlMessageOwned::ScmRights(fds) => fds.first().copied().map(received),
             _ => None,
         });
-    let master = master.ok_or_else(|| Error::failed(format!("{receiving}: none came")))?;
-    fit_terminal(master.as_fd());
-    Ok(master)
+    master.ok_or_else(|| Error::failed(format!("{receiving}: none came")))
 }
 
 /// Who gets the terminal's master: whoever listens at `--console-socket`, or we do. The first is our end, the second the child's.

@@ -33,7 +33,7 @@ fn for_each(
 ) -> Outcome {
     let settings = invocation.settings()?;
     if !invocation.flags.is_set("regex") {
-        act(&settings, invocation.id())?;
+        act(&settings, &invocation.container_id(&settings)?)?;
         return Ok(0);
     }
     let pattern = Regex::new(invocation.id())

@@ -4,10 +4,17 @@ use runtime::ListEntry;
 
 use super::{Invocation, answer};
 use crate::columns::columns;
+#[cfg(feature = "image")]
+use crate::containers;
 use crate::{Failure, Outcome};
 
 pub(crate) fn list(invocation: &Invocation<'_>) -> Outcome {
-    let containers = runtime::list(&invocation.settings()?)?;
+    let settings = invocation.settings()?;
+    #[cfg(feature = "image")]
+    if let Some(outcome) = with_images(invocation, &settings)? {
+        return Ok(outcome);
+    }
+    let containers = runtime::list(&settings)?;
     if invocation.flags.is_set("quiet") {
         return answer(
             &containers
@@ -25,6 +32,118 @@ pub(crate) fn list(invocation: &Invocation<'_>) -> Outcome {
             serde_json::to_string(&containers).unwrap_or_default()
         )),
         _ => Err(Failure::new("invalid format option")),
+    }
+}
+
+/// The list as people know it from Docker, when there are containers of images below this state root; those of bundles stand in it too.
+/// Without any, and so for every engine, it is runc's.
+#[cfg(feature = "image")]
+fn with_images(
+    invocation: &Invocation<'_>,
+    settings: &runtime::Settings,
+) -> Result<Option<i32>, Failure> {
+    let ours = containers::listed(settings, &invocation.containers()?)?;
+    if ours.is_empty() {
+        return Ok(None);
+    }
+    let is_ours = |id: &str| ours.iter().any(|(container, _)| container.record.id == id);
+    let mut others = runtime::list(settings)?;
+    others.retain(|state| !is_ours(&state.id));
+    let now = std::time::SystemTime::now();
+    let entries = ours
+        .iter()
+        .map(|(container, status)| Entry::new(container, status, now));
+    let entries: Vec<Entry> = entries.chain(others.iter().map(Entry::of_bundle)).collect();
+    let text = match invocation.flags.text("format") {
+        _ if invocation.flags.is_set("quiet") => entries
+            .iter()
+            .map(|entry| format!("{}\n", entry.id))
+            .collect(),
+        Some("table") => columns(
+            ["ID", "NAME", "IMAGE", "STATUS", "PORTS", "PID"],
+            entries.iter().map(Entry::row).collect(),
+            12,
+        ),
+        Some("json") => format!("{}\n", serde_json::to_string(&entries).unwrap_or_default()),
+        _ => return Err(Failure::new("invalid format option")),
+    };
+    answer(&text).map(Some)
+}
+
+/// One container in that list. What runc's has is there under the same names.
+#[cfg(feature = "image")]
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    id: String,
+    pid: i32,
+    status: String,
+    bundle: std::path::PathBuf,
+    created: String,
+    owner: String,
+    name: String,
+    image: String,
+    ports: String,
+    summary: String,
+}
+
+#[cfg(feature = "image")]
+impl Entry {
+    fn new(
+        container: &containers::Container,
+        status: &containers::Status,
+        now: std::time::SystemTime,
+    ) -> Self {
+        let record = &container.record;
+        let paused = status.pid != 0 && containers::is_paused(container);
+        Entry {
+            id: record.id.clone(),
+            pid: status.pid,
+            status: match (status.pid, paused) {
+                (0, _) => runtime::Status::Stopped,
+                (_, true) => runtime::Status::Paused,
+                (_, false) => runtime::Status::Running,
+            }
+            .to_string(),
+            bundle: container.path.clone(),
+            created: record.created.clone(),
+            owner: "root".into(),
+            name: record.name.clone(),
+            image: record.origin(),
+            ports: match status.pid {
+                0 => String::new(),
+                _ => containers::published(container),
+            },
+            summary: status.summary(now, paused),
+        }
+    }
+
+    fn of_bundle(state: &ListEntry) -> Self {
+        Entry {
+            id: state.id.clone(),
+            pid: state.pid,
+            status: state.status.to_string(),
+            bundle: state.bundle.clone(),
+            created: state.created.clone(),
+            owner: state.owner.clone(),
+            name: state.id.clone(),
+            image: state.bundle.display().to_string(),
+            ports: String::new(),
+            summary: state.status.to_string(),
+        }
+    }
+
+    fn row(&self) -> [String; 6] {
+        let id = self.id.get(..12).unwrap_or(&self.id);
+        [
+            id,
+            &self.name,
+            &self.image,
+            &self.summary,
+            &self.ports,
+            &self.pid.to_string(),
+        ]
+        .map(str::to_owned)
     }
 }
 

@@ -15,6 +15,8 @@ use std::fmt::Display;
 use runtime::{Context, CreateOptions, EventsOptions, ExecOptions, RunOptions, Settings};
 use serde::Serialize;
 
+#[cfg(feature = "image")]
+use crate::containers::{Container, Containers};
 use crate::flags::Flags;
 use crate::{Failure, Outcome, help as text, table};
 
@@ -38,7 +40,7 @@ pub(crate) struct Invocation<'a> {
 
 impl Invocation<'_> {
     /// What holds for every operation. Only made by commands that need it: `features` needs no state directory.
-    fn settings(&self) -> Result<Settings, Failure> {
+    pub(crate) fn settings(&self) -> Result<Settings, Failure> {
         settings::from(self.globals)
     }
 
@@ -59,6 +61,32 @@ impl Invocation<'_> {
     pub(crate) fn id(&self) -> &str {
         &self.flags.args[0]
     }
+
+    /// The runtime's id of the container that the first argument means: the argument itself, unless it is the name, or the beginning of
+    /// the id, of one that was run from an image. Below this state root, so engines' containers are never looked for elsewhere.
+    fn container_id(&self, settings: &Settings) -> Result<String, Failure> {
+        #[cfg(feature = "image")]
+        if !settings.root.join(self.id()).exists()
+            && let Some(container) = self.containers()?.find(self.id())?
+            && container.record.root == settings.root
+        {
+            return Ok(container.record.id);
+        }
+        let _ = settings;
+        Ok(self.id().to_owned())
+    }
+
+    /// Where containers that are run from images are kept.
+    #[cfg(feature = "image")]
+    pub(crate) fn containers(&self) -> Result<Containers, Failure> {
+        Ok(Containers::of(&settings::store(self.globals)?))
+    }
+
+    /// The container of an image that the first argument means.
+    #[cfg(feature = "image")]
+    pub(crate) fn container(&self) -> Result<Container, Failure> {
+        Ok(self.containers()?.get(self.id())?)
+    }
 }
 
 pub(crate) fn create(invocation: &Invocation<'_>) -> Outcome {
@@ -68,7 +96,16 @@ pub(crate) fn create(invocation: &Invocation<'_>) -> Outcome {
     Ok(0)
 }
 
+#[cfg(feature = "image")]
+pub(crate) use crate::containers::commands::run;
+
+#[cfg(not(feature = "image"))]
 pub(crate) fn run(invocation: &Invocation<'_>) -> Outcome {
+    run_bundle(invocation)
+}
+
+/// runc's `run`.
+pub(crate) fn run_bundle(invocation: &Invocation<'_>) -> Outcome {
     let flags = invocation.flags;
     let options = RunOptions {
         create: create_options(invocation),
@@ -79,7 +116,7 @@ pub(crate) fn run(invocation: &Invocation<'_>) -> Outcome {
     runtime::run(&invocation.settings()?, &options).map_err(|error| prefixed("run", error))
 }
 
-fn create_options(invocation: &Invocation<'_>) -> CreateOptions {
+pub(crate) fn create_options(invocation: &Invocation<'_>) -> CreateOptions {
     let flags = invocation.flags;
     CreateOptions {
         id: invocation.id().to_owned(),
@@ -96,8 +133,19 @@ fn create_options(invocation: &Invocation<'_>) -> CreateOptions {
 
 pub(crate) fn exec(invocation: &Invocation<'_>) -> Outcome {
     let flags = invocation.flags;
+    // 255 tells a failure of ours from one of the process, as ssh(1) does.
+    let failed = |message| Failure {
+        message,
+        status: 255,
+    };
+    let settings = invocation
+        .settings()
+        .map_err(|failure| failed(failure.message))?;
+    let id = invocation
+        .container_id(&settings)
+        .map_err(|failure| failed(failure.message))?;
     let options = ExecOptions {
-        id: invocation.id().to_owned(),
+        id,
         args: flags.args[1..].to_vec(),
         process: flags.get("process"),
         console_socket: flags.get("console-socket"),
@@ -117,34 +165,30 @@ pub(crate) fn exec(invocation: &Invocation<'_>) -> Outcome {
         cgroups: flags.list("cgroup"),
         ignore_paused: flags.is_set("ignore-paused"),
     };
-    // 255 tells a failure of ours from one of the process, as ssh(1) does.
-    let failed = |message| Failure {
-        message,
-        status: 255,
-    };
-    let settings = invocation
-        .settings()
-        .map_err(|failure| failed(failure.message))?;
     runtime::exec(&settings, &options).map_err(|error| failed(prefixed("exec", error).message))
 }
 
 pub(crate) fn start(invocation: &Invocation<'_>) -> Outcome {
-    runtime::start(&invocation.settings()?, invocation.id())?;
+    let settings = invocation.settings()?;
+    runtime::start(&settings, &invocation.container_id(&settings)?)?;
     Ok(0)
 }
 
 pub(crate) fn pause(invocation: &Invocation<'_>) -> Outcome {
-    runtime::pause(&invocation.settings()?, invocation.id())?;
+    let settings = invocation.settings()?;
+    runtime::pause(&settings, &invocation.container_id(&settings)?)?;
     Ok(0)
 }
 
 pub(crate) fn resume(invocation: &Invocation<'_>) -> Outcome {
-    runtime::resume(&invocation.settings()?, invocation.id())?;
+    let settings = invocation.settings()?;
+    runtime::resume(&settings, &invocation.container_id(&settings)?)?;
     Ok(0)
 }
 
 pub(crate) fn state(invocation: &Invocation<'_>) -> Outcome {
-    let state = runtime::state(&invocation.settings()?, invocation.id())?;
+    let settings = invocation.settings()?;
+    let state = runtime::state(&settings, &invocation.container_id(&settings)?)?;
     answer(&json(&state, "  "))
 }
 
@@ -158,9 +202,10 @@ pub(crate) fn events(invocation: &Invocation<'_>) -> Outcome {
         interval,
         once: flags.is_set("stats"),
     };
+    let settings = invocation.settings()?;
     runtime::events(
-        &invocation.settings()?,
-        invocation.id(),
+        &settings,
+        &invocation.container_id(&settings)?,
         &options,
         &mut std::io::stdout(),
     )?;
@@ -182,7 +227,7 @@ pub(crate) fn help(invocation: &Invocation<'_>) -> Outcome {
 }
 
 /// runc's prefix, by which engines and people tell where it failed.
-fn prefixed(operation: &str, error: runtime::Error) -> Failure {
+pub(crate) fn prefixed(operation: &str, error: runtime::Error) -> Failure {
     Failure::new(format!(
         "{operation} failed: {}",
         Failure::from(error).message

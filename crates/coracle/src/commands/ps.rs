@@ -12,7 +12,8 @@ pub(crate) fn ps(invocation: &Invocation<'_>) -> Outcome {
     if !matches!(format, Some("table" | "json")) {
         return Err(Failure::new("invalid format option"));
     }
-    let pids = runtime::processes(&invocation.settings()?, invocation.id())?;
+    let settings = invocation.settings()?;
+    let pids = runtime::processes(&settings, &invocation.container_id(&settings)?)?;
     if format == Some("json") {
         return answer(&format!(
             "{}\n",

@@ -51,7 +51,7 @@ pub(crate) fn update(invocation: &Invocation<'_>) -> Outcome {
         l3_cache_schema: flags.get("l3-cache-schema"),
         mem_bw_schema: flags.get("mem-bw-schema"),
     };
-    runtime::update(&settings, invocation.id(), &options)?;
+    runtime::update(&settings, &invocation.container_id(&settings)?, &options)?;
     Ok(0)
 }
 

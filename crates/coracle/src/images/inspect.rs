@@ -4,6 +4,7 @@ use image::{Image, Kind, Reference, Store};
 use serde_json::{Value, json};
 
 use crate::commands::{self, Invocation, answer};
+use crate::containers;
 use crate::{Failure, Outcome};
 
 /// Prints all that were found, and fails when one was not.
@@ -12,6 +13,11 @@ pub(super) fn inspect(invocation: &Invocation<'_>) -> Outcome {
     let mut found = Vec::new();
     let mut missing = Vec::new();
     for name in &invocation.flags.args {
+        // As Docker: a container of that name comes first.
+        if let Some(container) = invocation.containers()?.find(name)? {
+            found.push(containers::describe(&container)?);
+            continue;
+        }
         match store.find(name) {
             Ok(image) => found.push(describe(&store, &image)?),
             Err(error) if error.kind() == Kind::NotFound => missing.push(error.to_string()),

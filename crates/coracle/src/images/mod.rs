@@ -11,6 +11,8 @@ mod unpack;
 
 use image::{Connection, Reference};
 
+pub(crate) use progress::Bars;
+
 use crate::commands::Invocation;
 use crate::flags::{Flag, Flags};
 use crate::table::{Arity, Command};
@@ -44,10 +46,14 @@ pub(crate) const COMMANDS: &[Command] = &[
         ..Command::of("images", "list images", list::images)
     },
     Command {
-        args: "<image> [image...]",
+        args: "<container or image> [container or image...]",
         arity: Arity::AtLeast(1),
-        description: "Prints a JSON array with what is known of each image.",
-        ..Command::of("inspect", "show an image as JSON", inspect::inspect)
+        description: "Prints a JSON array with what is known of each, under Docker's names.",
+        ..Command::of(
+            "inspect",
+            "show containers or images as JSON",
+            inspect::inspect,
+        )
     },
     Command {
         args: "",

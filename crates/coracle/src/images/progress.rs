@@ -10,7 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use super::list::decimal;
 
 /// Shows progress on standard error.
-pub(super) enum Bars {
+pub(crate) enum Bars {
     Quiet,
     Lines,
     Terminal {
@@ -20,7 +20,7 @@ pub(super) enum Bars {
 }
 
 impl Bars {
-    pub(super) fn new(quiet: bool) -> Self {
+    pub(crate) fn new(quiet: bool) -> Self {
         match (quiet, stderr().is_terminal()) {
             (true, _) => Bars::Quiet,
             (false, false) => Bars::Lines,

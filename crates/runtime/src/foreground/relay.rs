@@ -1,7 +1,7 @@
 //! Our standard input and output on one side, a pty's master on the other.
 
 use std::io::{Stdin, stderr, stdin, stdout};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -81,7 +81,7 @@ impl Relay {
             hung_up: false,
             raw_mode: RawMode::enter()?,
             stdin: stdin(),
-            stdout: stdout_of_our_own().context("open standard output")?,
+            stdout: output_of_our_own(stdout().as_fd()).context("open standard output")?,
             master,
             stdin_open: true,
             stdout_open: true,
@@ -239,31 +239,31 @@ impl Relay {
     }
 }
 
-/// Standard output, so that writing never blocks. Setting O_NONBLOCK on the descriptor itself would set it for everybody who
+/// A standard stream, so that writing never blocks. Setting O_NONBLOCK on the descriptor itself would set it for everybody who
 /// shares it (the shell), so pipes and terminals are opened once more; the rest, and what we may not open, is written to in
 /// pieces that poll(2) has promised to take.
-fn stdout_of_our_own() -> std::io::Result<OwnedFd> {
-    let stdout = stdout();
-    let kind = fstat(&stdout).map(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
-    if kind == Ok(SFlag::S_IFIFO) || isatty(&stdout) == Ok(true) {
+pub fn output_of_our_own(stream: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
+    let kind = fstat(stream).map(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
+    if kind == Ok(SFlag::S_IFIFO) || isatty(stream) == Ok(true) {
         let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        if let Ok(own) = open("/proc/self/fd/1", flags, Mode::empty()) {
+        let path = format!("/proc/self/fd/{}", stream.as_raw_fd());
+        if let Ok(own) = open(path.as_str(), flags, Mode::empty()) {
             return Ok(own);
         }
     }
-    stdout.as_fd().try_clone_to_owned()
+    stream.try_clone_to_owned()
 }
 
 /// Our terminal in raw mode: every key goes to the container. Dropping it restores the terminal.
 #[derive(Debug)]
-struct RawMode {
+pub struct RawMode {
     saved: Termios,
     raw: Termios,
 }
 
 impl RawMode {
     /// `None` when standard input is not a terminal. Called from the background this stops us, until `fg`.
-    fn enter() -> Result<Option<Self>> {
+    pub fn enter() -> Result<Option<Self>> {
         let Ok(saved) = tcgetattr(stdin()) else {
             return Ok(None);
         };
@@ -273,7 +273,8 @@ impl RawMode {
         Ok(Some(RawMode { saved, raw }))
     }
 
-    fn set(&self) {
+    /// Sets it again, after somebody else used the terminal.
+    pub fn set(&self) {
         apply(&self.raw);
     }
 }

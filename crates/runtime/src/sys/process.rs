@@ -408,3 +408,13 @@ pub(crate) fn set_domain_name(name: &str) -> nix::Result<()> {
     // SAFETY: pointer and length are those of the string.
     check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }.into()).map(drop)
 }
+
+/// Gives back the pages of a mapping that are exactly what its file holds: the next look at one reads it again.
+///
+/// Anything else than a range of whole, file-backed pages without private copies would lose what was written there.
+pub(crate) fn give_back(start: usize, length: usize) -> nix::Result<()> {
+    // SAFETY: the callers take the range from /proc/self/smaps, where it is a mapping of a file that is not writable and has no
+    // anonymous page, so that its content is the same afterwards.
+    let result = unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
+    check(result.into()).map(drop)
+}

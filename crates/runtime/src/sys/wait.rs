@@ -61,3 +61,29 @@ pub(crate) fn ended(whose: Whose<'_>, flags: i32) -> nix::Result<Option<Ended>> 
         }));
     }
 }
+
+/// `struct pidfd_info` of linux/pidfd.h, as large as its first version.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// `PIDFD_INFO_EXIT`: the exit code is asked for, and is there.
+const INFO_EXIT: u64 = 1 << 3;
+/// `PIDFD_GET_INFO`: `_IOWR(0xFF, 11, struct pidfd_info)`.
+const GET_INFO: u64 = (3 << 30) | ((size_of::<PidfdInfo>() as u64) << 16) | (0xFF << 8) | 11;
+
+/// What wait(2) told the parent of a process that it has reaped (Linux 6.15); `None` where the kernel does not tell.
+pub(crate) fn exit_of_reaped(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    let mut info = PidfdInfo {
+        mask: INFO_EXIT,
+        ..PidfdInfo::default()
+    };
+    // SAFETY: the kernel writes at most as much as the size in the request's number says, which is the structure's.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO as _, &raw mut info) };
+    (result == 0 && info.mask & INFO_EXIT != 0).then_some(info.exit_code)
+}

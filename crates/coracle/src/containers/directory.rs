@@ -1,0 +1,468 @@
+//! The containers of a store: a directory for each, and a link for each name.
+//!
+//! ```text
+//! STORE/containers/ID/   container.json status.json config.json log control.sock stdin stdout stderr rootfs/ …
+//! STORE/names/NAME       → ID; the directory `names` is the lock under which names are given
+//! ```
+//!
+//! The directory of a container is a lock too. Its monitor holds it for as long as it lives, so whoever gets it knows that there is none.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{UnlinkatFlags, mkfifoat, unlinkat};
+use runtime::{Context, Error, Kind, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::control::Connection;
+use super::record::{Record, Status};
+
+const RECORD_FILE: &str = "container.json";
+const STATUS_FILE: &str = "status.json";
+const SOCKET: &str = "control.sock";
+
+/// A store, as far as containers are concerned.
+#[derive(Clone, Debug)]
+pub(crate) struct Containers {
+    store: PathBuf,
+}
+
+impl Containers {
+    /// The containers of the store in a directory, which need not exist.
+    pub(crate) fn of(store: &Path) -> Self {
+        Containers {
+            store: store.to_owned(),
+        }
+    }
+
+    /// Those that a container is one of.
+    pub(crate) fn around(container: &Container) -> Self {
+        let store = container.path.ancestors().nth(2).unwrap_or(Path::new("/"));
+        Self::of(store)
+    }
+
+    /// STORE itself.
+    pub(crate) fn store(&self) -> &Path {
+        &self.store
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.store.join("containers")
+    }
+
+    fn names(&self) -> PathBuf {
+        self.store.join("names")
+    }
+
+    /// Makes the directory of a new container, locked, and takes its name.
+    pub(crate) fn create(&self, record: Record) -> Result<(Container, Lock)> {
+        let make = |path: PathBuf| {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&path)
+                .with_context(|| format!("create {}", path.display()))
+        };
+        make(self.directory())?;
+        make(self.names())?;
+        let names = File::open(self.names()).context("open the names of containers")?;
+        names.lock().context("lock the names of containers")?;
+        if let Some(other) = self.named(&record.name) {
+            return Err(Error::new(
+                Kind::Exists,
+                format!(
+                    "the container name {:?} is already in use by container {other}: remove that (coracle rm) or use another name",
+                    record.name
+                ),
+            ));
+        }
+        let container = self.make_directory(record)?;
+        let lock = container.lock()?;
+        // By rename, since a link may be left of a container that was never finished.
+        let link = self.names().join(&container.record.name);
+        let temporary = self.names().join(format!(".{}", container.record.id));
+        symlink(&container.record.id, &temporary)
+            .and_then(|()| fs::rename(&temporary, &link))
+            .with_context(|| format!("take the name {:?}", container.record.name))?;
+        Ok((container, lock))
+    }
+
+    /// Makes a directory that is a container's as soon as it has its name. What a killed command has left on the way goes first: the
+    /// caller has the names' lock, so nobody else is at it.
+    fn make_directory(&self, record: Record) -> Result<Container> {
+        let making = || {
+            format!(
+                "create the container's directory in {}",
+                self.directory().display()
+            )
+        };
+        for entry in fs::read_dir(self.directory()).with_context(making)? {
+            let entry = entry.with_context(making)?;
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                fs::remove_dir_all(entry.path()).with_context(making)?;
+            }
+        }
+        let temporary = self.directory().join(format!(".{}", record.id));
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&temporary)
+            .with_context(making)?;
+        let place = self.directory().join(&record.id);
+        let container = Container::open(temporary.clone(), record)?;
+        container.write_record()?;
+        container.write_status(&Status::default())?;
+        fs::rename(temporary, &place).with_context(making)?;
+        Ok(Container {
+            path: place,
+            ..container
+        })
+    }
+
+    /// The id behind a name, if there is such a container.
+    fn named(&self, name: &str) -> Option<String> {
+        let id = fs::read_link(self.names().join(name)).ok()?;
+        let id = id.to_str()?;
+        self.directory()
+            .join(id)
+            .join(RECORD_FILE)
+            .exists()
+            .then(|| id.to_owned())
+    }
+
+    /// The container with this name, this id, or the only one whose id begins so.
+    pub(crate) fn find(&self, wanted: &str) -> Result<Option<Container>> {
+        if wanted.is_empty() || wanted.contains('/') || wanted.starts_with('.') {
+            return Ok(None);
+        }
+        if let Some(id) = self.named(wanted) {
+            return self.read(&id).map(Some);
+        }
+        if !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(None);
+        }
+        let mut ids = self.ids()?;
+        ids.retain(|id| id.starts_with(wanted));
+        match ids.as_slice() {
+            [] => Ok(None),
+            [id] => self.read(id).map(Some),
+            _ => Err(Error::invalid(format!(
+                "{wanted:?} is the beginning of the ids of {} containers",
+                ids.len()
+            ))),
+        }
+    }
+
+    /// Like [`Containers::find`], where there must be one.
+    pub(crate) fn get(&self, wanted: &str) -> Result<Container> {
+        self.find(wanted)?.ok_or_else(|| missing(wanted))
+    }
+
+    /// Every container, sorted by the time of its creation. One that cannot be read is logged and left out.
+    pub(crate) fn list(&self) -> Result<Vec<Container>> {
+        let mut containers = Vec::new();
+        for id in self.ids()? {
+            match self.read(&id) {
+                Ok(container) => containers.push(container),
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) => log::warn!("container {id}: {error}"),
+            }
+        }
+        containers.sort_by(|one, other| one.record.created.cmp(&other.record.created));
+        Ok(containers)
+    }
+
+    fn ids(&self) -> Result<Vec<String>> {
+        let entries = match fs::read_dir(self.directory()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.context("read the store's containers")?,
+        };
+        Ok(entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| !name.starts_with('.'))
+            .collect())
+    }
+
+    fn read(&self, id: &str) -> Result<Container> {
+        let path = self.directory().join(id);
+        let record = fs::read(path.join(RECORD_FILE)).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => missing(id),
+            _ => Error::failed(format!(
+                "read {}: {error}",
+                path.join(RECORD_FILE).display()
+            )),
+        })?;
+        let record = serde_json::from_slice(&record).map_err(|error| {
+            Error::new(
+                Kind::Damaged,
+                format!("{} is damaged: {error}", path.join(RECORD_FILE).display()),
+            )
+        })?;
+        Container::open(path, record)
+    }
+
+    /// Forgets a container whose lock the caller has: its name, and its directory with all that is in it.
+    pub(crate) fn remove(&self, container: &Container) -> Result<()> {
+        let record = &container.record;
+        let names = File::open(self.names()).context("open the names of containers")?;
+        names.lock().context("lock the names of containers")?;
+        let link = self.names().join(&record.name);
+        if fs::read_link(&link).is_ok_and(|id| id == Path::new(&record.id)) {
+            fs::remove_file(&link).with_context(|| format!("remove {}", link.display()))?;
+        }
+        match fs::remove_dir_all(&container.path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("remove {}", container.path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// One container's directory, open, and its record.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) record: Record,
+    pub(crate) path: PathBuf,
+    pub(crate) directory: File,
+}
+
+impl Container {
+    fn open(path: PathBuf, record: Record) -> Result<Self> {
+        let directory = match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing(&record.id)),
+            directory => directory.with_context(|| format!("open {}", path.display()))?,
+        };
+        Ok(Container {
+            record,
+            path,
+            directory,
+        })
+    }
+
+    /// Writes the record again, while the container is being made.
+    pub(crate) fn write_record(&self) -> Result<()> {
+        self.write(RECORD_FILE, &self.record)
+    }
+
+    /// For the monitor: the directory that it was handed, with the lock.
+    pub(crate) fn inherited(directory: File) -> Result<Self> {
+        let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
+        let path = fs::read_link(link).context("find the container's directory")?;
+        let bytes = read_file(&directory, RECORD_FILE).context("read container.json")?;
+        let record = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::new(Kind::Damaged, format!("container.json: {error}")))?;
+        Ok(Container {
+            record,
+            path,
+            directory,
+        })
+    }
+
+    /// Waits for the lock.
+    pub(crate) fn lock(&self) -> Result<Lock> {
+        let lock = self.open_lock()?;
+        lock.0
+            .lock()
+            .with_context(|| format!("lock container {}", self.record.name))?;
+        self.check_linked(&lock)?;
+        Ok(lock)
+    }
+
+    /// Takes the lock if nobody has it: then there is no monitor.
+    pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
+        let lock = self.open_lock()?;
+        Ok(self.take_lock(&lock)?.then_some(lock))
+    }
+
+    fn take_lock(&self, lock: &Lock) -> Result<bool> {
+        match lock.0.try_lock() {
+            Ok(()) => self.check_linked(lock).map(|()| true),
+            Err(fs::TryLockError::WouldBlock) => Ok(false),
+            Err(fs::TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("lock container {}", self.record.name))
+            }
+        }
+    }
+
+    /// A descriptor of its own: the lock belongs to it, and to nobody who has the directory open otherwise.
+    fn open_lock(&self) -> Result<Lock> {
+        match File::open(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(missing(&self.record.name)),
+            file => file
+                .map(Lock)
+                .with_context(|| format!("open {}", self.path.display())),
+        }
+    }
+
+    /// It may have been removed while the lock was waited for.
+    fn check_linked(&self, lock: &Lock) -> Result<()> {
+        use std::os::unix::fs::MetadataExt;
+        match lock.0.metadata() {
+            Ok(metadata) if metadata.nlink() > 0 => Ok(()),
+            _ => Err(missing(&self.record.name)),
+        }
+    }
+
+    /// The directory once more, for somebody who keeps it.
+    pub(crate) fn directory(&self) -> Result<File> {
+        self.directory
+            .try_clone()
+            .context("copy the descriptor of the container's directory")
+    }
+
+    /// What the container was doing when its monitor last wrote it down.
+    pub(crate) fn status(&self) -> Status {
+        let bytes = read_file(&self.directory, STATUS_FILE).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    pub(crate) fn write_status(&self, status: &Status) -> Result<()> {
+        self.write(STATUS_FILE, status)
+    }
+
+    /// Replaces a JSON file atomically.
+    pub(crate) fn write(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_vec(value)
+            .map_err(|error| Error::failed(format!("encode {name}: {error}")))?;
+        self.replace(name, &text)
+    }
+
+    /// Replaces a file atomically.
+    pub(crate) fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let writing = || format!("write {}", self.path.join(name).display());
+        let temporary = format!("{name}.new");
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC;
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let file = openat(&self.directory, temporary.as_str(), flags, mode);
+        let mut file = File::from(file.with_context(writing)?);
+        file.write_all(bytes)
+            .and_then(|()| file.sync_all())
+            .with_context(writing)?;
+        renameat(&self.directory, temporary.as_str(), &self.directory, name).with_context(writing)
+    }
+
+    /// A JSON file of the container.
+    pub(crate) fn read<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let bytes = read_file(&self.directory, name)
+            .with_context(|| format!("read {}", self.path.join(name).display()))?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Error::new(
+                Kind::Damaged,
+                format!("{}: {error}", self.path.join(name).display()),
+            )
+        })
+    }
+
+    /// Makes a named pipe unless it is there.
+    pub(crate) fn make_fifo(&self, name: &str) -> Result<()> {
+        match mkfifoat(&self.directory, name, Mode::S_IRUSR | Mode::S_IWUSR) {
+            Err(Errno::EEXIST) => Ok(()),
+            made => made.with_context(|| format!("make the pipe {name}")),
+        }
+    }
+
+    /// Listens at the control socket, in the place of a monitor that is dead. It gets its name when there is somebody to hear.
+    pub(crate) fn listen(&self) -> Result<UnixListener> {
+        const NEW: &str = "control.new";
+        let listening = "listen at the control socket";
+        let _ = unlinkat(&self.directory, NEW, UnlinkatFlags::NoRemoveDir);
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let listener =
+            socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).context(listening)?;
+        let previous = umask(Mode::from_bits_truncate(0o177));
+        let bound = bind(listener.as_raw_fd(), &self.socket_address(NEW)?);
+        umask(previous);
+        bound.context(listening)?;
+        listen(&listener, Backlog::MAXCONN).context(listening)?;
+        renameat(&self.directory, NEW, &self.directory, SOCKET).context(listening)?;
+        // The standard library accepts on any kind of unix socket; it only makes none of this one.
+        Ok(UnixListener::from(listener))
+    }
+
+    pub(crate) fn remove_socket(&self) {
+        let _ = unlinkat(&self.directory, SOCKET, UnlinkatFlags::NoRemoveDir);
+    }
+
+    /// Connects to the monitor; `None` when there is none that listens.
+    pub(crate) fn connect(&self) -> Result<Option<Connection>> {
+        let connecting = "connect to the container's monitor";
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket =
+            socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).context(connecting)?;
+        match connect(socket.as_raw_fd(), &self.socket_address(SOCKET)?) {
+            Ok(()) => Ok(Some(Connection::from(socket))),
+            Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(None),
+            Err(error) => Err(error).context(connecting),
+        }
+    }
+
+    /// A conversation with the monitor, or the lock where there is none. Waits for one that is just coming or going.
+    pub(crate) fn hold(&self) -> Result<Held> {
+        let waiting = || format!("wait for the monitor of container {}", self.record.name);
+        let lock = self.open_lock()?;
+        let changes = Inotify::init(InitFlags::IN_CLOEXEC).with_context(waiting)?;
+        // The lock is free when a descriptor of the directory is closed, and a monitor is there when its socket has got its name.
+        let kinds = AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_CLOSE_NOWRITE
+            | AddWatchFlags::IN_DELETE_SELF;
+        match changes.add_watch(&self.path, kinds) {
+            Err(Errno::ENOENT) => return Err(missing(&self.record.name)),
+            watched => watched.with_context(waiting)?,
+        };
+        loop {
+            if let Some(connection) = self.connect()? {
+                return Ok(Held::ByMonitor(connection));
+            }
+            if self.take_lock(&lock)? {
+                return Ok(Held::ByUs(lock));
+            }
+            changes.read_events().with_context(waiting)?;
+        }
+    }
+
+    /// By way of our own descriptor table: sun_path has 108 bytes only.
+    fn socket_address(&self, name: &str) -> Result<UnixAddr> {
+        let path = format!("/proc/self/fd/{}/{name}", self.directory.as_raw_fd());
+        UnixAddr::new(path.as_str()).context("address the control socket")
+    }
+}
+
+/// Who has the lock of a container.
+#[derive(Debug)]
+pub(crate) enum Held {
+    ByMonitor(Connection),
+    ByUs(Lock),
+}
+
+/// The lock of a container, until it is dropped or handed to a monitor.
+#[derive(Debug)]
+pub(crate) struct Lock(File);
+
+impl From<Lock> for std::process::Stdio {
+    fn from(lock: Lock) -> Self {
+        lock.0.into()
+    }
+}
+
+fn missing(name: &str) -> Error {
+    Error::new(Kind::NotFound, format!("container does not exist: {name}"))
+}
+
+fn read_file(directory: &File, name: &str) -> std::io::Result<Vec<u8>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let mut bytes = Vec::new();
+    File::from(openat(directory, name, flags, Mode::empty())?).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

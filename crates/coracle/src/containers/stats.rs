@@ -1,0 +1,261 @@
+//! `stats`: what containers use, as a table that is drawn again and again.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollTimeout, poll};
+use runtime::{EventsOptions, Result};
+use serde_json::{Value, json};
+
+use super::directory::Container;
+use crate::columns::columns;
+
+/// One look at a container.
+#[derive(Debug)]
+struct Sample {
+    id: String,
+    name: String,
+    at: Instant,
+    cpu: u64,
+    memory: u64,
+    limit: u64,
+    received: u64,
+    sent: u64,
+    read: u64,
+    written: u64,
+    pids: u64,
+}
+
+impl Sample {
+    /// `None` when it does not run.
+    fn take(container: &Container) -> Option<Self> {
+        let record = &container.record;
+        let settings = record.settings();
+        let mut text = Vec::new();
+        let options = EventsOptions {
+            interval: Duration::from_secs(1),
+            once: true,
+        };
+        runtime::events(&settings, &record.id, &options, &mut text).ok()?;
+        let event: Value = serde_json::from_slice(&text).ok()?;
+        let data = &event["data"];
+        let number = |pointer: &str| data.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
+        let pid = runtime::state(&settings, &record.id).ok()?.pid;
+        let (received, sent) = traffic(pid);
+        let (read, written) = block_io(&data["blkio"]["ioServiceBytesRecursive"]);
+        // Docker: what the kernel could drop at once is not counted.
+        let cache =
+            number("/memory/raw/total_inactive_file").max(number("/memory/raw/inactive_file"));
+        let usage = number("/memory/usage/usage");
+        Some(Sample {
+            id: record.short_id().to_owned(),
+            name: record.name.clone(),
+            at: Instant::now(),
+            cpu: number("/cpu/usage/total"),
+            memory: usage.checked_sub(cache).unwrap_or(usage),
+            limit: match number("/memory/usage/limit") {
+                0 => machine_memory(),
+                limit => limit.min(machine_memory()),
+            },
+            received,
+            sent,
+            read,
+            written,
+            pids: number("/pids/current"),
+        })
+    }
+
+    /// Per cent of one CPU since the sample before.
+    fn cpu_percent(&self, before: Option<&Sample>) -> f64 {
+        let Some(before) = before else { return 0.0 };
+        let time = self.at.duration_since(before.at).as_nanos() as f64;
+        self.cpu.saturating_sub(before.cpu) as f64 / time.max(1.0) * 100.0
+    }
+
+    fn memory_percent(&self) -> f64 {
+        self.memory as f64 / self.limit.max(1) as f64 * 100.0
+    }
+
+    fn row(&self, before: Option<&Sample>) -> [String; 8] {
+        [
+            self.id.clone(),
+            self.name.clone(),
+            format!("{:.2}%", self.cpu_percent(before)),
+            format!("{} / {}", binary(self.memory), binary(self.limit)),
+            format!("{:.2}%", self.memory_percent()),
+            format!("{} / {}", decimal(self.received), decimal(self.sent)),
+            format!("{} / {}", decimal(self.read), decimal(self.written)),
+            self.pids.to_string(),
+        ]
+    }
+
+    fn json(&self, before: Option<&Sample>) -> Value {
+        let [id, name, cpu, memory, percent, network, block, pids] = self.row(before);
+        json!({
+            "ID": id, "Name": name, "CPUPerc": cpu, "MemUsage": memory, "MemPerc": percent,
+            "NetIO": network, "BlockIO": block, "PIDs": pids,
+        })
+    }
+}
+
+/// How it is shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StatsOptions {
+    /// Once, after a second's measurement.
+    pub(crate) once: bool,
+    pub(crate) json: bool,
+    /// Our output is a terminal, whose screen can be cleared.
+    pub(crate) terminal: bool,
+}
+
+/// Shows the containers that `running` gives, each second, until `show` fails.
+pub(crate) fn stats(
+    options: StatsOptions,
+    running: impl Fn() -> Result<Vec<Container>>,
+    mut show: impl FnMut(&str) -> Result<()>,
+) -> Result<()> {
+    let take =
+        || -> Result<Vec<Sample>> { Ok(running()?.iter().filter_map(Sample::take).collect()) };
+    let mut before = take()?;
+    loop {
+        pause(Duration::from_secs(1));
+        let now = take()?;
+        let earlier = |sample: &Sample| before.iter().find(|each| each.id == sample.id);
+        let text = match options.json {
+            true => now
+                .iter()
+                .map(|sample| format!("{}\n", sample.json(earlier(sample))))
+                .collect(),
+            false => {
+                let head = [
+                    "CONTAINER ID",
+                    "NAME",
+                    "CPU %",
+                    "MEM USAGE / LIMIT",
+                    "MEM %",
+                    "NET I/O",
+                    "BLOCK I/O",
+                    "PIDS",
+                ];
+                let table = columns(
+                    head,
+                    now.iter()
+                        .map(|sample| sample.row(earlier(sample)))
+                        .collect(),
+                    0,
+                );
+                match options.terminal && !options.once {
+                    true => format!("\x1b[H\x1b[2J{table}"),
+                    false => table,
+                }
+            }
+        };
+        show(&text)?;
+        if options.once {
+            return Ok(());
+        }
+        before = now;
+    }
+}
+
+/// The time over which is measured: nothing can happen meanwhile that would end it.
+fn pause(time: Duration) {
+    let _ = poll(
+        &mut [],
+        PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX),
+    );
+}
+
+fn machine_memory() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kilobytes = text
+        .split_whitespace()
+        .nth(1)
+        .and_then(|number| number.parse::<u64>().ok());
+    kilobytes.unwrap_or(0) << 10
+}
+
+/// Bytes received and sent by all interfaces of a process's network but its loopback.
+fn traffic(pid: i32) -> (u64, u64) {
+    let text = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
+    let mut sum = (0, 0);
+    for line in text.lines().skip(2) {
+        let Some((name, numbers)) = line.split_once(':') else {
+            continue;
+        };
+        if name.trim() != "lo" {
+            let number = |at| {
+                numbers
+                    .split_whitespace()
+                    .nth(at)
+                    .and_then(|text: &str| text.parse::<u64>().ok())
+            };
+            sum.0 += number(0).unwrap_or(0);
+            sum.1 += number(8).unwrap_or(0);
+        }
+    }
+    sum
+}
+
+fn block_io(entries: &Value) -> (u64, u64) {
+    let of = |operation: &str| {
+        let entries = entries.as_array().into_iter().flatten();
+        entries
+            .filter(|entry| {
+                entry["op"]
+                    .as_str()
+                    .is_some_and(|op| op.eq_ignore_ascii_case(operation))
+            })
+            .filter_map(|entry| entry["value"].as_u64())
+            .sum()
+    };
+    (of("read"), of("write"))
+}
+
+/// `1.5MiB`, with four digits as go-units has it.
+fn binary(bytes: u64) -> String {
+    with_unit(bytes, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB"])
+}
+
+/// `1.5MB`.
+fn decimal(bytes: u64) -> String {
+    with_unit(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB"])
+}
+
+fn with_unit(bytes: u64, base: f64, units: &[&str]) -> String {
+    let (mut value, mut at) = (bytes as f64, 0);
+    while value >= base && at + 1 < units.len() {
+        value /= base;
+        at += 1;
+    }
+    let digits = match value {
+        value if value >= 100.0 || at == 0 => 0,
+        value if value >= 10.0 => 1,
+        _ => 2,
+    };
+    let text = format!("{value:.digits$}");
+    let text = match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.'),
+        false => &text,
+    };
+    format!("{text}{}", units[at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1536, "1.5KiB"),
+            (64 << 20, "64MiB"),
+            (1 << 30, "1GiB"),
+        ] {
+            assert_eq!(binary(bytes), text);
+        }
+        assert_eq!(decimal(1_230_000), "1.23MB");
+    }
+}

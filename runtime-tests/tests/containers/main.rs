@@ -1,0 +1,7 @@
+//! Containers as people run them, seen through the binary: what `run` makes of its flags, and what the monitor does afterwards.
+
+mod commands;
+mod flags;
+mod images;
+mod monitor;
+mod terminal;
