@@ -11,6 +11,7 @@ mod command;
 mod container;
 mod docker;
 mod engine;
+mod host;
 mod machine;
 mod registry;
 mod runtime;
@@ -25,6 +26,7 @@ pub use command::{Output, eventually, read_text, shell};
 pub use container::Container;
 pub use docker::Docker;
 pub use engine::{Engine, http_get};
+pub use host::{Host, body, cable, connect, get, get_from, within};
 pub use machine::{
     Hierarchy, View, has_capability, has_cgroup, has_controller, has_program, has_systemd,
     has_v1_controller, has_v2_controller, hierarchy, kernel_has, need_root, skip,
