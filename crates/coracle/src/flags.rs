@@ -111,6 +111,7 @@ pub(crate) enum Order {
     FlagsFirst,
     /// Anywhere.
     Mixed,
+    #[cfg(feature = "image")]
     /// Anywhere, unless the first positional argument is one behind which another command line begins.
     Decided(fn(&Flags, &str) -> bool),
 }
@@ -145,6 +146,7 @@ impl Flags {
                 let ends_flags = match order {
                     Order::FlagsFirst => true,
                     Order::Mixed => false,
+                    #[cfg(feature = "image")]
                     Order::Decided(decide) => flags.args.is_empty() && decide(&flags, &arg),
                 };
                 flags.args.push(arg);
@@ -245,11 +247,13 @@ impl Flags {
     }
 
     /// The value that was given last, also when it is empty.
+    #[cfg(feature = "image")]
     pub(crate) fn given(&self, name: &str) -> Option<&str> {
         self.all(name).last()
     }
 
     /// The flags that were given, by their first names.
+    #[cfg(feature = "image")]
     pub(crate) fn names_given(&self) -> impl Iterator<Item = &'static str> {
         self.given.iter().map(|(flag, _)| flag.names[0])
     }
@@ -425,6 +429,7 @@ mod tests {
         assert_eq!(error("--fe A=1"), "flag provided but not defined: -fe");
     }
 
+    #[cfg(feature = "image")]
     #[test]
     fn the_first_argument_may_decide() {
         let decide = Order::Decided(|_, first| first.contains('/'));

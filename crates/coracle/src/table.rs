@@ -230,12 +230,19 @@ whenever the kernel kills a process of the container for want of memory.",
         flags: &[
             CONSOLE_SOCKET,
             PIDFD_SOCKET,
-            Flag::text(&["cwd"], "working directory inside the container"),
+            Flag::text(
+                &["cwd", "workdir", "w"],
+                "working directory inside the container",
+            ),
             Flag::list(
                 &["env", "e"],
                 "add NAME=value to the environment; can be repeated",
             ),
             Flag::switch(&["tty", "t"], "give the process a terminal"),
+            Flag::switch(
+                &["interactive", "i"],
+                "accepted for people who know Docker: standard input is always handed on",
+            ),
             Flag::text(&["user", "u"], "run as uid[:gid]"),
             Flag::of(
                 Kind::Numbers(IDS),

@@ -14,6 +14,14 @@ pub(crate) fn kill(invocation: &Invocation<'_>) -> Outcome {
         .get(1)
         .map_or("SIGTERM", String::as_str);
     let signal = signals::parse(signal).map_err(Failure::new)?;
+    #[cfg(feature = "image")]
+    if !all
+        && !invocation.flags.is_set("regex")
+        && let Some(container) = invocation.container_of_image(&invocation.settings()?)?
+    {
+        crate::containers::kill(&container, signal)?;
+        return Ok(0);
+    }
     for_each(invocation, |settings, id| {
         runtime::kill(settings, id, signal, all)
     })
@@ -21,6 +29,13 @@ pub(crate) fn kill(invocation: &Invocation<'_>) -> Outcome {
 
 pub(crate) fn delete(invocation: &Invocation<'_>) -> Outcome {
     let force = invocation.flags.is_set("force");
+    #[cfg(feature = "image")]
+    if !invocation.flags.is_set("regex")
+        && let Some(container) = invocation.container_of_image(&invocation.settings()?)?
+    {
+        crate::containers::delete(&invocation.containers()?, &container, force)?;
+        return Ok(0);
+    }
     for_each(invocation, |settings, id| {
         runtime::delete(settings, id, force)
     })

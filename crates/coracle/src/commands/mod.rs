@@ -63,17 +63,26 @@ impl Invocation<'_> {
     }
 
     /// The runtime's id of the container that the first argument means: the argument itself, unless it is the name, or the beginning of
-    /// the id, of one that was run from an image. Below this state root, so engines' containers are never looked for elsewhere.
-    fn container_id(&self, settings: &Settings) -> Result<String, Failure> {
+    /// the id, of one that was run from an image.
+    pub(crate) fn container_id(&self, settings: &Settings) -> Result<String, Failure> {
         #[cfg(feature = "image")]
-        if !settings.root.join(self.id()).exists()
-            && let Some(container) = self.containers()?.find(self.id())?
-            && container.record.root == settings.root
-        {
+        if let Some(container) = self.container_of_image(settings)? {
             return Ok(container.record.id);
         }
         let _ = settings;
         Ok(self.id().to_owned())
+    }
+
+    /// The container that was run from an image below this state root, if the first argument means one. What the runtime knows by that
+    /// very id comes first, so that nothing is looked for on behalf of an engine.
+    #[cfg(feature = "image")]
+    fn container_of_image(&self, settings: &Settings) -> Result<Option<Container>, Failure> {
+        let is_full_id = self.id().len() == 64;
+        if !is_full_id && settings.root.join(self.id()).exists() {
+            return Ok(None);
+        }
+        let found = self.containers()?.find(self.id())?;
+        Ok(found.filter(|container| container.record.root == settings.root))
     }
 
     /// Where containers that are run from images are kept.
@@ -170,6 +179,12 @@ pub(crate) fn exec(invocation: &Invocation<'_>) -> Outcome {
 
 pub(crate) fn start(invocation: &Invocation<'_>) -> Outcome {
     let settings = invocation.settings()?;
+    // One of an image is stopped where a bundle's would be created.
+    #[cfg(feature = "image")]
+    if let Some(container) = invocation.container_of_image(&settings)? {
+        crate::containers::start(&container)?;
+        return Ok(0);
+    }
     runtime::start(&settings, &invocation.container_id(&settings)?)?;
     Ok(0)
 }

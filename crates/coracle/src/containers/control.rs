@@ -163,9 +163,11 @@ impl Connection {
 
     /// Says something to a monitor.
     pub(crate) fn say(&self, message: &Message) -> Result<()> {
-        self.send(message, true)
-            .map(drop)
-            .context("speak to the container's monitor")
+        match self.send(message, true) {
+            // It is just ending: listening tells.
+            Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+            Err(error) => Err(error).context("speak to the container's monitor"),
+        }
     }
 
     /// The next message, waiting for it; `None` when the other end is gone.

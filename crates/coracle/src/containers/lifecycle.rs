@@ -113,6 +113,40 @@ pub(crate) fn restart(container: &Container, how: Stop) -> Result<()> {
     }
 }
 
+/// Starts a container that has ended.
+pub(crate) fn start(container: &Container) -> Result<()> {
+    match hold(container)? {
+        Held::ByMonitor(_) => Err(Error::new(
+            Kind::WrongStatus,
+            "cannot start an already running container",
+        )),
+        Held::ByUs(lock) => {
+            drop(lock);
+            restart(container, Stop::default())
+        }
+    }
+}
+
+/// Sends a signal by way of the monitor, which then knows that somebody means the container's end.
+pub(crate) fn kill(container: &Container, signal: i32) -> Result<()> {
+    let status = settle(container)?;
+    match container
+        .connect()?
+        .filter(|_| status.phase == Phase::Running)
+    {
+        Some(connection) => connection.say(&Message::Signal(signal)),
+        None => Err(Error::new(Kind::WrongStatus, "container not running")),
+    }
+}
+
+/// runc's `delete` of a container of an image: it is gone as after `rm`.
+pub(crate) fn delete(containers: &Containers, container: &Container, force: bool) -> Result<()> {
+    match force {
+        true => remove_forced(containers, container),
+        false => remove_ended(containers, container, true),
+    }
+}
+
 /// Waits for the end of a container, and tells its exit status.
 pub(crate) fn wait(container: &Container) -> Result<i32> {
     loop {

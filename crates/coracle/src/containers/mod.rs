@@ -33,6 +33,7 @@ mod volumes;
 pub(crate) use commands::COMMANDS;
 pub(crate) use directory::{Container, Containers};
 pub(crate) use inspect::{describe, is_paused, published};
+pub(crate) use lifecycle::{delete, kill, start};
 pub(crate) use record::Status;
 pub(crate) use run::names_an_image;
 pub(crate) use show::listed;

@@ -13,6 +13,7 @@ use image::convert::Overrides;
 use image::unpack::Layer;
 use image::{Hold, Image, ImageConfiguration, PullOptions, Store};
 use nix::libc::SIGTERM;
+use nix::unistd::geteuid;
 use runtime::{CgroupManager, Context, Error, Result, Settings, window_size};
 use serde_json::Value;
 
@@ -110,6 +111,11 @@ fn create(
             path.display()
         );
         return Err(Error::invalid(text));
+    }
+    if !geteuid().is_root() {
+        return Err(Error::invalid(
+            "run: containers of images take root for now; \"coracle unpack\" and \"coracle run ID\" run one of an ordinary user",
+        ));
     }
     let source = Source::find(containers, options)?;
     let record = record(settings, containers, options, &source)?;

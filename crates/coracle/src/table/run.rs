@@ -1,12 +1,17 @@
 //! The flags of `run`: those of runc, and those of Docker for images.
 
+#[cfg(feature = "image")]
+use super::COUNT;
 use super::{
-    BUNDLE, CONFIG, CONSOLE_SOCKET, COUNT, DETACH, NO_NEW_KEYRING, NO_PIVOT, PID_FILE,
-    PIDFD_SOCKET, PRESERVE_FDS,
+    BUNDLE, CONFIG, CONSOLE_SOCKET, DETACH, NO_NEW_KEYRING, NO_PIVOT, PID_FILE, PIDFD_SOCKET,
+    PRESERVE_FDS,
 };
-use crate::flags::{Flag, Kind};
+use crate::flags::Flag;
+#[cfg(feature = "image")]
+use crate::flags::Kind;
 
 /// Those that only mean something for a bundle. `--detach` does for both.
+#[cfg(feature = "image")]
 pub(crate) const OF_BUNDLES: &[&str] = &[
     "bundle",
     "config",
@@ -20,6 +25,12 @@ pub(crate) const OF_BUNDLES: &[&str] = &[
     "preserve-fds",
 ];
 
+#[cfg(not(feature = "image"))]
+pub(super) const DESCRIPTION: &str = "\
+Creates a container from a bundle, starts it, waits for its process and deletes it.
+What it runs is \"args\" in the bundle's config.json; see \"coracle spec --help\".";
+
+#[cfg(feature = "image")]
 pub(super) const DESCRIPTION: &str = "\
 With a container's id: creates the container from a bundle, starts it, waits for its
 process and deletes it. What it runs is \"args\" in the bundle's config.json; see
@@ -32,23 +43,37 @@ until \"coracle rm\".
 
        # coracle run -d --name web -p 8080:80 docker.io/library/nginx:1";
 
+#[cfg(feature = "image")]
 const SIZE: Kind = Kind::Size;
 
-pub(super) const FLAGS: &[Flag] = &[
-    BUNDLE,
-    CONFIG,
-    CONSOLE_SOCKET,
-    PIDFD_SOCKET,
-    DETACH,
-    Flag::switch(&["keep"], "do not delete the container when it has ended"),
-    PID_FILE,
-    Flag::switch(
-        &["no-subreaper"],
-        "do not adopt and reap processes that the container leaves behind",
-    ),
-    NO_PIVOT,
-    NO_NEW_KEYRING,
-    PRESERVE_FDS,
+/// runc's flags, and behind them others.
+macro_rules! with_runcs {
+    ($($more:expr),* $(,)?) => {
+        &[
+            BUNDLE,
+            CONFIG,
+            CONSOLE_SOCKET,
+            PIDFD_SOCKET,
+            DETACH,
+            Flag::switch(&["keep"], "do not delete the container when it has ended"),
+            PID_FILE,
+            Flag::switch(
+                &["no-subreaper"],
+                "do not adopt and reap processes that the container leaves behind",
+            ),
+            NO_PIVOT,
+            NO_NEW_KEYRING,
+            PRESERVE_FDS,
+            $($more),*
+        ]
+    };
+}
+
+#[cfg(not(feature = "image"))]
+pub(super) const FLAGS: &[Flag] = with_runcs![];
+
+#[cfg(feature = "image")]
+pub(super) const FLAGS: &[Flag] = with_runcs![
     Flag::switch(
         &["rootfs"],
         "the first argument is a directory to use as the root, not an image",
