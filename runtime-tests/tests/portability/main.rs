@@ -3,3 +3,4 @@
 
 mod application;
 mod builders;
+mod views;
