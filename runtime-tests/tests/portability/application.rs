@@ -1,9 +1,10 @@
 //! The application that travels: busybox's httpd as an ordinary user, with something of everything that an image can say.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use runtime_tests::{fill_rootfs, shell};
+use runtime_tests::{fill_rootfs, install_inside, shell};
 
 /// Where it listens.
 pub(crate) const PORT: u16 = 8000;
@@ -27,6 +28,8 @@ CMD ["httpd", "-f", "-p", "8000", "-h", "/www"]
 pub(crate) fn prepare(dir: &Path, version: &str) {
     let files = dir.join("files");
     fill_rootfs(&files);
+    install_inside(&files);
+    fs::set_permissions(files.join("tmp"), Permissions::from_mode(0o1777)).unwrap();
     fs::create_dir(files.join("www")).unwrap();
     fs::write(files.join("www/index.html"), page(version)).unwrap();
     let containerfile = format!("FROM scratch\nCOPY files /\n{CONFIGURATION}");

@@ -3,4 +3,6 @@
 
 mod application;
 mod builders;
+mod fleet;
+mod serverless;
 mod views;
