@@ -228,8 +228,8 @@ impl Engine {
         finish(self.command(&runtime().to_string_lossy(), &all), self.dir())
     }
 
-    /// Runs Coracle with a store of its own, as a user runs it. Its containers are below the engine's cgroup.
-    pub fn coracle(&self, args: &[&str]) -> Output {
+    /// The command line of Coracle with a store of its own, as a user has it. Its containers are below the engine's cgroup.
+    pub fn coracle_command(&self, args: &[&str]) -> Command {
         let (root, store) = (self.path("state"), self.path("store"));
         let (root, store) = (root.to_string_lossy(), store.to_string_lossy());
         let mut all = vec!["--root", &root, "--store", &store, args[0]];
@@ -237,7 +237,12 @@ impl Engine {
             all.extend(["--cgroup-parent", &self.name]);
         }
         all.extend(&args[1..]);
-        self.run(&runtime().to_string_lossy(), &all)
+        self.command(&runtime().to_string_lossy(), &all)
+    }
+
+    /// Runs it to its end.
+    pub fn coracle(&self, args: &[&str]) -> Output {
+        finish(self.coracle_command(args), self.dir())
     }
 
     /// The file that is its network namespace.
