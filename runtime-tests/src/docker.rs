@@ -38,14 +38,19 @@ impl Docker {
             engine,
         };
         docker.wait_until_it_answers();
-        let image = docker.engine.path("image.tar").display().to_string();
-        let archive = format!("docker-archive:{image}:localhost/busybox:latest");
+        docker.import("localhost/busybox:latest");
         docker
-            .engine
-            .buildah(&["push", "--quiet", "localhost/busybox", &archive])
+    }
+
+    /// Brings an image from the engine's storage.
+    pub fn import(&self, image: &str) {
+        let file = self.engine.path("image.tar").display().to_string();
+        let archive = format!("docker-archive:{file}:{image}");
+        self.engine
+            .buildah(&["push", "--quiet", image, &archive])
             .ok();
-        docker.run(&["load", "--quiet", "--input", &image]).ok();
-        docker
+        self.run(&["load", "--quiet", "--input", &file]).ok();
+        let _ = fs::remove_file(file);
     }
 
     fn start(engine: &Engine) -> Child {

@@ -135,15 +135,7 @@ impl Engine {
 
     /// A command line inside the engine's namespaces.
     pub fn command<S: AsRef<str>>(&self, program: &str, args: &[S]) -> Command {
-        let mut command = Command::new("nsenter");
-        for (option, kind) in [
-            ("mount", "mnt"),
-            ("net", "net"),
-            ("pid", "pid_for_children"),
-        ] {
-            command.arg(format!("--{option}={}", self.namespaces.namespace(kind)));
-        }
-        command.arg("--");
+        let mut command = self.namespaces.enter();
         if rootless().is_some() {
             command.args(["setpriv", "--init-groups", "--inh-caps=-all"]);
             command.args([format!("--reuid={USER}"), format!("--regid={USER}")]);
@@ -234,6 +226,28 @@ impl Engine {
         let mut all = vec!["--root", &root];
         all.extend(args);
         finish(self.command(&runtime().to_string_lossy(), &all), self.dir())
+    }
+
+    /// The command line of Coracle with a store of its own, as a user has it. Its containers are below the engine's cgroup.
+    pub fn coracle_command(&self, args: &[&str]) -> Command {
+        let (root, store) = (self.path("state"), self.path("store"));
+        let (root, store) = (root.to_string_lossy(), store.to_string_lossy());
+        let mut all = vec!["--root", &root, "--store", &store, args[0]];
+        if args[0] == "run" {
+            all.extend(["--cgroup-parent", &self.name]);
+        }
+        all.extend(&args[1..]);
+        self.command(&runtime().to_string_lossy(), &all)
+    }
+
+    /// Runs it to its end.
+    pub fn coracle(&self, args: &[&str]) -> Output {
+        finish(self.coracle_command(args), self.dir())
+    }
+
+    /// The file that is its network namespace.
+    pub fn network(&self) -> String {
+        self.namespaces.namespace("net")
     }
 
     /// A path below the engine's directory.

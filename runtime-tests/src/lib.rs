@@ -9,8 +9,10 @@ mod bundle;
 mod cgroup;
 mod command;
 mod container;
+mod containerd;
 mod docker;
 mod engine;
+mod host;
 mod machine;
 mod registry;
 mod runtime;
@@ -23,8 +25,10 @@ pub use bundle::{base_config, fill_rootfs, install_inside};
 pub use cgroup::{Limit, V2Cgroup, cgroup_dirs_named, limit_of, pids_in_cgroups_named, v2_dir};
 pub use command::{Output, eventually, read_text, shell};
 pub use container::Container;
+pub use containerd::Containerd;
 pub use docker::Docker;
 pub use engine::{Engine, http_get};
+pub use host::{Host, body, cable, connect, get, get_from, within};
 pub use machine::{
     Hierarchy, View, has_capability, has_cgroup, has_controller, has_program, has_systemd,
     has_v1_controller, has_v2_controller, hierarchy, kernel_has, need_root, skip,

@@ -162,6 +162,20 @@ impl View {
         command
     }
 
+    /// The beginning of a command line in this view and the other namespaces that were made with it.
+    pub(crate) fn enter(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        for (option, kind) in [
+            ("mount", "mnt"),
+            ("net", "net"),
+            ("pid", "pid_for_children"),
+        ] {
+            command.arg(format!("--{option}={}", self.namespace(kind)));
+        }
+        command.arg("--");
+        command
+    }
+
     pub(crate) fn namespace(&self, kind: &str) -> String {
         format!("/proc/{}/ns/{kind}", self.holder.id())
     }

@@ -21,22 +21,29 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Plain http, for everybody.
+    /// Plain http, for everybody on this machine.
     pub fn plain() -> Self {
-        Self::start(directory(), "", Command::new("docker-registry"))
+        Self::plain_at("127.0.0.1", Command::new("docker-registry"))
     }
 
     /// The same in the network of an engine.
     pub fn beside(engine: &Engine) -> Self {
-        Self::start(
-            directory(),
-            "",
-            engine.command::<&str>("docker-registry", &[]),
-        )
+        Self::plain_at("127.0.0.1", engine.command::<&str>("docker-registry", &[]))
+    }
+
+    /// The same at another address, which the command can listen at.
+    pub fn plain_at(ip: &str, command: Command) -> Self {
+        Self::start(directory(), ip, "", command)
     }
 
     /// TLS with a certificate of an authority of its own, and one user.
     pub fn secured(user: &str, password: &str) -> Self {
+        let command = Command::new("docker-registry");
+        Self::secured_at("127.0.0.1", command, user, password)
+    }
+
+    /// The same at another address, which the command can listen at.
+    pub fn secured_at(ip: &str, command: Command, user: &str, password: &str) -> Self {
         let dir = directory();
         let path = dir.path().display();
         shell(&format!(
@@ -44,21 +51,21 @@ impl Registry {
             new='openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
             $new -x509 -days 2 -subj /CN=authority -keyout authority.key -out ca.crt
             $new -subj /CN=registry -keyout server.key -out server.csr
-            echo subjectAltName=IP:127.0.0.1,DNS:localhost > names
+            echo subjectAltName=IP:{ip},DNS:localhost > names
             openssl x509 -req -days 2 -in server.csr -CA ca.crt -CAkey authority.key -CAcreateserial -extfile names -out server.crt
             htpasswd -Bbn {user} {password} > users"
         ));
         let secured = format!(
             "  tls: {{certificate: {path}/server.crt, key: {path}/server.key}}\nauth: {{htpasswd: {{realm: test, path: {path}/users}}}}\n"
         );
-        Self::start(dir, &secured, Command::new("docker-registry"))
+        Self::start(dir, ip, &secured, command)
     }
 
-    fn start(dir: TempDir, secured: &str, mut command: Command) -> Self {
+    fn start(dir: TempDir, ip: &str, secured: &str, mut command: Command) -> Self {
         let path = dir.path().display();
         let config = dir.path().join("config.yml");
         let text = format!(
-            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {path}/data}}}}\nhttp:\n  addr: 127.0.0.1:0\n{secured}"
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {path}/data}}}}\nhttp:\n  addr: {ip}:0\n{secured}"
         );
         fs::write(&config, text).expect("a file");
         let log = dir.path().join("log");
@@ -89,9 +96,11 @@ impl Registry {
         format!("{}/{name}", self.address)
     }
 
-    /// The certificate of the registry's authority.
-    pub fn authority(&self) -> PathBuf {
-        self.dir.path().join("ca.crt")
+    /// Tools of the user with this home believe the registry's authority from now on.
+    pub fn trusted_from(&self, home: &Path) {
+        let dir = home.join(".config/containers/certs.d").join(&self.address);
+        fs::create_dir_all(&dir).expect("a directory");
+        fs::copy(self.dir.path().join("ca.crt"), dir.join("ca.crt")).expect("a file");
     }
 }
 
@@ -142,11 +151,7 @@ impl Home {
 
     /// Believes a registry's authority from now on.
     pub fn trust(&self, registry: &Registry) {
-        let dir = self
-            .path(".config/containers/certs.d")
-            .join(&registry.address);
-        fs::create_dir_all(&dir).expect("a directory");
-        fs::copy(registry.authority(), dir.join("ca.crt")).expect("a file");
+        registry.trusted_from(self.dir.path());
     }
 
     /// A command as this user.

@@ -1,104 +1,12 @@
 //! containerd with the runtime under test below its shim for runc: what `ctr` asks for, and what must come back.
 
 use std::fs;
-use std::process::{Child, Stdio};
 
 use runtime_tests::{
-    Engine, Output, by_systemd, eventually, has_controller, has_program, read_text, requires,
-    rootless, runtime,
+    Containerd, eventually, has_controller, has_program, read_text, requires, rootless,
 };
 
 const IMAGE: &str = "localhost/busybox:latest";
-
-/// A containerd of the test's own, with the image.
-struct Containerd {
-    daemon: Child,
-    engine: Engine,
-}
-
-impl Containerd {
-    fn new() -> Self {
-        let engine = Engine::new();
-        let place = |name: &str| engine.path(name).display().to_string();
-        let config = format!(
-            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
-             [grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
-            place("containerd"),
-            place("containerd-state"),
-            place("containerd.sock"),
-            place("containerd.sock.ttrpc"),
-        );
-        fs::write(engine.path("containerd.toml"), config).unwrap();
-        let daemon = engine
-            .command("containerd", &["--config", &place("containerd.toml")])
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(engine.path("containerd.log")).unwrap())
-            .spawn()
-            .unwrap();
-        let containerd = Self { daemon, engine };
-        eventually("containerd answers", || {
-            (containerd.ctr(&["version"]).code == 0).then_some(())
-        });
-        let image = containerd.engine.path("image.tar").display().to_string();
-        let archive = format!("oci-archive:{image}:{IMAGE}");
-        let pushed = ["push", "--quiet", IMAGE, &archive];
-        containerd.engine.buildah(&pushed).ok();
-        containerd.ctr(&["images", "import", &image]).ok();
-        containerd
-    }
-
-    fn ctr(&self, args: &[&str]) -> Output {
-        let address = self.engine.path("containerd.sock").display().to_string();
-        let mut all = vec!["--address", &address];
-        all.extend(args);
-        self.engine.run("ctr", &all)
-    }
-
-    /// `ctr run` of a container with flags.
-    fn run(&self, flags: &[&str], id: &str, args: &[&str]) -> Output {
-        let runtime = runtime().to_string_lossy();
-        let name = &self.engine.name;
-        let mut all = vec!["run", "--runc-binary", &runtime];
-        let cgroup = if by_systemd() {
-            all.push("--runc-systemd-cgroup");
-            format!("{name}.slice:ctr:{name}-{id}")
-        } else {
-            format!("/{name}/{id}")
-        };
-        all.extend(["--cgroup", &cgroup]);
-        all.extend(flags);
-        all.extend([IMAGE, id]);
-        all.extend(args);
-        self.ctr(&all)
-    }
-
-    /// What `ctr tasks list` says about it, or nothing.
-    fn status(&self, id: &str) -> String {
-        let list = self.ctr(&["tasks", "list"]).ok();
-        let line = list.lines().find(|line| line.starts_with(id));
-        let status = line.and_then(|line| line.split_whitespace().nth(2));
-        status.unwrap_or_default().to_owned()
-    }
-
-    #[track_caller]
-    fn wait_for(&self, id: &str, status: &str) {
-        eventually(&format!("{id} is {status}"), || {
-            (self.status(id) == status).then_some(())
-        });
-    }
-}
-
-impl Drop for Containerd {
-    fn drop(&mut self) {
-        self.ctr(&["tasks", "delete", "--force", "box"]);
-        self.ctr(&["containers", "delete", "box"]);
-        let _ = nix::sys::signal::kill(
-            nix::unistd::Pid::from_raw(i32::try_from(self.daemon.id()).expect("a pid")),
-            nix::sys::signal::Signal::SIGTERM,
-        );
-        let _ = self.daemon.wait();
-    }
-}
 
 macro_rules! containerd {
     () => {{

@@ -229,6 +229,7 @@ fn find_image(store: &Store, options: &Options) -> image::Result<Image> {
     }
     let pull = PullOptions {
         platform: options.platform.clone(),
+        unpack: true,
         connection: image::Connection {
             tls_verify: options.tls_verify,
             ..image::Connection::default()
