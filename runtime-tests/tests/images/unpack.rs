@@ -1,7 +1,6 @@
 //! `unpack`: images of layers become bundles, which hold what umoci makes of them and run under any runtime.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
