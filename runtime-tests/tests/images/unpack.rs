@@ -1,7 +1,6 @@
 //! `unpack`: images of layers become bundles, which hold what umoci makes of them and run under any runtime.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
@@ -233,7 +232,7 @@ fn a_bundle_runs_under_any_runtime() {
     let other = Home::new();
     other.coracle(&["unpack", &image, "bundle"]).ok();
     assert!(other.coracle(&["images"]).ok().contains("app"));
-    for runtime in [runtime().to_str().unwrap(), "runc", "crun"] {
+    for runtime in [runtime().to_str().unwrap(), "runc"] {
         requires!(has_program(runtime), "{runtime} is not installed");
         let id = format!("unpacked-{}", std::process::id());
         let said = other
