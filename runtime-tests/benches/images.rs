@@ -153,7 +153,7 @@ fn make(directory: &Path, name: &str) -> u64 {
         ));
     }
     shell(&format!(
-        "cd {dir} && skopeo copy -q --dest-tls-verify=false oci:layout:1 docker://{name}"
+        "cd {dir} && umoci config --image layout:1 --config.cmd true && skopeo copy -q --dest-tls-verify=false oci:layout:1 docker://{name}"
     ));
     blobs(directory)
         .iter()

@@ -232,7 +232,7 @@ fn a_bundle_runs_under_any_runtime() {
     let other = Home::new();
     other.coracle(&["unpack", &image, "bundle"]).ok();
     assert!(other.coracle(&["images"]).ok().contains("app"));
-    for runtime in [runtime().to_str().unwrap(), "runc", "crun"] {
+    for runtime in [runtime().to_str().unwrap(), "runc"] {
         requires!(has_program(runtime), "{runtime} is not installed");
         let id = format!("unpacked-{}", std::process::id());
         let said = other

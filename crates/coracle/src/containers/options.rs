@@ -495,7 +495,7 @@ fn security(flags: &Flags) -> Result<Security, Failure> {
     Ok(security)
 }
 
-/// SOURCE[:DESTINATION[:ACCESS]], where the second may be the access already.
+/// `SOURCE[:DESTINATION[:ACCESS]]`, where the second may be the access already.
 fn device(text: &str) -> Result<Device, &'static str> {
     let is_access = |text: &str| !text.is_empty() && text.chars().all(|c| "rwm".contains(c));
     let parts: Vec<&str> = text.split(':').collect();
