@@ -28,7 +28,7 @@ check: setup
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 bench: build
-	cargo bench -p runtime-tests --bench peers --bench cold_start
+	cargo bench -p runtime-tests --bench peers --bench images --bench cold_start
 
 install: $(BINARY)
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/coracle

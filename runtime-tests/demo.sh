@@ -1,16 +1,15 @@
 #!/bin/sh
-# The main job, shown: one container from a bundle, with limits, attached and detached. Fails when anything is not as it
-# should be. usage: demo.sh RUNTIME
+# The main job, shown: an image becomes a service with limits and a published port, is looked at, and goes without a trace. Fails
+# when anything is not as it should be. usage: demo.sh RUNTIME
 set -eu
 
 runtime=$(realpath "$1")
-[ "$(id -u)" = 0 ] || { echo "demo: containers with cgroup limits and device nodes need root: run \`sudo make demo\`" >&2; exit 1; }
+[ "$(id -u)" = 0 ] || { echo "demo: networks and cgroup limits need root: run \`sudo make demo\`" >&2; exit 1; }
 
 dir=$(mktemp -d /tmp/coracle-demo.XXXXXX)
-id=${dir##*/}
-id=$(echo "$id" | tr . -)
+name=$(basename "$dir" | tr . -)
 clean() {
-    "$runtime" --root "$dir/state" delete --force "$id" 2>/dev/null || true
+    coracle rm -f "$name" >/dev/null 2>&1 || true
     rm -rf "$dir"
 }
 trap clean EXIT
@@ -20,12 +19,12 @@ if [ -t 1 ]; then bold=$(printf '\033[1m') dim=$(printf '\033[2m') green=$(print
 
 title() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 note()  { printf '%s  %s%s\n' "$dim" "$*" "$plain"; }
-coracle() { "$runtime" --root "$dir/state" "$@"; }
+coracle() { "$runtime" --root "$dir/state" --store "$dir/store" "$@"; }
 prompt() { printf '%s$%s coracle %s\n' "$dim" "$plain" "$*"; }
 # Shows a command of the runtime and its answer.
 show() {
     prompt "$@"
-    coracle "$@" > "$dir/answer"
+    coracle "$@" > "$dir/answer" 2>&1
     sed 's/^/  /' "$dir/answer"
 }
 # expect WHAT SEEN WANTED: a line with a tick, or the end.
@@ -35,83 +34,56 @@ expect() {
         *)  printf '  ✗ %s: %s, expected %s\n' "$1" "$2" "$3"; exit 1 ;;
     esac
 }
-status() { coracle state "$id" | jq -r .status; }
-wait_until_stopped() { while [ "$(status)" != stopped ]; do sleep 0.02; done; }
-title "A bundle from Debian's busybox-static"
-mkdir -p "$dir/bundle/rootfs/bin" "$dir/bundle/rootfs/proc" "$dir/bundle/rootfs/dev" "$dir/bundle/rootfs/sys"
-cp /bin/busybox "$dir/bundle/rootfs/bin/busybox"
-for applet in $(/bin/busybox --list); do [ "$applet" = busybox ] || ln -s busybox "$dir/bundle/rootfs/bin/$applet"; done
+
+title "An image, built by buildah from Debian's busybox-static"
+mkdir -p "$dir/app/bin" "$dir/app/www"
+cp /bin/busybox "$dir/app/bin/busybox"
+for applet in sh httpd ls cat; do ln -s busybox "$dir/app/bin/$applet"; done
+echo 'hello from a container' > "$dir/app/www/index.html"
+cat > "$dir/app/Containerfile" <<'END'
+FROM scratch
+COPY bin /bin
+COPY www /www
+EXPOSE 80
+CMD ["httpd", "-f", "-v", "-p", "80", "-h", "/www"]
+END
+sed 's/^/  /' "$dir/app/Containerfile"
+buildah() { command buildah --root "$dir/buildah" --runroot "$dir/buildah-run" --storage-driver vfs "$@"; }
+buildah bud --quiet --tag localhost/web:1.0 "$dir/app" > /dev/null
+buildah push --quiet localhost/web:1.0 "docker-archive:$dir/web.tar:localhost/web:1.0" > /dev/null
 show --version
-show spec --bundle "$dir/bundle"
-note "config.json: memory 64 MiB, cpu 0.5, 64 processes, no terminal, a cgroup namespace of its own"
-cat > "$dir/bundle/rootfs/look.sh" <<'SH'
-field() { printf '%s=%s\n' "$1" "$2"; }
-field pid $$
-field hostname "$(hostname)"
-field interfaces "$(ls /sys/class/net | tr '\n' ' ')"
-field netns "$(readlink /proc/self/ns/net)"
-field memory "$(cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max)"
-field cpu "$(cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu/cpu.cfs_period_us 2>/dev/null | tr '\n' ' ' | grep . || cat /sys/fs/cgroup/cpu.max)"
-field pids "$(cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max)"
-SH
-configure() { # configure PROGRAM…: what the container runs
-    jq '.process.terminal = false | .process.args = $ARGS.positional | .hostname = "coracle-demo"
-        | .linux.resources.memory.limit = 67108864 | .linux.resources.pids.limit = 64
-        | .linux.resources.cpu = { quota: 50000, period: 100000 }
-        | .linux.namespaces |= (map(select(.type != "cgroup")) + [{ type: "cgroup" }])' \
-        "$dir/spec.json" --args "$@" > "$dir/bundle/config.json"
-}
-mv "$dir/bundle/config.json" "$dir/spec.json"
+show load -i "$dir/web.tar"
+show images
 
-title "Attached: the container looks at itself"
-configure sh /look.sh
-prompt "run --bundle $dir/bundle $id"
-coracle run --bundle "$dir/bundle" "$id" > "$dir/seen"
-seen() { sed -n "s/^$1=//p" "$dir/seen" | sed 's/ *$//'; }
-expect 'its process id' "$(seen pid)" 1
-expect 'its own host name' "$(seen hostname)" coracle-demo
-expect 'its own network, with loopback only' "$(seen interfaces)" lo
-[ "$(seen netns)" != "$(readlink /proc/self/ns/net)" ]
-expect 'its network namespace' "$(seen netns)" 'net:*'
-expect 'memory limit' "$(seen memory)" 67108864
-expect 'cpu quota and period' "$(seen cpu)" '50000 100000'
-expect 'process limit' "$(seen pids)" 64
+title "A service: one CPU's half, 64 MiB, a published port"
+show run -d --name "$name" -p 127.0.0.1::80 --memory 64m --cpus 0.5 --pids-limit 50 localhost/web:1.0
+address=$(coracle port "$name" 80/tcp)
+show port "$name"
+expect 'it answers' "$(curl --silent --max-time 5 "http://$address/")" 'hello from a container'
 
-title "Detached: created, started, looked at"
-configure sleep 1000000
-prompt "create --bundle $dir/bundle $id"
-coracle create --bundle "$dir/bundle" "$id" < /dev/null > "$dir/output" 2>&1
-coracle state "$id" > "$dir/state.json"
-expect 'state after create' "$(jq -r .status "$dir/state.json")" created
-show start "$id"
-expect 'state after start' "$(status)" running
+title "Looked at"
 show list
-show exec "$id" ps
-show exec "$id" hostname
+show stats --no-stream "$name"
+show logs "$name"
+expect 'memory limit, seen inside' "$(coracle exec "$name" sh -c 'cd /sys/fs/cgroup; cat memory.max memory/memory.limit_in_bytes unified/memory.max 2>/dev/null')" 67108864
+expect 'process limit, seen inside' "$(coracle exec "$name" sh -c 'cd /sys/fs/cgroup; cat pids.max pids/pids.max unified/pids.max 2>/dev/null')" 50
 
-title "Paused and resumed"
-show pause "$id"
-expect 'state' "$(status)" paused
-show resume "$id"
-expect 'state' "$(status)" running
+title "A file goes in, and the service shows it"
+echo 'hello from outside' > "$dir/index.html"
+show cp "$dir/index.html" "$name:/www/index.html"
+expect 'it answers' "$(curl --silent --max-time 5 "http://$address/")" 'hello from outside'
 
-title "Updated while it runs"
-show update --memory 96M --pids-limit 32 "$id"
-coracle events --stats "$id" > "$dir/stats"
-expect 'memory limit by events --stats' "$(jq .data.memory.usage.limit "$dir/stats")" 100663296
-expect 'process limit by events --stats' "$(jq .data.pids.limit "$dir/stats")" 32
-expect 'processes' "$(jq .data.pids.current "$dir/stats")" 1
-note "memory in use: $(jq .data.memory.usage.usage "$dir/stats") bytes, cpu used: $(jq .data.cpu.usage.total "$dir/stats") ns"
-
-title "Killed and deleted: nothing stays"
-pid=$(coracle state "$id" | jq .pid)
-show kill "$id" KILL
-wait_until_stopped
-expect 'state' "$(status)" stopped
-show delete "$id"
+title "Stopped and removed: nothing stays"
+id=$(coracle inspect "$name" | jq -r '.[0].Id')
+pid=$(coracle inspect "$name" | jq '.[0].State.Pid')
+show stop -t 1 "$name"
+expect 'exit code, by SIGKILL after the grace time' "$(coracle inspect "$name" | jq '.[0].State.ExitCode')" 137
+show rm "$name"
+show rmi localhost/web:1.0
 none() { tr '\n\0' '  ' | grep . || echo none; }
-expect 'state left' "$(ls -A "$dir/state" | none)" none
-expect 'cgroups left' "$(find /sys/fs/cgroup -name "$id" | none)" none
-expect 'mounts left' "$(grep "$id\|$dir" /proc/self/mountinfo | none)" none
+expect 'containers left' "$(ls -A "$dir/store/containers" | none)" none
+expect 'cgroups left' "$(find /sys/fs/cgroup -name "*$id*" | none)" none
+expect 'mounts left' "$(grep "$dir" /proc/self/mountinfo | none)" none
 expect 'process left' "$(cat "/proc/$pid/cmdline" 2>/dev/null | none)" none
+curl --silent --max-time 5 "http://$address/" > "$dir/answer" && expect 'the port' open closed
 printf '\n%sAll as it should be.%s\n' "$green" "$plain"

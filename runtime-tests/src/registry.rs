@@ -201,9 +201,9 @@ impl Home {
         fill_rootfs(&rootfs);
         let dir = self.dir.path().display();
         shell(&format!(
-            "cd {dir} && head -c {bytes} /dev/urandom > rootfs/noise && tar -C rootfs -czf layer.tar.gz . &&
+            "cd {dir} && head -c {bytes} /dev/urandom > rootfs/noise && tar -C rootfs -cf layer.tar . &&
             umoci init --layout layout && umoci new --image layout:v1 &&
-            umoci raw add-layer --image layout:v1 layer.tar.gz &&
+            umoci raw add-layer --image layout:v1 layer.tar &&
             umoci config --image layout:v1 --config.cmd sh --config.env GREETING=hi"
         ));
         format!("oci:{}:v1", self.path("layout").display())

@@ -116,6 +116,13 @@ pub(crate) enum Order {
     Decided(fn(&Flags, &str) -> bool),
 }
 
+impl Order {
+    /// Whether a short flag's value may follow without a blank: in Docker's own command lines. For runc `-frob` is an unknown flag.
+    fn has_attached_values(self) -> bool {
+        !matches!(self, Order::FlagsFirst | Order::Mixed)
+    }
+}
+
 /// A parsed command line.
 #[derive(Debug)]
 pub(crate) struct Flags {
@@ -158,7 +165,7 @@ impl Flags {
             if text == "-" {
                 break;
             }
-            let several = flags.several(text);
+            let several = flags.several(text, order.has_attached_values());
             if !several.is_empty() {
                 for text in several {
                     flags.add(&text, &mut rest)?;
@@ -177,7 +184,7 @@ impl Flags {
 
     /// What stands behind one dash, when it is no flag itself but several short ones in one (`-it`), the last perhaps with its value
     /// (`-dp8080:80`): each as [`Flags::add`] takes it. Go knows no such thing; people who type Docker's commands do.
-    fn several(&self, text: &str) -> Vec<String> {
+    fn several(&self, text: &str, attached_values: bool) -> Vec<String> {
         let find = |name: &str| self.table.iter().find(|flag| flag.names.contains(&name));
         let mut found = Vec::new();
         if text.starts_with('-') || find(text.split('=').next().unwrap_or(text)).is_some() {
@@ -188,8 +195,9 @@ impl Flags {
             match find(letter.encode_utf8(&mut [0; 4])) {
                 None => return Vec::new(),
                 Some(flag) if flag.kind == Kind::Switch => found.push(letter.to_string()),
-                // pflag: the value may have an equals sign in front.
                 Some(_) if rest.is_empty() => found.push(letter.to_string()),
+                Some(_) if !attached_values => return Vec::new(),
+                // pflag: the value may have an equals sign in front.
                 Some(_) => {
                     let value = rest.strip_prefix('=').unwrap_or(rest);
                     found.push(format!("{letter}={value}"));
@@ -419,11 +427,10 @@ mod tests {
 
     #[test]
     fn short_flags_may_be_written_in_one() {
-        let flags = parse("-fe A=1 -fg7 -be=x id", Order::Mixed).unwrap();
+        let flags = parse("-fe A=1 id", Order::Mixed).unwrap();
         assert!(flags.is_set("force"));
         assert_eq!(flags.list("env"), ["A=1"]);
-        assert_eq!(flags.numbers::<u32>("gid"), [7]);
-        assert_eq!(flags.text("bundle"), Some("e=x"));
+        assert_eq!(error("-fg7"), "flag provided but not defined: -fg7");
         assert_eq!(error("-fx"), "flag provided but not defined: -fx");
         assert_eq!(error("-fe"), "flag needs an argument: -e");
         assert_eq!(error("--fe A=1"), "flag provided but not defined: -fe");
@@ -433,6 +440,9 @@ mod tests {
     #[test]
     fn the_first_argument_may_decide() {
         let decide = Order::Decided(|_, first| first.contains('/'));
+        let flags = parse("-fg7 -be=x a", decide).unwrap();
+        assert_eq!(flags.numbers::<u32>("gid"), [7]);
+        assert_eq!(flags.text("bundle"), Some("e=x"));
         let flags = parse("a/b --force c/d", decide).unwrap();
         assert_eq!(flags.args, ["a/b", "--force", "c/d"]);
         let flags = parse("a --force c/d -b x", decide).unwrap();

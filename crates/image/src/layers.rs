@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 
@@ -32,29 +33,31 @@ struct Claim {
 ///
 /// `store` is the store's directory, `layers` are from the bottom up. Gives the directories for [`mount`], the topmost first.
 pub fn ensure(store: &Path, layers: Vec<Layer>) -> Result<Vec<PathBuf>> {
-    let place = Place::open(store)?;
+    let mut making = Making::begin(store)?;
     let mut paths: Vec<_> = layers
         .iter()
-        .map(|layer| place.path(&layer.diff_id))
+        .map(|layer| making.place.path(&layer.diff_id))
         .collect();
     paths.reverse();
     let mut seen = BTreeSet::new();
     let (mut claims, mut busy) = (Vec::new(), Vec::new());
     for layer in layers {
-        if !seen.insert(layer.diff_id.clone()) || place.has(&layer.diff_id) {
+        if !seen.insert(layer.diff_id.clone()) {
             continue;
         }
-        match place.claim(&layer.diff_id, false)? {
+        match making.place.claim(&layer.diff_id, false)? {
             Claimed::Yes(directory) => claims.push(Claim { layer, directory }),
             Claimed::Done => {}
             Claimed::Busy => busy.push(layer),
         }
     }
-    place.make(claims)?;
+    making.extract(claims)?;
+    making.complete()?;
     // Nothing is held while waiting for others, so nobody waits in a circle.
     for layer in busy {
-        if let Claimed::Yes(directory) = place.claim(&layer.diff_id, true)? {
-            place.make(vec![Claim { layer, directory }])?;
+        if let Claimed::Yes(directory) = making.place.claim(&layer.diff_id, true)? {
+            making.extract(vec![Claim { layer, directory }])?;
+            making.complete()?;
         }
     }
     Ok(paths)
@@ -176,40 +179,6 @@ impl Place {
         }
     }
 
-    /// Extracts layers; all of them are complete afterwards, or none.
-    fn make(&self, claims: Vec<Claim>) -> Result<()> {
-        if claims.is_empty() {
-            return Ok(());
-        }
-        let mut jobs = Vec::with_capacity(claims.len());
-        let mut made = Vec::with_capacity(claims.len());
-        for Claim { layer, directory } in claims {
-            made.push((layer.diff_id.clone(), copy(&directory)?));
-            jobs.push(layer.job(true, directory.into()));
-        }
-        let result = unpack::run(jobs, self.identity).and_then(|()| self.complete(&made));
-        if result.is_err() {
-            for (digest, directory) in made {
-                // The first error is the one to tell; what stays is found under its lock next time.
-                if !self.has(&digest) {
-                    let _ = self.discard(&digest, directory.into());
-                }
-            }
-        }
-        result
-    }
-
-    fn complete(&self, made: &[(Digest, OwnedFd)]) -> Result<()> {
-        let syncing = || format!("write {} to disk", self.path.display());
-        let place = File::open(&self.path).context(syncing)?;
-        sys::sync_filesystem(place.as_fd()).context(syncing)?;
-        for (digest, _) in made {
-            fs::rename(self.new_path(digest), self.path(digest))
-                .context(|| format!("complete layer {digest}"))?;
-        }
-        place.sync_all().context(syncing)
-    }
-
     /// Empties a directory by an unpacker, who may remove files of any owner that an unpacker made.
     fn clear(&self, digest: &Digest, directory: &File) -> Result<()> {
         let name = format!("layer {digest}");
@@ -229,6 +198,76 @@ impl Place {
         let _ = directory.set_permissions(fs::Permissions::from_mode(0o700));
         self.clear(digest, &directory)?;
         fs::remove_dir(self.new_path(digest)).context(|| format!("remove layer {digest}"))
+    }
+}
+
+/// Layers that are being made. They become complete together; those that are not when this is dropped go again.
+pub(crate) struct Making {
+    place: Place,
+    extracted: Mutex<Vec<(Digest, File)>>,
+}
+
+impl Making {
+    pub(crate) fn begin(store: &Path) -> Result<Self> {
+        Ok(Making {
+            place: Place::open(store)?,
+            extracted: Mutex::default(),
+        })
+    }
+
+    /// Extracts a layer, unless it is there or somebody else is at it.
+    pub(crate) fn layer(&self, layer: Layer) -> Result<()> {
+        match self.place.claim(&layer.diff_id, false)? {
+            Claimed::Yes(directory) => self.extract(vec![Claim { layer, directory }]),
+            Claimed::Done | Claimed::Busy => Ok(()),
+        }
+    }
+
+    fn extract(&self, claims: Vec<Claim>) -> Result<()> {
+        let mut jobs = Vec::with_capacity(claims.len());
+        for Claim { layer, directory } in claims {
+            let own = copy(&directory)?;
+            self.extracted
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((layer.diff_id.clone(), directory));
+            jobs.push(layer.job(true, own));
+        }
+        unpack::run(jobs, self.place.identity)
+    }
+
+    /// What was extracted is from now on what its name says, also after a crash.
+    pub(crate) fn complete(&mut self) -> Result<()> {
+        let extracted = self
+            .extracted
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        if extracted.is_empty() {
+            return Ok(());
+        }
+        let place = &self.place;
+        let syncing = || format!("write {} to disk", place.path.display());
+        let directory = File::open(&place.path).context(syncing)?;
+        sys::sync_filesystem(directory.as_fd()).context(syncing)?;
+        while let Some((digest, _)) = extracted.last() {
+            fs::rename(place.new_path(digest), place.path(digest))
+                .context(|| format!("complete layer {digest}"))?;
+            extracted.pop();
+        }
+        directory.sync_all().context(syncing)
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        let extracted = self
+            .extracted
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        for (digest, directory) in extracted.drain(..) {
+            // Why it is not complete is the error to tell; what stays is found under its lock next time.
+            let _ = self.place.discard(&digest, directory);
+        }
     }
 }
 

@@ -1,13 +1,12 @@
 //! `pull`: from a source into the store.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
-
-use oci_spec::image::ImageConfiguration;
 
 use crate::archive;
 use crate::descriptor::Descriptor;
 use crate::error::{Context, Error, Result};
+use crate::layers::Making;
 use crate::layout::{self, Layout};
 use crate::manifest::{Document, Manifest, parse};
 use crate::parallel::{self, Cancel};
@@ -17,12 +16,15 @@ use crate::reference::Reference;
 use crate::registry::{Connection, Repository};
 use crate::source::Source;
 use crate::store::{Image, Partial, Store};
+use crate::unpack::{self, Layer};
 
 /// How to pull.
 #[derive(Clone, Debug, Default)]
 pub struct PullOptions {
     /// The platform that is wanted; this machine's when nobody says.
     pub platform: Option<Platform>,
+    /// Unpack the layers for overlayfs, each one as soon as it has come.
+    pub unpack: bool,
     /// How to speak with registries.
     pub connection: Connection,
 }
@@ -194,12 +196,32 @@ impl Transfer<'_> {
 
     /// Fetches what is missing.
     fn blobs(&self, manifest: &Manifest) -> Result<()> {
-        let mut seen = BTreeSet::new();
-        let blobs: Vec<_> = std::iter::once(&manifest.config)
-            .chain(&manifest.layers)
-            .filter(|blob| seen.insert(&blob.digest))
-            .collect();
-        parallel::for_each(&blobs, |blob, cancel| self.blob(blob, cancel))
+        if self.options.unpack {
+            return self.layers(manifest);
+        }
+        let blobs = std::iter::once(&manifest.config).chain(&manifest.layers);
+        let blobs = BTreeMap::from_iter(blobs.map(|blob| (&blob.digest, blob)));
+        parallel::for_each(&Vec::from_iter(blobs.values()), |blob, cancel| {
+            self.blob(blob, cancel)
+        })
+    }
+
+    /// Fetches what is missing, and makes directories of the layers.
+    fn layers(&self, manifest: &Manifest) -> Result<()> {
+        self.blob(&manifest.config, &Cancel::default())?;
+        let diff_ids = unpack::diff_ids(self.store, &manifest.config, &manifest.layers)?;
+        let layers = std::iter::zip(&manifest.layers, diff_ids);
+        let layers =
+            BTreeMap::from_iter(layers.map(|(blob, diff_id)| (&blob.digest, (blob, diff_id))));
+        let mut making = Making::begin(self.store.path())?;
+        parallel::for_each(
+            &Vec::from_iter(layers.values()),
+            |(blob, diff_id), cancel| {
+                self.blob(blob, cancel)?;
+                making.layer(Layer::new(self.store, &blob.digest, diff_id.clone())?)
+            },
+        )?;
+        making.complete()
     }
 
     fn blob(&self, blob: &Descriptor, cancel: &Cancel) -> Result<()> {
@@ -236,9 +258,7 @@ impl Transfer<'_> {
         let Some(wanted) = &self.options.platform else {
             return Ok(());
         };
-        let bytes = self.store.document(&manifest.config)?;
-        let config: ImageConfiguration = serde_json::from_slice(&bytes)
-            .context(|| format!("configuration {}", manifest.config.digest))?;
+        let config = self.store.configuration(&manifest.config)?;
         let found = Platform {
             os: config.os().to_string(),
             architecture: config.architecture().to_string(),

@@ -173,7 +173,8 @@ fn assert_private(path: &Path) {
         "{}",
         path.display()
     );
-    if metadata.is_dir() {
+    // What is in a layer has the modes that its image gives it, behind a directory that nobody else may enter.
+    if metadata.is_dir() && !path.ends_with("layers") {
         for entry in fs::read_dir(path).unwrap() {
             assert_private(&entry.unwrap().path());
         }

@@ -4,6 +4,7 @@ mod archives;
 mod commands;
 mod disk_full;
 mod registries;
+mod unpack;
 
 use runtime_tests::has_program;
 

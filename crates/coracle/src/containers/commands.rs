@@ -36,7 +36,10 @@ pub(crate) const COMMANDS: &[Command] = &[
         args: NAME,
         flags: &[
             Flag::switch(&["no-stdin"], "do not hand standard input on"),
-            Flag::switch(&["sig-proxy"], "hand signals on to the container").or("true"),
+            Flag::switch(
+                &["sig-proxy"],
+                "hand signals on to the container (default: true)",
+            ),
         ],
         description: "\
 Shows what the container writes from now on, and hands on what is typed if it was run
@@ -200,7 +203,7 @@ fn attach(invocation: &Invocation<'_>) -> Outcome {
     let flags = invocation.flags;
     let options = AttachOptions {
         input: container.record.interactive && !flags.is_set("no-stdin"),
-        forward_signals: flags.is_set("sig-proxy"),
+        forward_signals: flags.switch("sig-proxy").unwrap_or(true),
         started: true,
     };
     Ok(lifecycle::attach(&container, options)?)

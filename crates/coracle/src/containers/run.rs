@@ -30,11 +30,14 @@ use super::volumes::MountOption;
 use super::{id, init, monitor, network, of_image, of_network, rootfs, spec};
 use crate::flags::Flags;
 use crate::images::Bars;
+use crate::table::OF_BUNDLES;
 use crate::{Failure, Outcome, signals};
 
-/// Whether what stands behind `run` is an image, or with `--rootfs` a root: the runtime's ids have none of these characters.
+/// Whether what stands behind `run` is an image, or with `--rootfs` a root: the runtime's ids have none of these characters, so where a
+/// flag says that a bundle is meant it is a wrong id.
 pub(crate) fn names_an_image(flags: &Flags, argument: &str) -> bool {
-    flags.is_set("rootfs") || argument.contains(['/', ':', '@'])
+    let of_bundle = || flags.names_given().any(|name| OF_BUNDLES.contains(&name));
+    flags.is_set("rootfs") || argument.contains(['/', ':', '@']) && !of_bundle()
 }
 
 /// Runs a container as `options` say. The outcome is its exit status, 0 when detached.
@@ -226,6 +229,7 @@ fn find_image(store: &Store, options: &Options) -> image::Result<Image> {
     }
     let pull = PullOptions {
         platform: options.platform.clone(),
+        unpack: true,
         connection: image::Connection {
             tls_verify: options.tls_verify,
             ..image::Connection::default()

@@ -111,7 +111,15 @@ needs. What containers use stays.",
     },
     Command {
         args: SOURCE,
-        flags: &[PLATFORM, QUIET, TLS_VERIFY],
+        flags: &[
+            PLATFORM,
+            QUIET,
+            TLS_VERIFY,
+            Flag::switch(
+                &["unpack"],
+                "unpack the layers, so that the first container starts at once (default: true)",
+            ),
+        ],
         description: "\
 Names are Docker's: \"alpine\" is docker.io/library/alpine:latest. A download that was
 interrupted goes on where it stopped.",

@@ -11,7 +11,10 @@ use crate::commands::{Invocation, answer};
 pub(super) fn pull(invocation: &Invocation<'_>) -> Outcome {
     let flags = invocation.flags;
     let source: Source = invocation.id().parse()?;
-    let options = pull_options(invocation)?;
+    let options = PullOptions {
+        unpack: flags.switch("unpack").unwrap_or(true),
+        ..pull_options(invocation)?
+    };
     let store = invocation.store()?;
     let before = digest_of(&store, &source);
     let image = image::pull(&store, &source, &options, &Bars::new(flags.is_set("quiet")))?;
@@ -43,6 +46,7 @@ pub(super) fn pull_options(invocation: &Invocation<'_>) -> image::Result<PullOpt
     Ok(PullOptions {
         platform,
         connection: connection(invocation.flags),
+        unpack: false,
     })
 }
 

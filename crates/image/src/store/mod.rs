@@ -17,7 +17,7 @@ mod remove;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, openat, renameat};
@@ -37,6 +37,7 @@ pub use remove::{Pruned, Removed};
 /// The content store of one user.
 #[derive(Debug)]
 pub struct Store {
+    path: PathBuf,
     root: OwnedFd,
     images: OwnedFd,
 }
@@ -68,8 +69,7 @@ impl Image {
 
     /// How to run it.
     pub fn configuration(&self, store: &Store) -> Result<ImageConfiguration> {
-        let bytes = store.document(&self.config)?;
-        serde_json::from_slice(&bytes).context(|| format!("configuration {}", self.config.digest))
+        store.configuration(&self.config)
     }
 
     /// What its blobs occupy, in bytes.
@@ -96,9 +96,15 @@ impl Store {
             make_directory(&root, name).context(context)?;
         }
         let images = open_directory(&root, Path::new("images")).context(context)?;
-        let store = Store { root, images };
+        let path = std::path::absolute(directory).context(context)?;
+        let store = Store { path, root, images };
         store.complete_layout().context(context)?;
         Ok(store)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The store's directory.
@@ -209,6 +215,12 @@ impl Store {
     pub(crate) fn document(&self, blob: &Descriptor) -> Result<Vec<u8>> {
         let file = self.blob(&blob.digest)?;
         read_document(file, blob)
+    }
+
+    /// A configuration.
+    pub(crate) fn configuration(&self, config: &Descriptor) -> Result<ImageConfiguration> {
+        let bytes = self.document(config)?;
+        serde_json::from_slice(&bytes).context(|| format!("configuration {}", config.digest))
     }
 
     /// The image of an entry of the index.

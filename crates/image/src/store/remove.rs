@@ -1,8 +1,7 @@
 //! Removing images, and everything that only they needed.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, AsRawFd};
-use std::path::Path;
+use std::os::fd::AsFd;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -130,8 +129,7 @@ impl Store {
                 layers.insert(diff_id.parse()?);
             }
         }
-        let own = format!("/proc/self/fd/{}", self.root.as_raw_fd());
-        layers::remove_unused(Path::new(&own), &layers)?;
+        layers::remove_unused(&self.path, &layers)?;
         self.empty("images/blobs/sha256", |name| blobs.contains(name))
     }
 

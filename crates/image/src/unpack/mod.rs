@@ -19,6 +19,7 @@ mod tree;
 
 use std::fs::File;
 
+use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::{Image, Store};
@@ -44,24 +45,16 @@ pub struct Layer {
 impl Layer {
     /// The layers of an image whose blobs are in the store.
     pub fn of(image: &Image, store: &Store) -> Result<Vec<Layer>> {
-        let configuration = image.configuration(store)?;
-        let diff_ids = configuration.rootfs().diff_ids();
-        if diff_ids.len() != image.layers.len() {
-            return Err(Error::invalid(format!(
-                "image {}: its manifest has {} layers, its configuration {}",
-                image.id(),
-                image.layers.len(),
-                diff_ids.len()
-            )));
-        }
+        let diff_ids = diff_ids(store, &image.config, &image.layers)?;
         std::iter::zip(&image.layers, diff_ids)
-            .map(|(layer, diff_id)| {
-                Ok(Layer {
-                    blob: store.blob(&layer.digest)?,
-                    diff_id: diff_id.parse()?,
-                })
-            })
+            .map(|(layer, diff_id)| Layer::new(store, &layer.digest, diff_id))
             .collect()
+    }
+
+    /// A layer whose blob is in the store.
+    pub(crate) fn new(store: &Store, blob: &Digest, diff_id: Digest) -> Result<Layer> {
+        let blob = store.blob(blob)?;
+        Ok(Layer { blob, diff_id })
     }
 
     /// The job of extracting it into a directory that is empty.
@@ -74,6 +67,25 @@ impl Layer {
             directory,
         }
     }
+}
+
+/// What an image's configuration, which is in the store, calls each of its layers.
+pub(crate) fn diff_ids(
+    store: &Store,
+    config: &Descriptor,
+    layers: &[Descriptor],
+) -> Result<Vec<Digest>> {
+    let configuration = store.configuration(config)?;
+    let diff_ids = configuration.rootfs().diff_ids();
+    if diff_ids.len() != layers.len() {
+        return Err(Error::invalid(format!(
+            "image {}: its manifest has {} layers, its configuration {}",
+            config.digest,
+            layers.len(),
+            diff_ids.len()
+        )));
+    }
+    diff_ids.iter().map(|diff_id| diff_id.parse()).collect()
 }
 
 /// The job of removing everything in a directory, which may have files of other ids than the caller's.

@@ -82,8 +82,7 @@ pub(super) fn names(directory: BorrowedFd<'_>) -> nix::Result<Vec<(CString, Opti
 pub(super) fn remove(directory: impl AsFd, name: &[u8]) -> nix::Result<()> {
     match unlinkat(&directory, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => return Ok(()),
-        // POSIX has EPERM for directories.
-        Err(Errno::EISDIR | Errno::EPERM) => {}
+        Err(Errno::EISDIR) => {}
         Err(error) => return Err(error),
     }
     let doomed = open_child(&directory, name)?;
@@ -101,7 +100,7 @@ pub(super) fn clear(directory: BorrowedFd<'_>) -> nix::Result<()> {
         }
         for (name, _) in names {
             match unlinkat(directory, name.as_c_str(), UnlinkatFlags::NoRemoveDir) {
-                Err(Errno::EISDIR | Errno::EPERM) => {}
+                Err(Errno::EISDIR) => {}
                 result => {
                     result?;
                     continue;
@@ -110,7 +109,7 @@ pub(super) fn clear(directory: BorrowedFd<'_>) -> nix::Result<()> {
             let child = open_child(directory, name.to_bytes())?;
             for (below, _) in self::names(child.as_fd())? {
                 match unlinkat(&child, below.as_c_str(), UnlinkatFlags::NoRemoveDir) {
-                    Err(Errno::EISDIR | Errno::EPERM) => {}
+                    Err(Errno::EISDIR) => {}
                     result => {
                         result?;
                         continue;

@@ -113,8 +113,8 @@ impl Client {
             store: Store::open(directory.path()).unwrap(),
             directory,
             options: PullOptions {
-                platform: None,
                 connection,
+                ..PullOptions::default()
             },
         }
     }

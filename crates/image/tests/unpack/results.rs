@@ -1,7 +1,8 @@
 //! What becomes of layers that are right.
 
-use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use crate::Test;
@@ -16,6 +17,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("an_archive_without_an_end_is_whole", unended),
     ("overlay_layers_have_whiteouts", overlay),
     ("a_killed_unpackers_remains_go", remains),
+    ("unused_layers_go", unused),
 ];
 
 /// The tree of layers in a plain bundle, looked at by `look`.
@@ -392,4 +394,24 @@ fn remains() {
             .count(),
         1
     );
+}
+
+fn unused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let [used, unused, deep] = [&b"1"[..], b"2", b"3"].map(|data| {
+        let tar = Tar::new().dir("d").file("d/a", data).symlink("d/l", "/etc");
+        layer(&tar.end())
+    });
+    let [kept, ..] = [&used, &unused, &deep].map(|layer| layer.diff_id.clone());
+    let removed = [&unused, &deep].map(|layer| layer.diff_id.clone());
+    let paths = image::layers::ensure(dir.path(), vec![deep, unused, used]).expect("layers");
+    // Deeper than an unpacker may have descriptors, and closed to anybody but root.
+    fs::create_dir_all(paths[2].join("d/".repeat(1500))).expect("a directory");
+    let closed = Permissions::from_mode(0o0);
+    fs::set_permissions(paths[2].join("d"), closed.clone()).expect("a mode");
+    fs::set_permissions(&paths[1], closed).expect("a mode");
+    let found = image::layers::remove_unused(dir.path(), &[kept].into()).expect("removed");
+    assert_eq!(BTreeSet::from_iter(found), removed.into());
+    assert_eq!(list(&dir.path().join("layers")).len(), 4);
+    assert_eq!(list(&paths[0]), ["d/", "d/a=1", "d/l -> /etc"]);
 }

@@ -1,11 +1,10 @@
 use super::*;
-use crate::flags::Order;
 use crate::table;
 
 fn parse(line: &[&str]) -> Result<Options, Failure> {
     let args = line.iter().map(|&arg| arg.to_owned()).collect();
     let run = table::command("run").unwrap();
-    let flags = Flags::parse(run.flags, args, Order::FlagsFirst).map_err(|message| Failure {
+    let flags = Flags::parse(run.flags, args, run.order).map_err(|message| Failure {
         message,
         status: 125,
     })?;
@@ -28,7 +27,7 @@ fn what_follows_the_image_is_the_command() {
 fn short_flags_can_be_written_in_one_and_with_their_value() {
     let options = parse(&["-dp8080:80", "-v/srv:/data:ro", "-m64m", "x:1"]).unwrap();
     assert!(options.detach);
-    assert_eq!(options.publish, network::Port::parse("8080:80").unwrap());
+    assert_eq!(options.publish, Port::parse("8080:80").unwrap());
     assert_eq!(options.mounts.len(), 1);
     assert_eq!(options.limits.memory, Some(64 << 20));
 }
