@@ -88,7 +88,8 @@ fn start(docker: &Docker, peer: &str) -> Duration {
     }
     let took = began.elapsed();
     assert!(child.wait().is_ok_and(|status| status.success()), "{peer}");
-    let mut remove = command(docker, peer, &["rm", "-f", "cold"]);
+    let at_once: &[_] = if peer == "podman" { &["-t", "0"] } else { &[] };
+    let mut remove = command(docker, peer, &[&["rm", "-f", "cold"], at_once].concat());
     let removed = remove.stdout(Stdio::null()).status();
     assert!(removed.is_ok_and(|status| status.success()), "{peer}");
     took

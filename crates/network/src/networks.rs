@@ -144,8 +144,11 @@ impl Networks {
         let attached = record(&mut locked.state, &mut route, request)?;
         locked.save()?;
         let connect = |locked: &Locked, route: &mut Socket| {
-            let (bridge, link) = put_in_force(&locked.state, route)?;
+            let (bridge, link) = put_in_force(&locked.state, route, Some(request.id))?;
             bridge.connect(route, &link, &netns, &attached)?;
+            if !attached.ports.is_empty() {
+                rules(&locked.state, &bridge, None).apply(&mut Socket::netfilter()?)?;
+            }
             forget_flows(&attached.ports)
         };
         if let Err(error) = connect(&locked, &mut route) {
@@ -181,7 +184,7 @@ impl Networks {
             return Ok(());
         }
         let mut route = Socket::route()?;
-        let (_, link) = put_in_force(&locked.state, &mut route)?;
+        let (_, link) = put_in_force(&locked.state, &mut route, None)?;
         for attached in locked.state.attached.values() {
             plug(&mut route, &link, attached)?;
         }
@@ -279,13 +282,20 @@ fn record(state: &mut State, route: &mut Socket, request: &Attach<'_>) -> Result
 }
 
 /// Rules, forwarding and the bridge, in this order: nothing is open before it is guarded.
-fn put_in_force(state: &State, route: &mut Socket) -> Result<(Bridge, Link)> {
+///
+/// The ports of `unconnected` are not published yet: a client who is sent where no link is loses its packet, and waits for a second until it
+/// sends the next one. Without the rule it is refused at once.
+fn put_in_force(
+    state: &State,
+    route: &mut Socket,
+    unconnected: Option<&str>,
+) -> Result<(Bridge, Link)> {
     let bridge = state
         .bridge
         .clone()
         .ok_or_else(|| Error::failed("the network on record is missing"))?;
     let mut netfilter = Socket::netfilter()?;
-    rules(state, &bridge).apply(&mut netfilter)?;
+    rules(state, &bridge, unconnected).apply(&mut netfilter)?;
     forward::accept(&mut netfilter, &bridge.interface)?;
     for [name, _, value] in bridge.forwarding() {
         sysctl::set(&name, &value)?;
@@ -294,8 +304,10 @@ fn put_in_force(state: &State, route: &mut Socket) -> Result<(Bridge, Link)> {
     Ok((bridge, link))
 }
 
-fn rules<'a>(state: &State, bridge: &'a Bridge) -> Rules<'a> {
-    let published = state.attached.values().flat_map(|attached| {
+fn rules<'a>(state: &State, bridge: &'a Bridge, unconnected: Option<&str>) -> Rules<'a> {
+    let connected = state.attached.iter();
+    let connected = connected.filter(|(id, _)| Some(id.as_str()) != unconnected);
+    let published = connected.flat_map(|(_, attached)| {
         let targets: Vec<_> = attached.addresses.iter().map(|own| own.address).collect();
         attached
             .ports
@@ -323,7 +335,7 @@ fn remove(locked: &mut Locked, id: &str) -> Result<()> {
             bridge.changed.clear();
         } else if !attached.ports.is_empty() {
             let bridge = bridge.clone();
-            rules(&locked.state, &bridge).apply(&mut netfilter)?;
+            rules(&locked.state, &bridge, None).apply(&mut netfilter)?;
         }
     }
     forget_flows(&attached.ports)?;
