@@ -422,7 +422,7 @@ const RLIMITS: [&str; 16] = [
     "stack",
 ];
 
-/// NAME=SOFT[:HARD], -1 for no limit.
+/// `NAME=SOFT[:HARD]`, -1 for no limit.
 fn ulimit(text: &str) -> Result<Value, String> {
     let wrong = || "expected NAME=SOFT[:HARD]".to_owned();
     let (name, limits) = text.split_once('=').ok_or_else(wrong)?;
