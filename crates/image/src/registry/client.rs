@@ -343,7 +343,13 @@ impl Client {
             )
         };
         if text.contains("invalid peer certificate") {
-            return Failure::Final(Error::new(Kind::Denied, context(&text)));
+            let why = match text.contains("CaUsedAsEndEntity") {
+                true => {
+                    "the server's certificate is an authority's: it needs basicConstraints CA:FALSE"
+                }
+                false => &text,
+            };
+            return Failure::Final(Error::new(Kind::Denied, context(why)));
         }
         let refused = match &error {
             ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,

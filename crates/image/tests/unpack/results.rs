@@ -407,7 +407,7 @@ fn unused() {
     let paths = image::layers::ensure(dir.path(), vec![deep, unused, used]).expect("layers");
     // Deeper than an unpacker may have descriptors, and closed to anybody but root.
     fs::create_dir_all(paths[2].join("d/".repeat(1500))).expect("a directory");
-    let closed = Permissions::from_mode(0o0);
+    let closed = Permissions::from_mode(0o000);
     fs::set_permissions(paths[2].join("d"), closed.clone()).expect("a mode");
     fs::set_permissions(&paths[1], closed).expect("a mode");
     let found = image::layers::remove_unused(dir.path(), &[kept].into()).expect("removed");
