@@ -7,13 +7,12 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use network::{Attach, Attached, Hosts, Networks, Port, Proxy, Reservation};
-use nix::unistd::geteuid;
 use runtime::{Context, Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::directory::{Container, Containers};
-use super::of_network;
+use super::{of_network, userns};
 
 /// `--network`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,12 +154,17 @@ impl Network {
         let networks = self.open()?;
         let attached = match &self.options.mode {
             NetworkMode::Cni(name) => networks.attach_cni(name, &request),
-            _ if geteuid().is_root() => networks.attach(&request),
+            _ if userns::is_machines_root() => networks.attach(&request),
             _ => {
                 // pasta binds the ports itself.
                 self.reservation = None;
-                let userns = PathBuf::from(format!("/proc/{pid}/ns/user"));
-                networks.attach_pasta(&request, Some(&userns))
+                let namespace = |name: &str| userns::Namespace::of(pid, name, &self.path);
+                let (net, user) = (namespace("net")?, namespace("user")?);
+                let request = Attach {
+                    netns: net.path(),
+                    ..request
+                };
+                networks.attach_pasta(&request, Some(user.path()))
             }
         };
         let attached = attached.map_err(of_network)?;

@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::store::{Image, Store};
 
 pub use bundle::{bundle, rootfs};
+pub use identity::map_ids;
 pub(crate) use identity::Identity;
 pub(crate) use process::{Job, run};
 pub use serve::serve;
