@@ -60,7 +60,7 @@ pub(crate) fn stop(pid_file: &Path) -> Result<()> {
     if let Ok(pid) = text.trim().parse::<i32>()
         && writes(pid, pid_file)
     {
-        // It is the first process of a pid namespace, where it has no handler for SIGTERM the kernel drops that; it has nothing to tidy up.
+        // Who has started it may have blocked SIGTERM, and so it has too; it has nothing to tidy up.
         match kill(Pid::from_raw(pid), Signal::SIGKILL) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => return Err(errno).context(|| format!("end pasta (process {pid})")),

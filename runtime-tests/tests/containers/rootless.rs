@@ -62,11 +62,7 @@ impl User {
     }
 
     fn run(&self, flags: &[&str], script: &str) -> runtime_tests::Output {
-        let args = [
-            &["run"],
-            flags,
-            &["localhost/app:1", "sh", "-c", script],
-        ];
+        let args = [&["run"], flags, &["localhost/app:1", "sh", "-c", script]];
         self.coracle(&args.concat())
     }
 
@@ -83,7 +79,9 @@ impl User {
             let found = shell(&format!("pgrep -f {home} || true"));
             let own = std::process::id().to_string();
             let mut others = found.lines().filter(|pid| {
-                *pid != own && fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"pasta"))
+                *pid != own
+                    && fs::read(format!("/proc/{pid}/cmdline"))
+                        .is_ok_and(|line| line.starts_with(b"pasta"))
             });
             others.next().is_none().then_some(())
         });
@@ -97,7 +95,10 @@ fn an_image_runs_with_the_ids_there_are() {
         let script = "id -u; echo mine > /data/file; cat /data/file; echo x > /file";
         let output = user.run(&["--rm", "--network=none"], script);
         assert_eq!(output.ok(), "0\nmine\n");
-        let host = user.run(&["--rm", "--network=host"], "ls /sys > /dev/null; echo host");
+        let host = user.run(
+            &["--rm", "--network=host"],
+            "ls /sys > /dev/null; echo host",
+        );
         assert_eq!(host.ok(), "host\n");
         let other = user.run(&["--rm", "--network=none", "-u", "1000"], "id -u");
         match ids {

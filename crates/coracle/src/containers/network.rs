@@ -79,6 +79,8 @@ pub(crate) struct Network {
     store: Containers,
     reservation: Option<Reservation>,
     proxy: Option<Proxy>,
+    /// What pasta was shown: it ends when they go.
+    namespaces: Vec<userns::Namespace>,
 }
 
 impl Network {
@@ -90,6 +92,7 @@ impl Network {
             store: Containers::around(container),
             reservation: None,
             proxy: None,
+            namespaces: Vec::new(),
         }
     }
 
@@ -164,7 +167,9 @@ impl Network {
                     netns: net.path(),
                     ..request
                 };
-                networks.attach_pasta(&request, Some(user.path()))
+                let attached = networks.attach_pasta(&request, Some(user.path()));
+                self.namespaces = vec![net, user];
+                attached
             }
         };
         let attached = attached.map_err(of_network)?;
@@ -195,10 +200,11 @@ impl Network {
     /// Takes it away again.
     pub(crate) fn detach(&mut self) -> Result<()> {
         self.proxy = None;
-        match self.is_attached() && self.directory().exists() {
-            true => self.open()?.detach(&self.id).map_err(of_network),
-            false => Ok(()),
+        if self.is_attached() && self.directory().exists() {
+            self.open()?.detach(&self.id).map_err(of_network)?;
         }
+        self.namespaces.clear();
+        Ok(())
     }
 
     /// Gives the ports back.

@@ -42,7 +42,9 @@ pub(crate) fn check(options: &Options) -> Result<()> {
         NetworkMode::Container(_) => {
             "--network container:ID takes root: an ordinary user's containers have a user namespace each"
         }
-        NetworkMode::Cni(_) => "--network cni:NAME takes root: an ordinary user has bridge, host and none",
+        NetworkMode::Cni(_) => {
+            "--network cni:NAME takes root: an ordinary user has bridge, host and none"
+        }
         _ if options.ip.is_some() => {
             "--ip takes root: an ordinary user's container has the machine's address"
         }

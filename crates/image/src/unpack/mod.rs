@@ -24,8 +24,8 @@ use crate::error::{Error, Result};
 use crate::store::{Image, Store};
 
 pub use bundle::{bundle, rootfs};
-pub use identity::map_ids;
 pub(crate) use identity::Identity;
+pub use identity::map_ids;
 pub(crate) use process::{Job, run};
 pub use serve::serve;
 pub(crate) use tree::open as open_inside;
