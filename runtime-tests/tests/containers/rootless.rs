@@ -88,6 +88,17 @@ impl User {
     }
 }
 
+impl Drop for User {
+    fn drop(&mut self) {
+        let names = fs::read_dir(self.home().join("store/names"))
+            .into_iter()
+            .flatten();
+        for name in names.flatten() {
+            self.coracle(&["rm", "-f", &name.file_name().to_string_lossy()]);
+        }
+    }
+}
+
 #[test]
 fn an_image_runs_with_the_ids_there_are() {
     for ids in [Ids::Ranges, Ids::Own] {
