@@ -76,7 +76,7 @@ impl Output {
 
 /// Runs a command with stdout and stderr in files of a new directory below `dir`: such a file has its end when the
 /// command ends, even when a container that the command made still holds it open.
-pub(crate) fn finish(command: Command, dir: &Path) -> Output {
+pub fn finish(command: Command, dir: &Path) -> Output {
     let files = tempfile::Builder::new()
         .prefix("out")
         .tempdir_in(dir)

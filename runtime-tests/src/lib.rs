@@ -23,7 +23,7 @@ mod without;
 pub use account::{Account, Ids, rootless};
 pub use bundle::{base_config, fill_rootfs, install_inside};
 pub use cgroup::{Limit, V2Cgroup, cgroup_dirs_named, limit_of, pids_in_cgroups_named, v2_dir};
-pub use command::{Output, eventually, read_text, shell};
+pub use command::{Output, eventually, finish, read_text, shell};
 pub use container::Container;
 pub use containerd::Containerd;
 pub use docker::Docker;

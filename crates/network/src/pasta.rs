@@ -60,7 +60,8 @@ pub(crate) fn stop(pid_file: &Path) -> Result<()> {
     if let Ok(pid) = text.trim().parse::<i32>()
         && writes(pid, pid_file)
     {
-        match kill(Pid::from_raw(pid), Signal::SIGTERM) {
+        // Who has started it may have blocked SIGTERM, and so it has too; it has nothing to tidy up.
+        match kill(Pid::from_raw(pid), Signal::SIGKILL) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => return Err(errno).context(|| format!("end pasta (process {pid})")),
         }

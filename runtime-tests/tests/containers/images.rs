@@ -10,7 +10,7 @@ use runtime_tests::{Store, eventually, shell};
 use serde_json::{Value, json};
 
 /// An image layout of the test's root file system, made by hand: one layer and a configuration.
-fn image(store: &Store, config: &Value) -> String {
+pub(crate) fn image(store: &Store, config: &Value) -> String {
     let layout = store.path().join("image");
     let blobs = layout.join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();

@@ -4,4 +4,5 @@ mod commands;
 mod flags;
 mod images;
 mod monitor;
+mod rootless;
 mod terminal;

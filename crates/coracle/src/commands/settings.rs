@@ -1,5 +1,7 @@
 //! The global flags as the library wants them.
 
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
@@ -40,7 +42,9 @@ fn rootless(value: Option<&str>) -> Result<Option<bool>, Failure> {
 
 /// Where the state is kept when nobody says so.
 fn default_root() -> Result<PathBuf, Failure> {
-    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR")
+        .filter(|dir| !dir.is_empty())
+        .or_else(login_directory);
     match runtime_dir {
         Some(dir) if !geteuid().is_root() || is_root_of_a_user() => {
             match Path::new(&dir).is_absolute() {
@@ -55,6 +59,14 @@ fn default_root() -> Result<PathBuf, Failure> {
         )),
         _ => Ok("/run/coracle".into()),
     }
+}
+
+/// What `XDG_RUNTIME_DIR` is for a user who has logged in, also where su(1) or sudo(8) have not set it.
+fn login_directory() -> Option<OsString> {
+    let user = geteuid();
+    let path = format!("/run/user/{user}");
+    let is_own = std::fs::metadata(&path).is_ok_and(|found| found.uid() == user.as_raw());
+    (!user.is_root() && is_own).then(|| path.into())
 }
 
 /// Where images are kept: `--store`, or the user's place for data.

@@ -19,7 +19,7 @@ use super::directory::{Container, Containers, Lock};
 use super::files::{self, DIRECTORY, Owner, open_inside};
 use super::lifecycle::settle;
 use super::record::Phase;
-use super::rootfs;
+use super::{rootfs, userns};
 
 /// One end of a copy.
 #[derive(Debug, PartialEq, Eq)]
@@ -116,6 +116,7 @@ impl<'a> Root<'a> {
             && let Ok(state) = runtime::state(&record.settings(), &record.id)
             && state.pid != 0
         {
+            userns::join(state.pid)?;
             // With everything that is mounted in it.
             let fd = files::open_directory(Path::new(&format!("/proc/{}/root", state.pid)))?;
             return Ok(Root { fd, _mounted: None });

@@ -28,6 +28,7 @@ use serde::de::DeserializeOwned;
 
 use super::control::Connection;
 use super::record::{Record, Status};
+use super::userns;
 
 const RECORD_FILE: &str = "container.json";
 const STATUS_FILE: &str = "status.json";
@@ -221,12 +222,7 @@ impl Containers {
         if fs::read_link(&link).is_ok_and(|id| id == Path::new(&record.id)) {
             fs::remove_file(&link).with_context(|| format!("remove {}", link.display()))?;
         }
-        match fs::remove_dir_all(&container.path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("remove {}", container.path.display()))
-            }
-            _ => Ok(()),
-        }
+        userns::remove_dir_all(&container.path)
     }
 }
 

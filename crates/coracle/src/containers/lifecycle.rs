@@ -1,14 +1,12 @@
 //! What is done to a container as a whole: stopping, starting again, removing, waiting, and taking care of one whose monitor is dead.
 
-use std::fs;
-
 use runtime::{Error, Kind, Result};
 
 use super::attach::{self, AttachOptions, Parted};
 use super::control::{Message, Started};
 use super::directory::{Container, Containers, Held, Lock};
 use super::record::{Phase, Status};
-use super::{monitor, volumes};
+use super::{monitor, userns, volumes};
 
 /// Makes sure that what is written down of a container is so. When its monitor is dead, it starts another one, which takes the container
 /// over or cleans up after it.
@@ -227,13 +225,7 @@ pub(crate) fn remove(
             .filter(|mount| mount.anonymous)
         {
             let name = mount.name.as_deref().unwrap_or_default();
-            let path = volumes::directory(containers.store(), name);
-            match fs::remove_dir_all(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::failed(format!("remove {}: {error}", path.display())));
-                }
-                _ => {}
-            }
+            userns::remove_dir_all(&volumes::directory(containers.store(), name))?;
         }
     }
     containers.remove(container)

@@ -28,6 +28,7 @@ mod show;
 mod spec;
 mod stats;
 mod streams;
+pub(crate) mod userns;
 mod volumes;
 
 pub(crate) use commands::COMMANDS;

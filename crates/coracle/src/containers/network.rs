@@ -7,13 +7,12 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use network::{Attach, Attached, Hosts, Networks, Port, Proxy, Reservation};
-use nix::unistd::geteuid;
 use runtime::{Context, Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::directory::{Container, Containers};
-use super::of_network;
+use super::{of_network, userns};
 
 /// `--network`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +79,8 @@ pub(crate) struct Network {
     store: Containers,
     reservation: Option<Reservation>,
     proxy: Option<Proxy>,
+    /// What pasta was shown: it ends when they go.
+    namespaces: Vec<userns::Namespace>,
 }
 
 impl Network {
@@ -91,6 +92,7 @@ impl Network {
             store: Containers::around(container),
             reservation: None,
             proxy: None,
+            namespaces: Vec::new(),
         }
     }
 
@@ -155,12 +157,19 @@ impl Network {
         let networks = self.open()?;
         let attached = match &self.options.mode {
             NetworkMode::Cni(name) => networks.attach_cni(name, &request),
-            _ if geteuid().is_root() => networks.attach(&request),
+            _ if userns::is_machines_root() => networks.attach(&request),
             _ => {
                 // pasta binds the ports itself.
                 self.reservation = None;
-                let userns = PathBuf::from(format!("/proc/{pid}/ns/user"));
-                networks.attach_pasta(&request, Some(&userns))
+                let namespace = |name: &str| userns::Namespace::of(pid, name, &self.path);
+                let (net, user) = (namespace("net")?, namespace("user")?);
+                let request = Attach {
+                    netns: net.path(),
+                    ..request
+                };
+                let attached = networks.attach_pasta(&request, Some(user.path()));
+                self.namespaces = vec![net, user];
+                attached
             }
         };
         let attached = attached.map_err(of_network)?;
@@ -191,10 +200,11 @@ impl Network {
     /// Takes it away again.
     pub(crate) fn detach(&mut self) -> Result<()> {
         self.proxy = None;
-        match self.is_attached() && self.directory().exists() {
-            true => self.open()?.detach(&self.id).map_err(of_network),
-            false => Ok(()),
+        if self.is_attached() && self.directory().exists() {
+            self.open()?.detach(&self.id).map_err(of_network)?;
         }
+        self.namespaces.clear();
+        Ok(())
     }
 
     /// Gives the ports back.

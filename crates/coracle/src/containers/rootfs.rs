@@ -6,16 +6,17 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
-use nix::unistd::geteuid;
 use runtime::{Context, Result};
 
 use super::directory::Container;
+use super::userns;
 
 /// Where the overlay of a container is mounted, below its directory.
 const ROOTFS: &str = "rootfs";
 
 /// Mounts the overlay, unless it is there.
 pub(crate) fn mount(container: &Container) -> Result<()> {
+    userns::enter()?;
     let record = &container.record;
     if record.rootfs.is_some() || is_mounted(container) {
         return Ok(());
@@ -28,7 +29,7 @@ pub(crate) fn mount(container: &Container) -> Result<()> {
             .create(directory)
             .with_context(|| format!("create {}", directory.display()))?;
     }
-    let rootless = !geteuid().is_root();
+    let rootless = !userns::is_machines_root();
     image::layers::mount(&record.layers, &upper, &work, &rootfs, rootless).map_err(super::of_image)
 }
 

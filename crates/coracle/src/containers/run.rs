@@ -13,7 +13,6 @@ use image::convert::Overrides;
 use image::unpack::Layer;
 use image::{Hold, Image, ImageConfiguration, PullOptions, Store};
 use nix::libc::SIGTERM;
-use nix::unistd::geteuid;
 use runtime::{CgroupManager, Context, Error, Result, Settings, window_size};
 use serde_json::Value;
 
@@ -27,7 +26,7 @@ use super::record::Record;
 use super::spec::{Surroundings, complete};
 use super::streams::Streams;
 use super::volumes::MountOption;
-use super::{id, init, monitor, network, of_image, of_network, rootfs, spec};
+use super::{id, init, monitor, network, of_image, of_network, rootfs, spec, userns};
 use crate::flags::Flags;
 use crate::images::Bars;
 use crate::table::OF_BUNDLES;
@@ -115,13 +114,11 @@ fn create(
         );
         return Err(Error::invalid(text));
     }
-    if !geteuid().is_root() {
-        return Err(Error::invalid(
-            "run: containers of images take root for now; \"coracle unpack\" and \"coracle run ID\" run one of an ordinary user",
-        ));
-    }
+    userns::check(options)?;
     let source = Source::find(containers, options)?;
     let record = record(settings, containers, options, &source)?;
+    // The image is unpacked by now, with the ids that it is entered with here.
+    userns::enter()?;
     let (mut container, lock) = containers.create(record)?;
     let filled = fill(&mut container, containers, options, &source);
     if let Err(error) = filled {
@@ -356,7 +353,7 @@ fn fill(
     let joins = matches!(options.network, NetworkMode::Container(_));
     let netns = container.path.join(network::NAMESPACE);
     let window = window_size(stdout().as_fd());
-    let spec = complete(
+    let mut spec = complete(
         source.base(options, &rootfs)?,
         options,
         Surroundings {
@@ -370,6 +367,9 @@ fn fill(
             window: window.filter(|(rows, columns)| *rows > 0 && *columns > 0),
         },
     )?;
+    if !userns::is_machines_root() {
+        userns::adapt(&mut spec, &options.network);
+    }
     container.record.command = spec::command(&spec);
     container.write_record()?;
     container.write("config.json", &spec)?;

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{User, getegid, geteuid};
+use nix::unistd::{Gid, Uid, User, getegid, geteuid};
 
 use super::extract::Rights;
 use crate::error::{Context, Error, Kind, Result};
@@ -86,15 +86,7 @@ impl Identity {
                 .and_then(|()| connection.read_exact(&mut word))
                 .context(|| "wait for the ids of the user namespace");
         }
-        for (file, text) in [
-            ("setgroups", "deny".to_owned()),
-            ("uid_map", format!("0 {uid} 1")),
-            ("gid_map", format!("0 {gid} 1")),
-        ] {
-            fs::write(format!("/proc/self/{file}"), text)
-                .context(|| format!("map the ids of the user namespace: {file}"))?;
-        }
-        Ok(())
+        map_own("self", uid, gid)
     }
 
     /// Outside: gives the user namespace of `pid` the caller's ranges of ids.
@@ -119,6 +111,28 @@ impl Identity {
         }
         Ok(())
     }
+}
+
+/// Gives the user namespace of process `pid`, which one of the caller's processes has made, the ids with which the caller's layers are
+/// unpacked.
+pub fn map_ids(pid: u32) -> Result<()> {
+    match Identity::current() {
+        Identity::Ranges => Identity::Ranges.map(pid),
+        _ => map_own(&pid.to_string(), geteuid(), getegid()),
+    }
+}
+
+/// Makes the caller root, and nobody else anybody, in the user namespace of a process.
+fn map_own(process: &str, uid: Uid, gid: Gid) -> Result<()> {
+    for (file, text) in [
+        ("setgroups", "deny".to_owned()),
+        ("uid_map", format!("0 {uid} 1")),
+        ("gid_map", format!("0 {gid} 1")),
+    ] {
+        fs::write(format!("/proc/{process}/{file}"), text)
+            .context(|| format!("map the ids of the user namespace: {file}"))?;
+    }
+    Ok(())
 }
 
 /// First id and number of ids, of users and of groups.

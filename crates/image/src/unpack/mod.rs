@@ -26,6 +26,7 @@ use crate::store::{Image, Store};
 
 pub use bundle::{bundle, rootfs};
 pub(crate) use identity::Identity;
+pub use identity::map_ids;
 pub(crate) use process::{Job, run};
 pub use serve::serve;
 pub(crate) use tree::open as open_inside;

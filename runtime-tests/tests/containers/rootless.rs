@@ -1,0 +1,170 @@
+//! Containers of images that an ordinary user runs, with ranges of ids and with the user's own id only.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use runtime_tests::{Account, Ids, Store, eventually, has_program, requires, runtime, shell};
+use serde_json::json;
+
+use super::images::image;
+
+/// A user with a store that root has filled with an image.
+struct User {
+    account: Account,
+    store: Store,
+    layout: PathBuf,
+}
+
+impl User {
+    fn new(ids: Ids) -> Self {
+        let store = Store::new();
+        fs::create_dir(store.rootfs().join("data")).unwrap();
+        shell(&format!("chown 1000 {}/data", store.rootfs().display()));
+        image(&store, &json!({ "Volumes": { "/data": {} } }));
+        let home = store.path().join("home");
+        fs::create_dir(&home).unwrap();
+        shell(&format!(
+            "chmod 755 {}; chown {} {}",
+            store.path().display(),
+            Account::ID,
+            home.display()
+        ));
+        let tun = home.join("tun");
+        // As it is on most machines.
+        let account = Account::new(ids).after(&format!(
+            "mknod -m 666 {0} c 10 200; mount --bind {0} /dev/net/tun; rm {0}",
+            tun.display()
+        ));
+        let user = User {
+            account,
+            layout: store.path().join("image"),
+            store,
+        };
+        user.coracle(&["pull", &format!("oci:{}", user.layout.display())])
+            .ok();
+        user
+    }
+
+    fn home(&self) -> PathBuf {
+        self.store.path().join("home")
+    }
+
+    fn coracle(&self, args: &[&str]) -> runtime_tests::Output {
+        let mut command: Command = self.account.command(Path::new(&runtime()));
+        command
+            .arg("--root")
+            .arg(self.home().join("run"))
+            .arg("--store")
+            .arg(self.home().join("store"))
+            .args(args);
+        runtime_tests::finish(command, self.store.path())
+    }
+
+    fn run(&self, flags: &[&str], script: &str) -> runtime_tests::Output {
+        let args = [&["run"], flags, &["localhost/app:1", "sh", "-c", script]];
+        self.coracle(&args.concat())
+    }
+
+    /// Nothing of a container is left.
+    #[track_caller]
+    fn assert_nothing_left(&self) {
+        for place in ["run", "store/containers", "store/names", "store/volumes"] {
+            let entries = fs::read_dir(self.home().join(place)).into_iter().flatten();
+            let left: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+            assert!(left.is_empty(), "{left:?}");
+        }
+        let home = self.home().display().to_string();
+        eventually("no process of the user's is left", || {
+            let found = shell(&format!("pgrep -f {home} || true"));
+            let own = std::process::id().to_string();
+            let mut others = found.lines().filter(|pid| {
+                *pid != own
+                    && fs::read(format!("/proc/{pid}/cmdline"))
+                        .is_ok_and(|line| line.starts_with(b"pasta"))
+            });
+            others.next().is_none().then_some(())
+        });
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let names = fs::read_dir(self.home().join("store/names"))
+            .into_iter()
+            .flatten();
+        for name in names.flatten() {
+            self.coracle(&["rm", "-f", &name.file_name().to_string_lossy()]);
+        }
+    }
+}
+
+#[test]
+fn an_image_runs_with_the_ids_there_are() {
+    for ids in [Ids::Ranges, Ids::Own] {
+        let user = User::new(ids);
+        let script = "id -u; echo mine > /data/file; cat /data/file; echo x > /file";
+        let output = user.run(&["--rm", "--network=none"], script);
+        assert_eq!(output.ok(), "0\nmine\n");
+        let host = user.run(
+            &["--rm", "--network=host"],
+            "ls /sys > /dev/null; echo host",
+        );
+        assert_eq!(host.ok(), "host\n");
+        let other = user.run(&["--rm", "--network=none", "-u", "1000"], "id -u");
+        match ids {
+            Ids::Ranges => assert_eq!(other.ok(), "1000\n"),
+            Ids::Own => other.fails_with(125, "not mapped in the user namespace"),
+        }
+        user.run(&["--rm", "--network=cni:x"], "true")
+            .fails_with(125, "takes root");
+        user.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_monitor_that_is_killed_loses_no_container() {
+    let user = User::new(Ids::Ranges);
+    let script = "mkdir /own; chown 7 /own; while :; do sleep 0.1; done";
+    user.run(&["-d", "--name=web", "--network=none"], script)
+        .ok();
+    user.coracle(&["exec", "web", "id", "-u"]).ok();
+    let id = fs::read_link(user.home().join("store/names/web")).unwrap();
+    shell(&format!(
+        "for p in $(pgrep -f 'coracle-monitor web'); do ls -l /proc/$p/fd | grep -q {} && kill -9 $p; done; true",
+        id.display()
+    ));
+    assert!(user.coracle(&["list"]).ok().contains("Up "));
+    let source = user.layout.join("oci-layout");
+    user.coracle(&["cp", &source.display().to_string(), "web:/own/file"])
+        .ok();
+    user.coracle(&["restart", "-t", "0", "web"]).ok();
+    let seen = user.coracle(&["exec", "web", "ls", "/own"]).ok();
+    assert_eq!(seen, "file\n");
+    user.coracle(&["stop", "-t", "0", "web"]).ok();
+    user.coracle(&["cp", "web:/own/file", "-"]).ok();
+    user.coracle(&["rm", "-v", "web"]).ok();
+    user.assert_nothing_left();
+}
+
+#[test]
+fn pasta_publishes_ports_and_goes_with_the_container() {
+    requires!(has_program("pasta"), "pasta is missing (package passt)");
+    let user = User::new(Ids::Ranges);
+    let serve = "mkdir /www; echo hello > /www/index.html; exec httpd -f -p 80 -h /www";
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .unwrap()
+        .port();
+    let publish = format!("127.0.0.1:{port}:80");
+    user.run(&["-d", "--name=web", "-p", &publish], serve).ok();
+    eventually("the port answers", || {
+        let answer = shell(&format!("curl -s -m 5 http://127.0.0.1:{port}/ || true"));
+        answer.contains("hello").then_some(())
+    });
+    user.run(&["--rm", "-p", &publish], "true").fails(125);
+    user.coracle(&["rm", "-f", "web"]).ok();
+    user.assert_nothing_left();
+    user.run(&["--rm"], "true").ok();
+    user.assert_nothing_left();
+}
