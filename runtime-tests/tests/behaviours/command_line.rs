@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use runtime_tests::{Container, has_cgroup, is_coracle, read_text, requires, runtime};
+use runtime_tests::{Container, has_cgroup, is_coracle, read_text, requires, rootless, runtime};
 use serde_json::Value;
 
 const COMMANDS: [&str; 15] = [
@@ -428,4 +428,25 @@ fn another_configuration_file() {
     ]);
     output.ok();
     assert_eq!(c.status(), "created");
+}
+
+#[test]
+fn an_engine_need_not_say_where_home_is() {
+    requires!(rootless().is_none(), "the test has a user of its own");
+    let c = Container::new("true");
+    let id = "0123456789abcdef".repeat(4);
+    let as_user = |args: &[&str]| {
+        let mut command = std::process::Command::new("setpriv");
+        command
+            .args(["--reuid=4242", "--regid=4242", "--clear-groups"])
+            .arg(runtime())
+            .args(["--root", "/tmp/ct-nobodys-state"])
+            .args(args)
+            .env_clear();
+        c.finish(command)
+    };
+    for command in ["state", "start", "kill"] {
+        as_user(&[command, &id]).fails_with(1, "does not exist");
+    }
+    as_user(&["list"]).ok();
 }

@@ -42,7 +42,11 @@ fn with_images(
     invocation: &Invocation<'_>,
     settings: &runtime::Settings,
 ) -> Result<Option<i32>, Failure> {
-    let ours = containers::listed(settings, &invocation.containers()?)?;
+    let Ok(ours) = invocation.containers() else {
+        // Who has no home has no images.
+        return Ok(None);
+    };
+    let ours = containers::listed(settings, &ours)?;
     if ours.is_empty() {
         return Ok(None);
     }

@@ -81,7 +81,11 @@ impl Invocation<'_> {
         if !is_full_id && settings.root.join(self.id()).exists() {
             return Ok(None);
         }
-        let found = self.containers()?.find(self.id())?;
+        // An engine need not say where a user's home is: then there is no store, and no container of an image.
+        let Ok(containers) = self.containers() else {
+            return Ok(None);
+        };
+        let found = containers.find(self.id())?;
         Ok(found.filter(|container| container.record.root == settings.root))
     }
 
