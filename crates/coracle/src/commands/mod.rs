@@ -77,7 +77,7 @@ impl Invocation<'_> {
     /// very id comes first, so that nothing is looked for on behalf of an engine.
     #[cfg(feature = "image")]
     fn container_of_image(&self, settings: &Settings) -> Result<Option<Container>, Failure> {
-        let is_full_id = self.id().len() == 64;
+        let is_full_id = self.id().len() == crate::containers::id::LENGTH;
         if !is_full_id && settings.root.join(self.id()).exists() {
             return Ok(None);
         }

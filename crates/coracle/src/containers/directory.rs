@@ -27,6 +27,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::control::Connection;
+use super::id;
 use super::record::{Record, Status};
 use super::userns;
 
@@ -135,11 +136,11 @@ impl Containers {
     fn named(&self, name: &str) -> Option<String> {
         let id = fs::read_link(self.names().join(name)).ok()?;
         let id = id.to_str()?;
-        self.directory()
-            .join(id)
-            .join(RECORD_FILE)
-            .exists()
-            .then(|| id.to_owned())
+        self.has(id).then(|| id.to_owned())
+    }
+
+    fn has(&self, id: &str) -> bool {
+        self.directory().join(id).join(RECORD_FILE).exists()
     }
 
     /// The container with this name, this id, or the only one whose id begins so.
@@ -152,6 +153,10 @@ impl Containers {
         }
         if !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Ok(None);
+        }
+        // A whole id, as engines use: the others need not be looked at.
+        if wanted.len() == id::LENGTH {
+            return self.has(wanted).then(|| self.read(wanted)).transpose();
         }
         let mut ids = self.ids()?;
         ids.retain(|id| id.starts_with(wanted));

@@ -5,9 +5,12 @@ use std::io::Read;
 
 use runtime::{Context, Result};
 
-/// 64 random hexadecimal digits.
+/// The hexadecimal digits of an id.
+pub(crate) const LENGTH: usize = 64;
+
+/// [`LENGTH`] random hexadecimal digits.
 pub(crate) fn random() -> Result<String> {
-    let mut bytes = [0; 32];
+    let mut bytes = [0; LENGTH / 2];
     File::open("/dev/urandom")
         .and_then(|mut random| random.read_exact(&mut bytes))
         .context("read /dev/urandom")?;

@@ -10,7 +10,7 @@ mod control;
 mod copy;
 mod directory;
 mod files;
-mod id;
+pub(crate) mod id;
 pub(crate) mod init;
 mod inspect;
 mod lifecycle;
