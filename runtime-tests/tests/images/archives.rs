@@ -171,3 +171,16 @@ fn saving_replaces_a_file_whole_or_not_at_all() {
     assert_eq!(fs::read_dir(home.path("out")).unwrap().count(), 1);
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o111, 0);
 }
+
+#[test]
+fn what_is_no_archive_is_not_repeated() {
+    let home = Home::new();
+    let file = home.path("text");
+    fs::write(&file, "a secret line\n".repeat(100)).unwrap();
+    let file = file.display().to_string();
+    let said = home.coracle(&["load", "-i", &file]).fails(1);
+    assert_eq!(
+        said,
+        format!("load {file}: it is not a tar archive, or a damaged one\n")
+    );
+}

@@ -11,7 +11,7 @@ use tar::{Archive, Entry, EntryType};
 use super::Files;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::manifest::DOCUMENT_LIMIT;
 use crate::progress::{Event, Progress};
 use crate::store::Store;
@@ -68,7 +68,7 @@ pub(super) fn read(
         .context(|| "read the archive")?
         .enumerate()
     {
-        let mut entry = entry.context(|| "read the archive")?;
+        let mut entry = entry.map_err(unreadable)?;
         if number == ENTRIES {
             return Err(Error::invalid(format!(
                 "the archive has more than {ENTRIES} files"
@@ -80,6 +80,14 @@ pub(super) fn read(
         limit.set(Some(HEADERS));
     }
     Ok(contents)
+}
+
+/// What `tar` says of a header that is none repeats the whole of it.
+fn unreadable(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::Other => Error::invalid("it is not a tar archive, or a damaged one"),
+        _ => Error::new(Kind::Failed, format!("read the archive: {error}")),
+    }
 }
 
 impl Contents {
