@@ -255,7 +255,7 @@ fn bad_archives_are_refused() {
     place.refuses(&place.archive(&[]), "no archive of images");
     place.refuses(&place.archive(&[("../x", vec![1])]), "leads out of it");
     fs::write(place.path("text"), vec![b'x'; 4096]).unwrap();
-    place.refuses(&place.path("text"), "read the archive");
+    place.refuses(&place.path("text"), "not a tar archive");
 
     let change = |files: Vec<(String, Vec<u8>)>, name: &str, content: Option<Vec<u8>>| {
         let files = files

@@ -120,8 +120,9 @@ impl<'a> Attached<'a> {
 
     fn stay(mut self) -> Result<Parted> {
         loop {
-            let all_is_out = self.outputs.iter().all(|output| output.pending.is_empty());
-            if all_is_out && let Some(parted) = self.parted.take() {
+            if self.all_is_out()
+                && let Some(parted) = self.parted.take()
+            {
                 return Ok(parted);
             }
             let [signals, input, monitor, out, err] = self.wait()?;
@@ -139,17 +140,23 @@ impl<'a> Attached<'a> {
             }
             if monitor {
                 self.send_typed();
-                self.listen();
+                // It may only have room for what is typed.
+                if self.all_is_out() {
+                    self.listen();
+                }
             }
         }
+    }
+
+    fn all_is_out(&self) -> bool {
+        self.outputs.iter().all(|output| output.pending.is_empty())
     }
 
     fn wait(&self) -> Result<[bool; 5]> {
         let (stdin, readable) = (stdin(), PollFlags::POLLIN);
         let when = |wanted: bool, flags| if wanted { flags } else { PollFlags::empty() };
-        let all_is_out = self.outputs.iter().all(|output| output.pending.is_empty());
         let parted = self.parted.is_some();
-        let monitor = when(all_is_out && !parted, readable)
+        let monitor = when(self.all_is_out() && !parted, readable)
             | when(!self.typed.is_empty(), PollFlags::POLLOUT);
         let wanted = [
             (self.signals.as_fd(), when(self.started, readable)),

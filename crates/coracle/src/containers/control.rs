@@ -172,11 +172,8 @@ impl Connection {
 
     /// The next message, waiting for it; `None` when the other end is gone.
     pub(crate) fn receive(&self) -> Result<Option<Message>> {
-        match self.take(MsgFlags::empty()) {
-            // It had not read everything that we said when it went.
-            Err(Errno::ECONNRESET) => Ok(None),
-            taken => taken.context("listen to the container's monitor"),
-        }
+        self.take(MsgFlags::empty())
+            .context("listen to the container's monitor")
     }
 
     /// The next message if there is one: `Err(EAGAIN)` when not, `None` at the end, or after nonsense, which is the same.
@@ -189,7 +186,8 @@ impl Connection {
         loop {
             match recv(self.0.as_raw_fd(), &mut buffer, flags) {
                 Ok(length) => return Ok(Message::decode(&buffer[..length])),
-                Err(Errno::EINTR) => {}
+                // Said once, and before what waits to be read: the other end had not read everything when it went.
+                Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -82,11 +82,12 @@ pub(super) fn read(
     Ok(contents)
 }
 
-/// What `tar` says of a header that is none repeats the whole of it.
+/// What `tar` says of a field that is no number repeats the whole header, which then is none.
 fn unreadable(error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::Other => Error::invalid("it is not a tar archive, or a damaged one"),
-        _ => Error::new(Kind::Failed, format!("read the archive: {error}")),
+    let said = error.to_string();
+    match said.contains(" when getting ") {
+        true => Error::invalid("it is not a tar archive, or a damaged one"),
+        false => Error::new(Kind::Failed, format!("read the archive: {said}")),
     }
 }
 
