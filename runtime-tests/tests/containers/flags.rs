@@ -39,7 +39,7 @@ fn flags_are_seen_from_inside() {
         ),
         (
             &["--add-host", "db:10.1.2.3"],
-            "grep db /etc/hosts",
+            "grep 10.1.2.3 /etc/hosts",
             "10.1.2.3\tdb\n",
         ),
         (
