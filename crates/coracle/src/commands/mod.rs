@@ -74,7 +74,7 @@ impl Invocation<'_> {
     }
 
     /// The container that was run from an image below this state root, if the first argument means one. What the runtime knows by that
-    /// very id comes first, so that nothing is looked for on behalf of an engine.
+    /// very name comes first; a whole id, such as engines use, costs one look into the store.
     #[cfg(feature = "image")]
     fn container_of_image(&self, settings: &Settings) -> Result<Option<Container>, Failure> {
         let is_full_id = self.id().len() == crate::containers::id::LENGTH;
