@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runtime_tests::{Engine, Home, Registry, eventually, has_program, requires, runtime};
+use runtime_tests::{Engine, Home, Registry, eventually, has_program, requires};
 use serde_json::Value;
 
 use super::has_tools;
@@ -196,13 +196,7 @@ fn buildah_and_podman_push_and_pull_the_same_images() {
     );
     let engine = Engine::new();
     let registry = Registry::beside(&engine);
-    let store = engine.path("store").to_string_lossy().into_owned();
-    let coracle = |args: &[&str]| {
-        engine.run(
-            &runtime().to_string_lossy(),
-            &[&["--store", &store], args].concat(),
-        )
-    };
+    let coracle = |args: &[&str]| engine.coracle(args);
     for (format, name) in [("oci", "app:oci"), ("v2s2", "app:docker")] {
         let image = registry.image(name);
         let to = format!("docker://{image}");
@@ -256,13 +250,7 @@ fn the_image_of_a_platform_is_chosen_from_a_list() {
     );
     let engine = Engine::new();
     let registry = Registry::beside(&engine);
-    let store = engine.path("store").to_string_lossy().into_owned();
-    let coracle = |args: &[&str]| {
-        engine.run(
-            &runtime().to_string_lossy(),
-            &[&["--store", &store], args].concat(),
-        )
-    };
+    let coracle = |args: &[&str]| engine.coracle(args);
     engine
         .buildah(&["manifest", "create", "localhost/list"])
         .ok();
