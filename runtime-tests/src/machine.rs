@@ -46,6 +46,16 @@ pub fn kernel_has(path: &str) -> bool {
     Path::new(path).exists()
 }
 
+/// The kernel's version is this one or a later one, for features that no file or call stands for.
+pub fn kernel_since(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse().unwrap_or(0));
+    let mut next = || numbers.next().unwrap_or(0);
+    (next(), next()) >= (major, minor)
+}
+
 /// systemd is the init of this machine.
 pub fn has_systemd() -> bool {
     Path::new("/run/systemd/system").exists()
