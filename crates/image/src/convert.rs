@@ -39,8 +39,7 @@ pub fn spec(
 ) -> Result<Spec> {
     let none = Config::default();
     let config = image.config().as_ref().unwrap_or(&none);
-    let user = overrides.user.as_ref().or(config.user().as_ref());
-    let user = user.map_or("", String::as_str);
+    let user = user(config, overrides);
     let (user, home) =
         resolve_user(user, &overrides.groups, rootfs).context(|| format!("user {user:?}"))?;
     let mut spec = defaults::spec();
@@ -62,6 +61,26 @@ pub fn spec(
     Ok(spec)
 }
 
+/// What [`spec`] would refuse, as far as that can be said without the image's files.
+pub fn check(image: &ImageConfiguration, overrides: &Overrides) -> Result<()> {
+    let none = Config::default();
+    let config = image.config().as_ref().unwrap_or(&none);
+    args(config, overrides)?;
+    env(config, overrides, "/")?;
+    cwd(config, overrides)?;
+    for id in user(config, overrides).split(':') {
+        number(id)?;
+    }
+    Ok(())
+}
+
+/// The image says itself what to run.
+pub fn has_command(image: &ImageConfiguration) -> bool {
+    let none = Config::default();
+    let config = image.config().as_ref().unwrap_or(&none);
+    args(config, &Overrides::default()).is_ok()
+}
+
 /// Where an image wants volumes: absolute paths, each once, in order.
 pub fn volumes(image: &ImageConfiguration) -> Result<Vec<String>> {
     let config = image.config().as_ref();
@@ -80,6 +99,11 @@ pub fn volumes(image: &ImageConfiguration) -> Result<Vec<String>> {
 pub fn stop_signal(image: &ImageConfiguration) -> Option<&str> {
     let signal = image.config().as_ref()?.stop_signal().as_deref()?;
     Some(signal).filter(|signal| !signal.is_empty())
+}
+
+fn user<'a>(config: &'a Config, overrides: &'a Overrides) -> &'a str {
+    let user = overrides.user.as_ref().or(config.user().as_ref());
+    user.map_or("", String::as_str)
 }
 
 /// `Entrypoint` and `Cmd`, one behind the other.

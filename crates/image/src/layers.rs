@@ -215,10 +215,13 @@ impl Making {
         })
     }
 
-    /// Extracts a layer, unless it is there or somebody else is at it.
-    pub(crate) fn layer(&self, layer: Layer) -> Result<()> {
+    /// Extracts a layer, unless it is there or somebody else is at it. `begun` is called when it has to be done.
+    pub(crate) fn layer(&self, layer: Layer, begun: impl FnOnce()) -> Result<()> {
         match self.place.claim(&layer.diff_id, false)? {
-            Claimed::Yes(directory) => self.extract(vec![Claim { layer, directory }]),
+            Claimed::Yes(directory) => {
+                begun();
+                self.extract(vec![Claim { layer, directory }])
+            }
             Claimed::Done | Claimed::Busy => Ok(()),
         }
     }
