@@ -367,6 +367,20 @@ mod tests {
     }
 
     #[test]
+    fn what_an_image_says_wrong_is_known_before_its_files_are_there() {
+        let mut rows = serde_json::json!([
+            {}, { "Cmd": ["x"], "Env": ["A"] }, { "Cmd": ["x"], "WorkingDir": "x" },
+            { "Cmd": ["x"], "User": "4294967296" }, { "Cmd": ["x"], "User": "web:4294967296" },
+        ]);
+        for config in rows.as_array_mut().unwrap() {
+            let wrong = image(config.clone());
+            assert!(check(&wrong, &Overrides::default()).is_err(), "{config}");
+            *config = serde_json::json!({ "Cmd": ["x"], "User": "web:wheel" });
+            assert!(check(&image(config.take()), &Overrides::default()).is_ok());
+        }
+    }
+
+    #[test]
     fn users_are_found_in_the_image() {
         for (user, wanted) in [
             ("", Some((0, 0, vec![], "/root"))),

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
+use nix::unistd::syncfs;
 
 use crate::digest::Digest;
 use crate::error::{Context, Result};
@@ -251,7 +252,7 @@ impl Making {
         let place = &self.place;
         let syncing = || format!("write {} to disk", place.path.display());
         let directory = File::open(&place.path).context(syncing)?;
-        sys::sync_filesystem(directory.as_fd()).context(syncing)?;
+        syncfs(&directory).context(syncing)?;
         while let Some((digest, _)) = extracted.last() {
             fs::rename(place.new_path(digest), place.path(digest))
                 .context(|| format!("complete layer {digest}"))?;

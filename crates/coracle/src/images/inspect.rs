@@ -76,6 +76,7 @@ fn describe(store: &Store, image: &Image) -> image::Result<Value> {
         "Variant": configuration["variant"],
         "Size": image.size(),
         "Config": configuration["config"],
+        "ConfigMediaType": image.config.media_type,
         "RootFS": { "Type": "layers", "Layers": configuration["rootfs"]["diff_ids"] },
         "Layers": image.layers,
         "History": configuration["history"],

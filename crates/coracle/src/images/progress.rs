@@ -9,6 +9,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressFinish, ProgressStyle};
 
 use super::list::decimal;
 
+const UNPACKING: &str = "unpacking";
+
 /// Shows progress on standard error.
 pub(crate) enum Bars {
     Quiet,
@@ -51,11 +53,13 @@ impl Progress for Bars {
                 let text = |event| text(blob, event).unwrap_or_default();
                 match event {
                     Event::Moved(bytes) => bar.set_position(bytes),
-                    Event::Exists => bar.finish_with_message(text(event)),
-                    Event::Unpacking => bar.set_message("unpacking"),
-                    Event::Unpacked if bar.is_finished() => {}
-                    Event::Unpacked => bar.finish_with_message(text(Event::Complete)),
-                    Event::Retrying(..) | Event::Complete => bar.set_message(text(event)),
+                    Event::Unpacking => bar.set_message(UNPACKING),
+                    // It was there before.
+                    Event::Unpacked if bar.message() != UNPACKING => {}
+                    Event::Unpacked => bar.set_message(text(Event::Complete)),
+                    Event::Retrying(..) | Event::Exists | Event::Complete => {
+                        bar.set_message(text(event));
+                    }
                 }
             }
         }
@@ -106,5 +110,7 @@ mod tests {
         assert_eq!(message(b"new", Event::Unpacked), "complete, 2kB");
         assert_eq!(message(b"old", Event::Exists), "already exists");
         assert_eq!(message(b"old", Event::Unpacked), "already exists");
+        assert_eq!(message(b"old", Event::Unpacking), "unpacking");
+        assert_eq!(message(b"old", Event::Unpacked), "complete, 2kB");
     }
 }

@@ -4,6 +4,10 @@ use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Mutex;
+
+use image::{Descriptor, Digest, Event, Progress, PullOptions, Source, Store, media_type};
+use serde_json::json;
 
 use crate::Test;
 use crate::corpus::gzip;
@@ -18,6 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("overlay_layers_have_whiteouts", overlay),
     ("a_killed_unpackers_remains_go", remains),
     ("unused_layers_go", unused),
+    ("a_pull_tells_what_is_unpacked", told),
 ];
 
 /// The tree of layers in a plain bundle, looked at by `look`.
@@ -414,4 +419,61 @@ fn unused() {
     assert_eq!(BTreeSet::from_iter(found), removed.into());
     assert_eq!(list(&dir.path().join("layers")).len(), 4);
     assert_eq!(list(&paths[0]), ["d/", "d/a=1", "d/l -> /etc"]);
+}
+
+/// What has happened to one blob.
+struct Told(Digest, Mutex<Vec<&'static str>>);
+
+impl Progress for Told {
+    fn blob(&self, blob: &Descriptor, event: Event<'_>) {
+        let word = match event {
+            Event::Moved(_) | Event::Retrying(..) => return,
+            Event::Exists => "exists",
+            Event::Complete => "complete",
+            Event::Unpacking => "unpacking",
+            Event::Unpacked => "unpacked",
+        };
+        if blob.digest == self.0 {
+            self.1.lock().expect("no panic").push(word);
+        }
+    }
+}
+
+fn told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let layout = dir.path().join("layout");
+    fs::create_dir_all(layout.join("blobs/sha256")).expect("a directory");
+    let put = |kind: &str, content: &[u8]| {
+        let digest = Digest::of(content);
+        let path = layout.join("blobs/sha256").join(digest.hex());
+        fs::write(path, content).expect("a file");
+        json!({ "mediaType": kind, "digest": digest, "size": content.len() })
+    };
+    let content = Tar::new().file("a", b"1").end();
+    let layer = Digest::of(&content);
+    let config = json!({ "architecture": "amd64", "os": "linux", "rootfs": { "type": "layers", "diff_ids": [layer] } });
+    let manifest = json!({
+        "schemaVersion": 2, "config": put(media_type::CONFIG, config.to_string().as_bytes()),
+        "layers": [put(media_type::LAYER, &content)],
+    });
+    let manifest = put(media_type::MANIFEST, manifest.to_string().as_bytes());
+    let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
+    fs::write(layout.join("index.json"), index.to_string()).expect("a file");
+    let store = Store::open(&dir.path().join("store")).expect("a store");
+    let source: Source = format!("oci:{}", layout.display())
+        .parse()
+        .expect("a source");
+    for (unpack, events) in [
+        (false, &["complete"][..]),
+        (true, &["exists", "unpacking", "unpacked"]),
+        (true, &["exists", "unpacked"]),
+    ] {
+        let told = Told(layer.clone(), Mutex::default());
+        let options = PullOptions {
+            unpack,
+            ..PullOptions::default()
+        };
+        image::pull(&store, &source, &options, &told).expect("an image");
+        assert_eq!(*told.1.lock().expect("no panic"), events);
+    }
 }
