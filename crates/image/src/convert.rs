@@ -380,6 +380,7 @@ mod tests {
         }
     }
 
+    // CVE-2024-40635, CVE-2026-46680: a number that is no id is neither another id nor a name.
     #[test]
     fn users_are_found_in_the_image() {
         for (user, wanted) in [
@@ -414,6 +415,7 @@ mod tests {
         }
     }
 
+    // CVE-2026-57231: an entry without a value must not get the host's.
     #[test]
     fn the_environment_is_the_images_and_the_users() {
         let config = serde_json::json!({ "Cmd": ["x"], "Env": ["A=1", "PATH=/p", "B="] });
@@ -431,6 +433,7 @@ mod tests {
         }
     }
 
+    // CVE-2026-53488
     #[test]
     fn labels_describe_and_do_not_steer() {
         let config = serde_json::json!({ "Cmd": ["x"], "WorkingDir": "", "StopSignal": "SIGINT", "Labels": {
@@ -447,6 +450,7 @@ mod tests {
         assert!(convert(relative, &Overrides::default()).is_err());
     }
 
+    // GO-2026-5475, CVE-2026-47262
     #[test]
     fn the_files_of_users_are_regular_and_bounded() {
         let read = |prepare: &dyn Fn(&std::path::Path)| {

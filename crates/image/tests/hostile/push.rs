@@ -1,6 +1,6 @@
 //! The way up: registries that refuse, forget and break off, and those without the referrers API.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::{Arc, Mutex};
 
@@ -184,31 +184,36 @@ fn an_upload_that_breaks_off_goes_on_where_it_stopped() {
     assert_eq!(parts[1..], Vec::from_iter(wanted));
 }
 
+/// Fails the first time that a blob comes as a whole.
+fn fails_first(status: u16) -> impl Fn(&Request) -> Option<Answer> {
+    let failed = Mutex::new(BTreeSet::new());
+    move |request| {
+        let (_, digest) = request.path.split_once("&digest=")?;
+        let first = failed.lock().unwrap().insert(digest.to_owned());
+        first.then(|| Answer::new(status, ""))
+    }
+}
+
 #[test]
 fn what_a_registry_has_forgotten_goes_up_again() {
-    let forgets = |request: &Request| {
-        let first = request.path.contains("/uploads/0") || request.path.contains("/uploads/1");
-        match request.method.as_str() {
-            "PUT" if first => Some(Answer::new(500, "")),
-            "GET" if request.path.contains("/uploads/") => Some(Answer::new(404, "")),
-            _ => None,
-        }
-    };
-    let parts = arrives(usize::MAX, forgets);
+    let first = fails_first(500);
+    let parts = arrives(usize::MAX, move |request| {
+        let asks = request.method == "GET" && request.path.contains("/uploads/");
+        asks.then(|| Answer::new(404, ""))
+            .or_else(|| first(request))
+    });
     assert_eq!(parts, [whole(), whole()]);
 }
 
 #[test]
 fn a_registry_that_takes_no_pieces_gets_the_whole_again() {
-    let refuses = |request: &Request| {
-        let first = request.path.contains("/uploads/0") || request.path.contains("/uploads/1");
-        match request.method.as_str() {
-            "PUT" if first => Some(Answer::new(503, "").header("Retry-After", "0")),
-            "PATCH" => Some(Answer::new(405, "")),
-            _ => None,
-        }
-    };
-    let parts = arrives(usize::MAX, refuses);
+    let first = fails_first(503);
+    let parts = arrives(usize::MAX, move |request| {
+        let patches = request.method == "PATCH";
+        patches
+            .then(|| Answer::new(405, ""))
+            .or_else(|| first(request))
+    });
     assert_eq!(parts, [whole(), piece(0, PIECE), whole()]);
 }
 

@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("metadata_survives", metadata),
     ("sparse_files_have_holes", sparse),
     ("every_compression_is_found_out", compression),
+    ("all_readers_see_the_same_entries", sizes),
     ("an_archive_without_an_end_is_whole", unended),
     ("overlay_layers_have_whiteouts", overlay),
     ("a_killed_unpackers_remains_go", remains),
@@ -314,6 +315,45 @@ fn compression() {
             .expect("a file")
             .len();
         assert_eq!(size, 300_000, "{row}");
+    }
+}
+
+/// A size that stands twice, or where none belongs, hides no entry from us that Go's reader sees, and shows none that it does not
+/// (CVE-2025-62518, CVE-2026-33056): a scanner has read the same files.
+fn sizes() {
+    let inner = Tar::new().file("inner", b"x").0;
+    let header = |kind, size| Header {
+        size,
+        link: b"b",
+        ..Header::new(kind, b"a")
+    };
+    let length = inner.len() as u64;
+    let rows: &[(&str, u8, u64, &[&str])] = &[
+        ("1024", b'0', 0, &["a", "b"]),
+        ("0", b'0', length, &["a", "b", "inner"]),
+        ("", b'0', length, &["a", "b"]),
+        ("", b'2', length, &["a", "b", "inner"]),
+        ("1024", b'2', length, &["a", "b", "inner"]),
+        ("1024", b'5', 0, &["a", "b", "inner"]),
+    ];
+    for (record, kind, size, wanted) in rows {
+        let tar = match *record {
+            "" => Tar::new(),
+            record => Tar::new().pax(&[("size", record.as_bytes())]),
+        };
+        let tar = tar
+            .header(&header(*kind, *size))
+            .data(&inner)
+            .file("b", b"");
+        unpack(&[tar], |root| {
+            let names = list(root).into_iter().map(|line| {
+                line.split(['=', ' ', '/'])
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned()
+            });
+            assert_eq!(Vec::from_iter(names), *wanted, "{record} {size}");
+        });
     }
 }
 
