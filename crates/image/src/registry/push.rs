@@ -17,6 +17,19 @@ use crate::progress::Event;
 /// Where all at once does not go, so many bytes do: what proxies let through and registries keep for themselves.
 const PIECE: u64 = 8 << 20;
 
+/// How far a blob has got.
+#[derive(Default)]
+struct Upload {
+    session: Option<Session>,
+    in_pieces: bool,
+}
+
+impl Upload {
+    fn arrived(&self) -> u64 {
+        self.session.as_ref().map_or(0, |session| session.offset)
+    }
+}
+
 /// An upload that a registry has begun.
 struct Session {
     /// Where the next bytes go.
@@ -43,19 +56,14 @@ impl Repository {
             return Ok(());
         }
         let mut retry = self.client.retry();
-        let mut session = None;
+        let mut upload = Upload::default();
         loop {
-            let before = session
-                .as_ref()
-                .map_or(0, |session: &Session| session.offset);
-            let Err(failure) = self.upload(blob, file, mount, &mut session, tell) else {
+            let before = upload.arrived();
+            let Err(failure) = self.upload(blob, file, mount, &mut upload, tell) else {
                 tell(Event::Complete);
                 return Ok(());
             };
-            if session
-                .as_ref()
-                .is_some_and(|session| session.offset > before)
-            {
+            if upload.arrived() > before {
                 retry.progress();
             }
             let (pause, why) = retry.after(failure)?;
@@ -74,37 +82,39 @@ impl Repository {
         }
     }
 
-    /// Fills the session that broke off if the registry still has it, otherwise a new one. What it leaves can be taken up.
+    /// Fills the session that broke off if the registry still has it, otherwise a new one: all at once, which any registry understands,
+    /// and when that has failed in pieces.
     fn upload(
         &self,
         blob: &Descriptor,
         file: &File,
         mount: Option<&str>,
-        session: &mut Option<Session>,
+        upload: &mut Upload,
         tell: &dyn Fn(Event<'_>),
     ) -> Result<(), Failure> {
-        let resumed = session
-            .take()
-            .and_then(|session| self.resume_upload(blob, session));
-        if let Some(open) = resumed {
-            let result = self.send_pieces(blob, file, session.insert(open), tell);
-            // A registry that takes no pieces gets all at once again.
-            return result.map_err(|failure| match failure {
+        let left = upload.session.take();
+        let session = match left.and_then(|left| self.resume_upload(blob, left)) {
+            Some(left) => left,
+            None => match self.open_upload(blob, mount)? {
+                Some(new) => new,
+                None => return Ok(()),
+            },
+        };
+        let session = upload.session.insert(session);
+        if !std::mem::replace(&mut upload.in_pieces, true) {
+            let told = |bytes| tell(Event::Moved(bytes));
+            let whole = Body::File(file, 0..blob.size, &told);
+            return self.finish_upload(blob, session.url.clone(), whole);
+        }
+        self.send_pieces(blob, file, session, tell)
+            .map_err(|failure| match failure {
+                // It takes no pieces: all at once again.
                 Failure::Final(error) => {
-                    *session = None;
+                    *upload = Upload::default();
                     Failure::Transient(error, None)
                 }
                 transient => transient,
-            });
-        }
-        match self.open_upload(blob, mount)? {
-            Some(open) => {
-                let url = session.insert(open).url.clone();
-                let body = Body::File(file, 0..blob.size, &|bytes| tell(Event::Moved(bytes)));
-                self.finish_upload(blob, url, body)
-            }
-            None => Ok(()),
-        }
+            })
     }
 
     /// A new session; none when the blob could be mounted from another repository.
