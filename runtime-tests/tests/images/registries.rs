@@ -285,15 +285,9 @@ fn the_image_of_a_platform_is_chosen_from_a_list() {
         let inspected: Value = serde_json::from_str(&coracle(&["inspect", &image]).ok()).unwrap();
         assert_eq!(inspected[0]["Architecture"], arch);
     }
-    coracle(&[
-        "unpack",
-        "-q",
-        "--platform",
-        "linux/s390x",
-        &image,
-        "bundle",
-    ])
-    .ok();
+    let bundle = engine.path("bundle").display().to_string();
+    let unpack = ["unpack", "-q", "--platform", "linux/s390x", &image, &bundle];
+    coracle(&unpack).ok();
     let config = fs::read(engine.path("bundle/config.json")).unwrap();
     let config: Value = serde_json::from_slice(&config).unwrap();
     let architecture = &config["annotations"]["org.opencontainers.image.architecture"];
@@ -346,15 +340,14 @@ fn an_artifact_is_kept_and_passed_on_but_never_run() {
     home.coracle(&["push", "-q", "localhost/artifact:v1", &chart])
         .ok();
     let pushed = home.digest("localhost/artifact:v1");
-    assert_eq!(
-        digest_by_skopeo(&home, &chart, &["--tls-verify=false"]),
-        pushed
-    );
+    let to = format!("docker://{chart}");
+    let raw = ["inspect", "--raw", "--tls-verify=false", &to];
+    let kind = "application/vnd.cncf.helm.config.v1+json";
+    assert!(home.run("skopeo", &raw).ok().contains(kind));
 
     // This registry has no list of referrers, so the client keeps it.
     let text = home.coracle(&["inspect", "--referrers", &image]).ok();
     let referrers: Value = serde_json::from_str(&text).unwrap();
-    let kind = "application/vnd.cncf.helm.config.v1+json";
     assert_eq!(referrers[0]["digest"], *pushed, "{text}");
     assert_eq!(referrers[0]["artifactType"], kind, "{text}");
     assert_eq!(
