@@ -84,6 +84,7 @@ fn the_image_says_how_it_is_run() {
         &json!({
             "Entrypoint": ["sh", "-c"], "Cmd": ["echo $A; id -u; pwd; cat /data/seed"], "Env": ["A=image"],
             "User": "user", "WorkingDir": "/tmp", "Volumes": { "/data": {} }, "StopSignal": "SIGUSR1",
+            "ExposedPorts": { "80": {}, "53/udp": {} },
             "Labels": { "run.oci.keep_original_groups": "1", "tier": "front" },
         }),
     );
@@ -108,6 +109,8 @@ fn the_image_says_how_it_is_run() {
     store.wait_to_log("web", "ready");
     let all = store.inspect("web");
     assert_eq!(all["Config"]["Labels"]["tier"], "front");
+    let exposed = json!({ "53/udp": {}, "80/tcp": {} });
+    assert_eq!(all["Config"]["ExposedPorts"], exposed);
     assert_eq!(
         all["Config"]["Annotations"]["run.oci.keep_original_groups"],
         Value::Null,
@@ -146,6 +149,29 @@ fn what_a_container_writes_is_its_own() {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(&store.parent), "nothing stays mounted");
     run(&store, &["--pull=never"], "localhost/none:1", &["true"]).fails(125);
+}
+
+#[test]
+fn another_platform_than_the_images_is_looked_for_or_an_error() {
+    let store = Store::new();
+    let image = image(&store, &json!({ "Cmd": ["true"] }));
+    let text = store.coracle(&["inspect", &image]).ok();
+    let inspected: Value = serde_json::from_str(&text).unwrap();
+    let own = format!("linux/{}", inspected[0]["Architecture"].as_str().unwrap());
+    run(&store, &["--rm", "--platform", &own], &image, &[]).ok();
+    let other = ["--rm", "--platform", "linux/s390x"];
+    let is_other = format!("image {image}: it is for {own}, not for linux/s390x");
+    for (flags, words) in [
+        (&["--pull=never"][..], is_other.clone()),
+        (&[], format!("{is_other}: http://localhost: ")),
+    ] {
+        let output = run(&store, &[&other, flags].concat(), &image, &[]);
+        output.fails_with(125, &words);
+    }
+    let bundle = store.path().join("bundle").display().to_string();
+    let unpack = |platform| store.coracle(&["unpack", "--platform", platform, &image, &bundle]);
+    unpack("linux/s390x").fails_with(1, &is_other);
+    unpack(&own).ok();
 }
 
 #[test]
