@@ -42,10 +42,11 @@ impl Outcome {
         let failed: Vec<_> = lines("test ")
             .filter_map(|line| line.strip_suffix(" ... FAILED").map(str::to_owned))
             .collect();
-        // Parallel tests may write these after the beginning of another line.
+        // Parallel tests may write before and after these on the same line.
         let skipped: Vec<_> = output
-            .lines()
-            .filter_map(|line| line.split_once("skipped: ")?.1.split_once(": "))
+            .split("[skipped: ")
+            .skip(1)
+            .filter_map(|rest| rest.split_once(']')?.0.split_once(": "))
             .map(|(test, reason)| (test.to_owned(), reason.to_owned()))
             .collect();
         let passed = lines("test result: ").find_map(|line| {
