@@ -163,15 +163,13 @@ fn make_containers(place: &Place, name: &str, port: &str) {
 }
 
 fn containers_come_back(place: &Place, name: &str, port: &str) {
-    let table = place.coracle(&["list"]).ok();
+    let table = eventually("what was run with --rm has gone", || {
+        let table = place.coracle(&["list"]).ok();
+        (table.lines().count() == 2).then_some(table)
+    });
     assert!(
         table.contains("Exited (255)") && !table.contains("Up "),
         "{table}"
-    );
-    assert_eq!(
-        table.lines().count(),
-        2,
-        "what was run with --rm has gone: {table}"
     );
     let state = place.inspect(name)["State"].take();
     assert_eq!(
