@@ -61,17 +61,8 @@ pub(crate) fn image(store: &Store, config: &Value) -> String {
 }
 
 fn run(store: &Store, flags: &[&str], image: &str, command: &[&str]) -> runtime_tests::Output {
-    let mut args = vec!["run", "--cgroup-parent", &store.parent];
-    if !flags
-        .iter()
-        .any(|flag| *flag == "-p" || flag.contains("network"))
-    {
-        args.push("--network=none");
-    }
-    args.extend(flags);
-    args.push(image);
-    args.extend(command);
-    store.coracle(&args)
+    let args = store.run_args_of(flags, &[&[image], command].concat());
+    store.coracle(&args.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 #[test]
