@@ -39,10 +39,8 @@ pub fn spec(
 ) -> Result<Spec> {
     let none = Config::default();
     let config = image.config().as_ref().unwrap_or(&none);
-    let user = overrides.user.as_ref().or(config.user().as_ref());
-    let user = user.map_or("", String::as_str);
-    let (user, home) =
-        resolve_user(user, &overrides.groups, rootfs).context(|| format!("user {user:?}"))?;
+    let name = overrides.user.as_ref().or(config.user().as_ref());
+    let (user, home) = user(name.map_or("", String::as_str), &overrides.groups, rootfs)?;
     let mut spec = defaults::spec();
     let mut process = spec.process().clone().unwrap_or_default();
     process.set_args(Some(args(config, overrides)?));
@@ -202,7 +200,12 @@ fn steers(name: &str) -> bool {
     PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// The ids of `user[:group]`, supplementary groups included, and the home directory.
+/// The ids of `user[:group]`, names or numbers, as the root file system `rootfs` knows them: with the supplementary groups, to which
+/// `groups` are added, and the home directory.
+pub fn user(text: &str, groups: &[String], rootfs: BorrowedFd<'_>) -> Result<(User, String)> {
+    resolve_user(text, groups, rootfs).context(|| format!("user {text:?}"))
+}
+
 fn resolve_user(text: &str, groups: &[String], rootfs: BorrowedFd<'_>) -> Result<(User, String)> {
     let (name, group) = match text.split_once(':') {
         Some((name, group)) => (name, Some(group).filter(|group| !group.is_empty())),

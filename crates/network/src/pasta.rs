@@ -45,7 +45,7 @@ pub(crate) fn start(namespaces: Namespaces<'_>, ports: &[Port], pid_file: &Path)
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.contains("syslog"));
     let why = lines.collect::<Vec<_>>().join("; ");
-    let hint = match why.contains("/dev/net/tun") {
+    let hint = match why.contains("tun") {
         true => ": root can make it by \"modprobe tun\"",
         false => "",
     };

@@ -1,6 +1,7 @@
 //! Containers of images that an ordinary user runs, with ranges of ids and with the user's own id only.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -44,6 +45,13 @@ impl User {
         user.coracle(&["pull", &format!("oci:{}", user.layout.display())])
             .ok();
         user
+    }
+
+    /// On a machine whose kernel has not loaded the driver.
+    fn without_tun(mut self) -> Self {
+        let account = Account::new(Ids::Ranges);
+        self.account = account.after("mount -t tmpfs none /dev/net");
+        self
     }
 
     fn home(&self) -> PathBuf {
@@ -120,6 +128,83 @@ fn an_image_runs_with_the_ids_there_are() {
             .fails_with(125, "takes root");
         user.assert_nothing_left();
     }
+}
+
+#[test]
+fn keep_id_makes_the_user_themselves() {
+    let user = User::new(Ids::Ranges);
+    let home = user.home();
+    let bind = format!("{}:/home", home.display());
+    let flags = [
+        "-d",
+        "--name=web",
+        "--network=none",
+        "--userns=keep-id",
+        "-v",
+        &bind,
+    ];
+    let script = "id -u; id -g; stat -c %u /bin /data /home; echo mine > /home/file && echo written; exec sleep 1000";
+    user.run(&flags, script).ok();
+    let expected = "4242\n4242\n0\n1000\n4242\nwritten\n";
+    eventually("it has said everything", || {
+        (user.coracle(&["logs", "web"]).stdout == expected).then_some(())
+    });
+    assert_eq!(fs::metadata(home.join("file")).unwrap().uid(), Account::ID);
+    let root = user.coracle(&[
+        "exec",
+        "-u",
+        "0",
+        "web",
+        "sh",
+        "-c",
+        "id -u; touch /bin/x && echo fine",
+    ]);
+    assert_eq!(root.ok(), "0\nfine\n");
+    // Known again when it is started again.
+    user.coracle(&["restart", "-t", "0", "web"]).ok();
+    let said = user.coracle(&["exec", "web", "id", "-u"]).ok();
+    assert_eq!(said, "4242\n");
+    user.coracle(&["rm", "-fv", "web"]).ok();
+    user.run(&["--rm", "--network=none", "--userns=auto"], "true")
+        .fails_with(125, "it takes root");
+    user.assert_nothing_left();
+    let user = User::new(Ids::Own);
+    user.run(&["--rm", "--network=none", "--userns=keep-id"], "true")
+        .fails_with(125, "id 0 of the container is not mapped");
+}
+
+/// Nothing counts for a container without a cgroup, but its processes can be looked at.
+#[test]
+fn stats_know_what_the_processes_tell() {
+    let user = User::new(Ids::Ranges);
+    user.run(
+        &["-d", "--name=web", "--network=none"],
+        "sleep 1000 & exec sleep 1000",
+    )
+    .ok();
+    let shown = user
+        .coracle(&["stats", "--no-stream", "--format=json", "web"])
+        .ok();
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(
+        (&shown["Name"], &shown["PIDs"]),
+        (&json!("web"), &json!("2"))
+    );
+    assert!(
+        shown["MemUsage"]
+            .as_str()
+            .is_some_and(|usage| !usage.starts_with("0B")),
+        "{shown}"
+    );
+    user.coracle(&["rm", "-f", "web"]).ok();
+}
+
+#[test]
+fn a_machine_without_tun_is_told_what_to_do() {
+    requires!(has_program("pasta"), "pasta is missing (package passt)");
+    let user = User::new(Ids::Ranges).without_tun();
+    user.run(&["--rm"], "true").fails_with(125, "modprobe tun");
+    user.assert_nothing_left();
 }
 
 #[test]

@@ -19,7 +19,8 @@ use super::directory::{Container, Containers, Lock};
 use super::files::{self, DIRECTORY, Owner, open_inside};
 use super::lifecycle::settle;
 use super::record::Phase;
-use super::{rootfs, userns};
+use super::rootfs;
+use super::userns::{self, UserNamespace};
 
 /// One end of a copy.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,22 +64,22 @@ pub(crate) fn copy(containers: &Containers, from: &Place, to: &Place, keep: bool
     match (from, to) {
         (Place::Inside(name, path), Place::Host(target)) => {
             let container = containers.get(name)?;
-            let root = Root::of(&container)?;
+            let root = Root::of(&container, false)?;
             between(&root.fd, path, &host()?, target, ours)
         }
         (Place::Host(source), Place::Inside(name, path)) => {
             let container = containers.get(name)?;
-            let root = Root::of(&container)?;
+            let root = Root::of(&container, true)?;
             between(&host()?, source, &root.fd, path, owner(0, 0))
         }
         (Place::Inside(name, path), Place::Stream) => {
             let container = containers.get(name)?;
-            let root = Root::of(&container)?;
+            let root = Root::of(&container, false)?;
             write_stream(&root.fd, path, stdout().lock())
         }
         (Place::Stream, Place::Inside(name, path)) => {
             let container = containers.get(name)?;
-            let root = Root::of(&container)?;
+            let root = Root::of(&container, true)?;
             read_stream(stdin().lock(), &root.fd, path, owner(0, 0))
         }
         _ => Err(Error::invalid(
@@ -110,12 +111,22 @@ impl Drop for Mounted<'_> {
 }
 
 impl<'a> Root<'a> {
-    fn of(container: &'a Container) -> Result<Self> {
+    /// `into` is whether something is to be written there.
+    fn of(container: &'a Container, into: bool) -> Result<Self> {
         let record = &container.record;
         if settle(container)?.phase == Phase::Running
             && let Ok(state) = runtime::state(&record.settings(), &record.id)
             && state.pid != 0
         {
+            if let UserNamespace::Auto(_) = record.userns
+                && into
+            {
+                let text = format!(
+                    "cp into container {}: it runs with ids of its own (--userns auto): stop it first, or hand a tar stream to exec -i",
+                    record.name
+                );
+                return Err(Error::new(Kind::WrongStatus, text));
+            }
             userns::join(state.pid)?;
             // With everything that is mounted in it.
             let fd = files::open_directory(Path::new(&format!("/proc/{}/root", state.pid)))?;

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{fstat, major, minor};
 use nix::unistd::geteuid;
-use oci_spec::runtime::LinuxIdMapping;
+use oci_spec::runtime::LinuxIdMappingBuilder;
 
 use super::{Kind, Mount};
 use crate::idmap::Mappings;
@@ -125,8 +125,12 @@ fn take_mapping(tree: &OwnedFd, namespace: BorrowedFd<'_>, recursive: bool) -> R
 /// is seen as one that is `first` higher (Linux 5.12, and what file systems there are later).
 pub fn mount_shifted(source: &Path, target: &Path, first: u32, count: u32) -> Result<()> {
     let mounting = || format!("mount {} with the ids from {first} on", source.display());
-    let mut shift = LinuxIdMapping::default();
-    shift.set_container_id(0).set_host_id(first).set_size(count);
+    let shift = LinuxIdMappingBuilder::default()
+        .container_id(0_u32)
+        .host_id(first)
+        .size(count)
+        .build()
+        .map_err(|error| Error::failed(error.to_string()))?;
     let mappings = Mappings {
         uids: vec![shift],
         gids: vec![shift],
