@@ -170,7 +170,7 @@ fn keep_id_makes_the_user_themselves() {
     user.assert_nothing_left();
     let user = User::new(Ids::Own);
     user.run(&["--rm", "--network=none", "--userns=keep-id"], "true")
-        .fails_with(125, "id 0 of the container is not mapped");
+        .fails_with(125, "takes ranges of ids for the user in /etc/subuid");
 }
 
 /// Nothing counts for a container without a cgroup, but its processes can be looked at.

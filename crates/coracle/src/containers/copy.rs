@@ -60,27 +60,32 @@ pub(crate) fn copy(containers: &Containers, from: &Place, to: &Place, keep: bool
             Owner::Is(uid, gid)
         }
     };
+    // The root of a container, as the machine numbers it.
+    let root_of = |container: &Container| match container.record.userns {
+        UserNamespace::Auto(first) => owner(first, first),
+        UserNamespace::Host | UserNamespace::KeepId(..) => owner(0, 0),
+    };
     let ours = owner(getuid().as_raw(), getgid().as_raw());
     match (from, to) {
         (Place::Inside(name, path), Place::Host(target)) => {
             let container = containers.get(name)?;
-            let root = Root::of(&container, false)?;
+            let root = Root::of(&container)?;
             between(&root.fd, path, &host()?, target, ours)
         }
         (Place::Host(source), Place::Inside(name, path)) => {
             let container = containers.get(name)?;
-            let root = Root::of(&container, true)?;
-            between(&host()?, source, &root.fd, path, owner(0, 0))
+            let root = Root::of(&container)?;
+            between(&host()?, source, &root.fd, path, root_of(&container))
         }
         (Place::Inside(name, path), Place::Stream) => {
             let container = containers.get(name)?;
-            let root = Root::of(&container, false)?;
+            let root = Root::of(&container)?;
             write_stream(&root.fd, path, stdout().lock())
         }
         (Place::Stream, Place::Inside(name, path)) => {
             let container = containers.get(name)?;
-            let root = Root::of(&container, true)?;
-            read_stream(stdin().lock(), &root.fd, path, owner(0, 0))
+            let root = Root::of(&container)?;
+            read_stream(stdin().lock(), &root.fd, path, root_of(&container))
         }
         _ => Err(Error::invalid(
             "cp: one of the two must be CONTAINER:PATH, the other a path or -",
@@ -111,22 +116,12 @@ impl Drop for Mounted<'_> {
 }
 
 impl<'a> Root<'a> {
-    /// `into` is whether something is to be written there.
-    fn of(container: &'a Container, into: bool) -> Result<Self> {
+    fn of(container: &'a Container) -> Result<Self> {
         let record = &container.record;
         if settle(container)?.phase == Phase::Running
             && let Ok(state) = runtime::state(&record.settings(), &record.id)
             && state.pid != 0
         {
-            if let UserNamespace::Auto(_) = record.userns
-                && into
-            {
-                let text = format!(
-                    "cp into container {}: it runs with ids of its own (--userns auto): stop it first, or hand a tar stream to exec -i",
-                    record.name
-                );
-                return Err(Error::new(Kind::WrongStatus, text));
-            }
             userns::join(state.pid)?;
             // With everything that is mounted in it.
             let fd = files::open_directory(Path::new(&format!("/proc/{}/root", state.pid)))?;
@@ -136,7 +131,7 @@ impl<'a> Root<'a> {
             let text = format!("container {} is just starting or ending", record.name);
             return Err(Error::new(Kind::WrongStatus, text));
         };
-        rootfs::mount(container)?;
+        rootfs::mount_for_container(container)?;
         let mounted = Mounted(container, lock);
         let fd = files::open_directory(&rootfs::path(container))?;
         Ok(Root {

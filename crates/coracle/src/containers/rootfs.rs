@@ -1,7 +1,7 @@
 //! The root file system of a container: an overlay of its image's layers, or a directory that is its user's.
 
 use std::fs::DirBuilder;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -14,6 +14,8 @@ use super::userns::{self, UserNamespace};
 /// Where the overlay of a container is mounted, below its directory.
 const ROOTFS: &str = "rootfs";
 
+/// What the container itself has written.
+const UPPER: &str = "upper";
 /// Where the store is for a moment, with the ids of a container's files.
 const SHIFTED: &str = "store";
 
@@ -26,7 +28,7 @@ pub(crate) fn mount(container: &Container) -> Result<()> {
     overlay(container, None)
 }
 
-/// Mounts it for the container itself, with its own ids.
+/// Mounts it for the container itself, with its own ids: those of the layers are shifted, and what is written has them on the disk.
 pub(crate) fn mount_for_container(container: &Container) -> Result<()> {
     let UserNamespace::Auto(first) = container.record.userns else {
         return mount(container);
@@ -37,6 +39,10 @@ pub(crate) fn mount_for_container(container: &Container) -> Result<()> {
     make(&shifted)?;
     runtime::mount_shifted(store.store(), &shifted, first, userns::COUNT)
         .context("--userns auto")?;
+    let upper = container.path.join(UPPER);
+    make(&upper)?;
+    chown(&upper, Some(first), Some(first))
+        .context("--userns auto: give the container its layer")?;
     // What the overlay is made of it keeps by itself.
     let mounted = overlay(container, Some(&shifted));
     unmount_at(&shifted).and(mounted)
@@ -44,7 +50,7 @@ pub(crate) fn mount_for_container(container: &Container) -> Result<()> {
 
 /// `shifted` is where the store is to be seen, if not in its own place.
 fn overlay(container: &Container, shifted: Option<&Path>) -> Result<()> {
-    let [rootfs, upper, work] = [ROOTFS, "upper", "work"].map(|name| container.path.join(name));
+    let [rootfs, upper, work] = [ROOTFS, UPPER, "work"].map(|name| container.path.join(name));
     for directory in [&rootfs, &upper, &work] {
         make(directory)?;
     }
@@ -55,8 +61,7 @@ fn overlay(container: &Container, shifted: Option<&Path>) -> Result<()> {
     };
     let layers: Vec<_> = container.record.layers.iter().map(seen).collect();
     let rootless = !userns::is_machines_root();
-    image::layers::mount(&layers, &seen(&upper), &seen(&work), &rootfs, rootless)
-        .map_err(super::of_image)
+    image::layers::mount(&layers, &upper, &work, &rootfs, rootless).map_err(super::of_image)
 }
 
 fn make(directory: &Path) -> Result<()> {

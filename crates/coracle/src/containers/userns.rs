@@ -367,6 +367,11 @@ pub(crate) fn give_files(rootfs: &Path, namespace: UserNamespace) -> Result<()> 
     let (UserNamespace::KeepId(..), Some([users, groups])) = (namespace, namespace.ids()) else {
         return Ok(());
     };
+    if users.len() == 1 || groups.len() == 1 {
+        return Err(Error::failed(
+            "--userns keep-id takes ranges of ids for the user in /etc/subuid and /etc/subgid (\"coracle check\" looks)",
+        ));
+    }
     let outside = |ranges: &[Range], id: u32| {
         let id = u64::from(id);
         let range = ranges
