@@ -1,6 +1,7 @@
 //! Beside other firewalls.
 
 use std::fs;
+use std::process::Stdio;
 
 use runtime_tests::{has_program, is_coracle, requires};
 
@@ -144,7 +145,16 @@ fn beside_firewalld_a_port_stays_reachable() {
          echo ready; while read line; do eval \"$line\" 2>&1 | tail -1; done; kill %1 %2; wait"
     );
     let mut firewall = machine.host.command("unshare");
-    firewall.args(["--mount", "bash", "-c", &script]);
+    let alone = [
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "bash",
+        "-c",
+        &script,
+    ];
+    firewall.args(alone).stderr(Stdio::null());
     let mut firewall = Running::start(firewall);
     assert_eq!(firewall.line, "ready\n");
     let _web = publish(&machine);

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::process::Stdio;
 
+use runtime_tests::requires;
+
 use crate::machine::{Machine, Namespace, Running};
 
 #[test]
@@ -242,6 +244,15 @@ fn much_goes_through_the_proxy_in_both_directions() {
 /// Nobody is led where no link is: that would cost the client's first packet, and the second that it waits before it sends the next.
 #[test]
 fn a_port_is_published_when_there_is_a_link() {
+    let release = runtime_tests::shell("uname -r");
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next(), numbers.next());
+    requires!(
+        version >= (Some(6), Some(9)),
+        "before Linux 6.9 nobody can wait for a link"
+    );
     for _ in 0..3 {
         let machine = Machine::new();
         let web = Namespace::new();
