@@ -5,7 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use runtime_tests::{Account, Ids, Store, eventually, has_program, requires, runtime, shell};
+use runtime_tests::{
+    Account, Hierarchy, Ids, Store, eventually, has_program, hierarchy, requires, runtime, shell,
+};
 use serde_json::json;
 
 use super::images::image;
@@ -19,6 +21,10 @@ struct User {
 
 impl User {
     fn new(ids: Ids) -> Self {
+        Self::with(Account::new(ids))
+    }
+
+    fn with(account: Account) -> Self {
         let store = Store::new();
         fs::create_dir(store.rootfs().join("data")).unwrap();
         shell(&format!("chown 1000 {}/data", store.rootfs().display()));
@@ -33,7 +39,7 @@ impl User {
         ));
         let tun = home.join("tun");
         // As it is on most machines.
-        let account = Account::new(ids).after(&format!(
+        let account = account.after(&format!(
             "mknod -m 666 {0} c 10 200; mount --bind {0} /dev/net/tun; rm {0}",
             tun.display()
         ));
@@ -171,6 +177,25 @@ fn keep_id_makes_the_user_themselves() {
     let user = User::new(Ids::Own);
     user.run(&["--rm", "--network=none", "--userns=keep-id"], "true")
         .fails_with(125, "takes ranges of ids for the user in /etc/subuid");
+}
+
+#[test]
+fn limits_hold_in_a_delegated_cgroup() {
+    requires!(
+        hierarchy() == Hierarchy::V2,
+        "only cgroup v2 is delegated to users"
+    );
+    let user = User::with(Account::new(Ids::Ranges).with_cgroup("memory pids"));
+    let limits = ["--network=none", "-m", "64m", "--pids-limit", "50"];
+    let script = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max";
+    let said = user.run(&[&["--rm"][..], &limits].concat(), script);
+    assert_eq!(said.ok(), "67108864\n50\n");
+    let named = [&["-d", "--name=web"][..], &limits].concat();
+    user.run(&named, "exec sleep 1000").ok();
+    let shown = user.coracle(&["stats", "--no-stream", "web"]).ok();
+    assert!(shown.contains("/ 64MiB"), "{shown}");
+    user.coracle(&["rm", "-f", "web"]).ok();
+    user.assert_nothing_left();
 }
 
 /// Nothing counts for a container without a cgroup, but its processes can be looked at.
