@@ -200,6 +200,33 @@ fn a_killed_monitor_loses_neither_container_nor_clean_up() {
     assert_eq!(store.leftovers(), Vec::<String>::new());
 }
 
+/// Somebody else keeps its terminal meanwhile.
+#[test]
+fn a_killed_monitor_hangs_up_no_terminal() {
+    let store = Store::new();
+    let name = store.parent.clone();
+    let script = "i=0; while read -t 1 line; [ \"$line\" != end ]; do i=$((i+1)); echo line $i $line; done; exit 4";
+    store.detached(&name, &["-it"], script);
+    store.wait_to_log(&name, "line 1");
+    let pid = store.state(&name, "Pid");
+    kill_monitor(&store, &name);
+    let again = store.wait_to_log(&name, "line 3");
+    assert!(again.contains("line 2"), "{again}");
+    assert_eq!(store.state(&name, "Pid"), pid);
+    kill_monitor(&store, &name);
+    let mut terminal = runtime_tests::Terminal::open();
+    let mut child = terminal.start(&store.command(&["attach", &name]));
+    terminal.type_in("hello\n");
+    terminal.wait_to_see("hello");
+    terminal.type_in("end\n");
+    assert_eq!(child.wait().unwrap().code(), Some(4));
+    eventually("nobody keeps the terminal any more", || {
+        let keeper = format!("coracle-terminal {name}");
+        let found = shell(&format!("pgrep -fx '{keeper}' || true"));
+        found.is_empty().then_some(())
+    });
+}
+
 #[test]
 fn whenever_run_is_killed_rm_removes_what_it_has_left() {
     let store = Store::new();
