@@ -23,7 +23,10 @@ impl User {
         let store = Store::new();
         fs::create_dir(store.rootfs().join("data")).unwrap();
         shell(&format!("chown 1000 {}/data", store.rootfs().display()));
-        image(&store, &json!({ "Cmd": ["true"], "Volumes": { "/data": {} } }));
+        image(
+            &store,
+            &json!({ "Cmd": ["true"], "Volumes": { "/data": {} } }),
+        );
         let home = store.path().join("home");
         fs::create_dir(&home).unwrap();
         shell(&format!(
