@@ -77,7 +77,7 @@ fn a_detached_container_is_waited_for_and_leaves_with_rm() {
     assert_eq!(store.coracle(&["wait", "web"]).ok(), "7\n", "once more");
     store.coracle(&["rm", "web"]).ok();
     store.coracle(&["inspect", "web"]).fails(1);
-    store.detached("gone", &["--rm"], "sleep 0.2; exit 7");
+    store.detached("gone", &["--rm"], "sleep 2; exit 7");
     assert_eq!(store.coracle(&["wait", "gone"]).ok(), "7\n");
     assert_eq!(store.leftovers(), Vec::<String>::new());
 }
@@ -179,11 +179,10 @@ fn a_killed_monitor_loses_neither_container_nor_clean_up() {
     assert!(shown.starts_with(&expected), "{shown}");
     assert_ne!(store.monitor("web"), 0);
     store.coracle(&["stop", "-t", "0", "web"]).ok();
-    assert_eq!(
-        store.state("web", "ExitCode"),
-        if kernel_since(6, 15) { 137 } else { 255 },
-        "Linux tells it also to one who is not the parent since 6.15"
-    );
+    let status = store.state("web", "ExitCode");
+    // Before Linux 6.15 one who is not the parent hears of it only as long as the parent has not.
+    let unknown = status == 255 && !kernel_since(6, 15);
+    assert!(status == 137 || unknown, "{status}");
 
     store.detached("short", &["--rm"], "sleep 0.3");
     kill_monitor(&store, "short");
