@@ -179,7 +179,7 @@ impl Shim {
     pub(crate) fn close_io(&mut self, request: &CloseIoRequest) -> Answer {
         let process = self.process(&request.id, &request.exec_id)?;
         if request.stdin {
-            process.io.stdin = None;
+            process.io.close_input();
         }
         empty()
     }

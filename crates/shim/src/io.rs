@@ -6,7 +6,7 @@
 use std::fs::{self, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{Gid, Uid, fchown, pipe2};
@@ -32,6 +32,15 @@ struct Sink {
     reader: Option<OwnedFd>,
 }
 
+/// A fifo that is not open yet. A client that has nothing (more) to say tells so by CloseIO, which it can do once Create has been
+/// answered; what it writes before that would have it come to the end too early, and never tell.
+#[derive(Debug)]
+struct Stdin {
+    path: PathBuf,
+    /// Where it leads to.
+    to: Option<OwnedFd>,
+}
+
 /// What a process that is about to be started gets, and what stays here.
 #[derive(Debug, Default)]
 pub(crate) struct Prepared {
@@ -49,11 +58,14 @@ pub(crate) struct Io {
     pub(crate) output: Vec<Relay>,
     pub(crate) input: Option<Relay>,
     /// A write end of the fifo for standard input: it ends when containerd says so (CloseIO), not when a client goes away.
-    pub(crate) stdin: Option<OwnedFd>,
+    stdin: Option<OwnedFd>,
+    is_closed: bool,
     /// The terminal's master.
     pub(crate) console: Option<OwnedFd>,
-    /// What is connected with the terminal once there is one.
-    terminal: (Option<OwnedFd>, Option<Sink>),
+    /// Where the terminal's output goes once there is one.
+    terminal: Option<Sink>,
+    /// The input, until the process runs.
+    unread: Option<Stdin>,
     pub(crate) logger: Option<Logger>,
 }
 
@@ -80,7 +92,7 @@ impl Prepared {
             prepared.write_to(stdio, owner, poller)?;
         }
         if !stdio.stdin.is_empty() {
-            prepared.read_from(Path::new(&stdio.stdin), stdio.terminal, owner, poller)?;
+            prepared.read_from(Path::new(&stdio.stdin), stdio.terminal, owner)?;
         }
         Ok(prepared)
     }
@@ -100,7 +112,7 @@ impl Prepared {
         self.ready = Some(ready);
         if stdio.terminal {
             unblock(&stdout)?;
-            self.io.terminal.1 = Some(Sink {
+            self.io.terminal = Some(Sink {
                 to: stdout,
                 reader: None,
             });
@@ -116,7 +128,7 @@ impl Prepared {
         let file = stdio.stdout.starts_with("file://");
         let stderr = if file { &stdio.stdout } else { &stdio.stderr };
         if stdio.terminal {
-            self.io.terminal.1 = open_sink(&stdio.stdout)?;
+            self.io.terminal = open_sink(&stdio.stdout)?;
             return Ok(());
         }
         for (index, name) in [(1, &stdio.stdout), (2, stderr)] {
@@ -132,37 +144,25 @@ impl Prepared {
         Ok(())
     }
 
-    fn read_from(
-        &mut self,
-        path: &Path,
-        terminal: bool,
-        owner: Owner,
-        poller: &mut Poller,
-    ) -> Result<()> {
-        let opening = || format!("open fifo {} for standard input", path.display());
-        let open = |flags: &mut OpenOptions| {
-            flags
-                .custom_flags(libc::O_NONBLOCK)
-                .open(path)
-                .context(opening)
-        };
-        // Reading first: a fifo cannot be opened for writing alone without waiting for a reader.
-        let from = open(OpenOptions::new().read(true))?;
-        if !from.metadata().context(opening)?.file_type().is_fifo() {
+    fn read_from(&mut self, path: &Path, terminal: bool, owner: Owner) -> Result<()> {
+        let looking = || format!("stdin: look at {}", path.display());
+        if !fs::metadata(path).context(looking)?.file_type().is_fifo() {
             return Err(Failure::invalid(format!(
                 "stdin: {} is no fifo",
                 path.display()
             )));
         }
-        self.io.stdin = Some(open(OpenOptions::new().write(true))?.into());
-        if terminal {
-            self.io.terminal.0 = Some(from.into());
-            return Ok(());
+        let mut stdin = Stdin {
+            path: path.to_owned(),
+            to: None,
+        };
+        if !terminal {
+            let (read, write) = pipe(owner)?;
+            unblock(&write)?;
+            self.child[0] = Some(read);
+            stdin.to = Some(write);
         }
-        let (read, write) = pipe(owner)?;
-        unblock(&write)?;
-        self.io.input = Some(Relay::new(poller, from.into(), write, None).context(opening)?);
-        self.child[0] = Some(read);
+        self.io.unread = Some(stdin);
         Ok(())
     }
 }
@@ -172,22 +172,52 @@ impl Io {
     pub(crate) fn connect(&mut self, master: OwnedFd, poller: &mut Poller) -> Result<()> {
         let copying = || "copy from and to the terminal".to_owned();
         unblock(&master)?;
-        if let Some(sink) = self.terminal.1.take() {
+        if let Some(sink) = self.terminal.take() {
             let from = master.try_clone().context(copying)?;
             let relay = Relay::new(poller, from, sink.to, sink.reader).context(copying)?;
             self.output.push(relay);
         }
-        if let Some(from) = self.terminal.0.take() {
-            let to = master.try_clone().context(copying)?;
-            self.input = Some(Relay::new(poller, from, to, None).context(copying)?);
+        if let Some(stdin) = &mut self.unread {
+            stdin.to = Some(master.try_clone().context(copying)?);
         }
         self.console = Some(master);
         Ok(())
     }
 
+    /// The process runs: reads its input.
+    pub(crate) fn read_input(&mut self, poller: &mut Poller) -> Result<()> {
+        let Some(stdin) = self.unread.take() else {
+            return Ok(());
+        };
+        let Some(to) = stdin.to else {
+            return Ok(());
+        };
+        let opening = || format!("stdin: open {}", stdin.path.display());
+        let open = |options: &mut OpenOptions| {
+            options
+                .custom_flags(libc::O_NONBLOCK)
+                .open(&stdin.path)
+                .context(opening)
+        };
+        // Reading first: a fifo cannot be opened for writing alone without waiting for a reader.
+        let from = open(OpenOptions::new().read(true))?;
+        if !self.is_closed {
+            self.stdin = Some(open(OpenOptions::new().write(true))?.into());
+        }
+        self.input = Some(Relay::new(poller, from.into(), to, None).context(opening)?);
+        Ok(())
+    }
+
+    /// No more input will come than there is.
+    pub(crate) fn close_input(&mut self) {
+        self.is_closed = true;
+        self.stdin = None;
+    }
+
     /// The process has ended: nobody reads its input, and a terminal's output ends even if a stranger has the terminal open.
     pub(crate) fn process_ended(&mut self, poller: &Poller) {
-        self.stdin = None;
+        self.close_input();
+        self.unread = None;
         if let Some(input) = self.input.take() {
             input.close(poller);
         }

@@ -476,6 +476,11 @@ impl Shim {
         let process = container.process(&key.exec)?;
         process.status = Status::Running;
         let pid = process.pid;
+        let mut io = std::mem::take(&mut process.io);
+        if let Err(failure) = io.read_input(&mut self.poller) {
+            log::warn!("{}: {failure}", key.id());
+        }
+        self.container(&key.container)?.process(&key.exec)?.io = io;
         if let Some(exit) = self.jobs.ended_early(pid) {
             self.container(&key.container)?
                 .process(&key.exec)?
