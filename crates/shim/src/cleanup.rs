@@ -8,11 +8,11 @@ use prost::Message;
 use crate::Arguments;
 use crate::container::check_id;
 use crate::error::{Context, Result};
-use crate::lifecycle::{pid_file, read_pid};
-use crate::mounts;
 use crate::protos::Timestamp;
 use crate::protos::task::DeleteResponse;
 use crate::runtime::{Paper, Runtime};
+use crate::service::{pid_file, read_pid};
+use crate::{bootstrap, mounts};
 
 /// What a process has as its status that ended together with its shim.
 const KILLED: u32 = 128 + libc::SIGKILL as u32;
@@ -33,6 +33,7 @@ pub(crate) fn delete(arguments: &Arguments) -> Result<()> {
         }
     }
     mounts::unmount_all(&bundle.join("rootfs"))?;
+    bootstrap::remove_dead_socket(&bundle);
     let response = DeleteResponse {
         pid: read_pid(&pid_file(&bundle, "")).unwrap_or(0) as u32,
         exit_status: KILLED,

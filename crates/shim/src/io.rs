@@ -262,12 +262,13 @@ impl Io {
         self.output.is_empty() && self.logger.is_none()
     }
 
-    /// Ends everything now.
-    pub(crate) fn close(&mut self, poller: &Poller) {
+    /// Ends everything now; what is left is a logger, which has to be told.
+    pub(crate) fn close(&mut self, poller: &Poller) -> Option<Logger> {
         let io = std::mem::take(self);
         for relay in io.output.into_iter().chain(io.input) {
             relay.close(poller);
         }
+        io.logger
     }
 }
 

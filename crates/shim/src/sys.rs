@@ -1,7 +1,5 @@
 //! System calls that nix and the standard library do not wrap safely. The only `unsafe` of this crate.
 
-#![allow(unsafe_code)]
-
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;

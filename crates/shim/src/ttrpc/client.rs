@@ -1,10 +1,11 @@
 //! A connection of ours to containerd, with one request under way at a time.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use prost::Message;
 
 use super::frame::{self, Content, Decoder};
@@ -21,12 +22,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects; a unix socket does so at once or not at all.
+    /// Connects; a unix socket that does not block does so at once or not at all.
     pub(crate) fn connect(path: &Path) -> io::Result<Client> {
-        let socket = UnixStream::connect(path)?;
-        socket.set_nonblocking(true)?;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
         Ok(Client {
-            socket,
+            socket: UnixStream::from(socket),
             decoder: Decoder::default(),
             unsent: Vec::new(),
             stream: u32::MAX,

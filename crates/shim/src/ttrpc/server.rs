@@ -13,6 +13,11 @@ use crate::protos::{Request, Response, Status};
 /// A peer that reads nothing may have this much waiting for it.
 const MAX_UNSENT: usize = 2 * frame::MAX_LENGTH;
 
+/// As much is read in one go.
+const PIECE: usize = 8192;
+/// After so many pieces somebody else has a turn.
+const TURN: usize = 64;
+
 /// Where the answer to a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
@@ -47,8 +52,8 @@ impl Connection {
 
     /// Reads what has come; `false` when the peer has gone.
     pub(crate) fn receive(&mut self, calls: &mut Vec<Call>) -> io::Result<bool> {
-        let mut piece = [0; 8192];
-        loop {
+        let mut piece = [0; PIECE];
+        for _ in 0..TURN {
             match self.socket.read(&mut piece) {
                 Ok(0) => return Ok(false),
                 Ok(count) => self.decoder.push(&piece[..count]),
@@ -66,6 +71,7 @@ impl Connection {
                 }
             }
         }
+        Ok(true)
     }
 
     /// Answers a call. What the socket does not take now is sent by [`Connection::flush`].
@@ -138,7 +144,7 @@ fn request(stream: u32, content: Content) -> Result<Request> {
             return Err(Failure::new(Code::ResourceExhausted, text));
         }
     };
-    if stream % 2 == 0 {
+    if stream.is_multiple_of(2) {
         return Err(Failure::invalid(
             "StreamID must be odd for client initiated streams",
         ));
