@@ -13,6 +13,7 @@ mod container;
 mod error;
 mod events;
 mod exits;
+mod idmap;
 mod info;
 mod io;
 mod jobs;
