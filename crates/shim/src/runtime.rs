@@ -69,7 +69,12 @@ impl Runtime {
         fs::write(&path, json).context(writing)
     }
 
-    /// As it was kept in a bundle; `None` when its container was never made.
+    /// Its container is gone.
+    pub(crate) fn forget(bundle: &Path) {
+        let _ = fs::remove_file(bundle.join(FILE));
+    }
+
+    /// As it was kept in a bundle; `None` when there is no container.
     pub(crate) fn load(bundle: &Path) -> Result<Option<Runtime>> {
         let path = bundle.join(FILE);
         let reading = || format!("read {}", path.display());

@@ -14,6 +14,7 @@ use crate::jobs::Work;
 use crate::mounts;
 use crate::protos::events::TaskDelete;
 use crate::protos::task::{DeleteRequest, DeleteResponse};
+use crate::runtime::Runtime;
 use crate::shim::Shim;
 use crate::ttrpc::Reply;
 
@@ -146,6 +147,8 @@ impl Shim {
         if let Err(failure) = mounts::unmount_all(&container.rootfs()) {
             log::error!("{failure}");
         }
+        // Whoever cleans up after this shim need not look for the container.
+        Runtime::forget(&container.bundle);
         let response = deleted(&container.init);
         self.events.push(
             "/tasks/delete",
