@@ -1,12 +1,13 @@
 //! One connection of containerd's: requests in, responses out, neither ever waited for.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use prost::Message;
 
 use super::frame::{self, Content, Decoder};
+use super::outbox::Outbox;
 use crate::error::{Code, Failure, Result};
 use crate::protos::{Request, Response, Status};
 
@@ -37,7 +38,7 @@ pub(crate) struct Call {
 pub(crate) struct Connection {
     socket: UnixStream,
     decoder: Decoder,
-    unsent: Vec<u8>,
+    outbox: Outbox,
 }
 
 impl Connection {
@@ -46,7 +47,7 @@ impl Connection {
         Connection {
             socket,
             decoder: Decoder::default(),
-            unsent: Vec::new(),
+            outbox: Outbox::default(),
         }
     }
 
@@ -90,30 +91,21 @@ impl Connection {
             ));
         }
         let frame = frame::encode(stream, frame::RESPONSE, &response.encode_to_vec());
-        if self.unsent.len() + frame.len() > MAX_UNSENT {
+        if self.outbox.len() + frame.len() > MAX_UNSENT {
             return Err(io::Error::other("the peer does not read its answers"));
         }
-        self.unsent.extend(frame);
+        self.outbox.push(frame);
         self.flush()
     }
 
     /// Sends what the socket takes.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        while !self.unsent.is_empty() {
-            match self.socket.write(&self.unsent) {
-                Ok(count) => drop(self.unsent.drain(..count)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.unsent = Vec::new();
-        Ok(())
+        self.outbox.flush(&self.socket)
     }
 
     /// Whether something waits to be sent.
     pub(crate) fn has_unsent(&self) -> bool {
-        !self.unsent.is_empty()
+        self.outbox.len() > 0
     }
 }
 
@@ -155,6 +147,8 @@ fn request(stream: u32, content: Content) -> Result<Request> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     fn pair() -> (UnixStream, Connection) {
