@@ -27,7 +27,10 @@ fn by_a_user(account: &Account, home: &str, lines: &str) -> String {
         .chain(command.get_args())
         .map(|word| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''")));
     format!(
-        "mkdir {home}; chown {id} {home}; cd {home}; export -n XDG_RUNTIME_DIR; export HOME={home}
+        "# pasta looks for the machine's way out.
+        ip link add uplink type veth peer name other; ip link set other up; ip address add 192.0.2.1/24 dev uplink
+        ip link set uplink up; ip route add default via 192.0.2.2
+        mkdir -p {home}/run; chown {id} {home} {home}/run; cd {home}; export HOME={home} XDG_RUNTIME_DIR={home}/run
         {command} -eux -o pipefail <<'END OF THE USER'\n{lines}\nEND OF THE USER\n",
         id = Account::ID,
         command = words.collect::<Vec<_>>().join(" "),
