@@ -194,12 +194,13 @@ pub(crate) fn everything() -> Vec<Cell> {
             ..plain.clone()
         }));
     }
-    cells.extend(["own", "delegated"].map(|user| Cell {
-        suite: "containers",
-        user,
-        ..PLAIN
-    }));
     cells.extend([
+        Cell {
+            user: "delegated",
+            suite: "containers",
+            tests: &["flags::", "monitor::"],
+            ..PLAIN
+        },
         Cell {
             cgroup: "hybrid",
             suite: "containers",
