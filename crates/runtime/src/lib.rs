@@ -47,6 +47,8 @@ mod userns;
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 pub use capabilities::NAMES as CAPABILITIES;
 pub use cgroups::OomWatch;
 pub use check::{Availability, Check, Report, check};
@@ -90,7 +92,8 @@ pub struct Settings {
 }
 
 /// Who makes the containers' cgroups (`--cgroup-manager`, `--systemd-cgroup`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum CgroupManager {
     /// This program itself, below /sys/fs/cgroup.
     Cgroupfs,

@@ -23,7 +23,7 @@ pub(crate) struct Record {
     pub(crate) created: String,
     /// The runtime's `--root`, and how it makes cgroups.
     pub(crate) root: PathBuf,
-    pub(crate) systemd_cgroup: bool,
+    pub(crate) cgroup_manager: CgroupManager,
     pub(crate) rootless: Option<bool>,
     /// The digest of the image's manifest: what the image's removal looks for.
     pub(crate) image: Option<Digest>,
@@ -85,10 +85,7 @@ impl Record {
     pub(crate) fn settings(&self) -> Settings {
         Settings {
             root: self.root.clone(),
-            cgroup_manager: match self.systemd_cgroup {
-                true => CgroupManager::Systemd,
-                false => CgroupManager::Cgroupfs,
-            },
+            cgroup_manager: self.cgroup_manager,
             rootless: self.rootless,
         }
     }

@@ -11,7 +11,7 @@ use ::network::Port;
 use humantime::format_rfc3339_nanos;
 use image::convert::Overrides;
 use image::unpack::Layer;
-use image::{Hold, Image, ImageConfiguration, PullOptions, Store};
+use image::{Hold, Image, ImageConfiguration, Platform, PullOptions, Store};
 use nix::libc::SIGTERM;
 use runtime::{CgroupManager, Context, Error, Result, Settings, window_size};
 use serde_json::Value;
@@ -172,6 +172,11 @@ impl Source {
         let image = obtain(&store, &options.image, options.pull, &pull, &bars)?;
         let hold = store.hold()?;
         let configuration = image.configuration(&store)?;
+        if options.platform.is_none()
+            && let Err(error) = image.require(&store, &Platform::host())
+        {
+            log::warn!("{error}");
+        }
         let layers = image::layers::ensure(containers.store(), Layer::of(&image, &store)?)?;
         Ok(Source {
             rootfs: None,
@@ -238,7 +243,7 @@ fn record(
         name: options.name.clone().unwrap_or_else(|| id[..12].to_owned()),
         created: format_rfc3339_nanos(SystemTime::now()).to_string(),
         root: settings.root.clone(),
-        systemd_cgroup: settings.cgroup_manager == CgroupManager::Systemd,
+        cgroup_manager: settings.cgroup_manager,
         rootless: settings.rootless,
         image: source
             .image
@@ -359,7 +364,7 @@ fn fill(
             mounts: [files, entries].concat(),
             init: init.as_deref(),
             netns: joins.then_some(netns.as_path()),
-            systemd: container.record.systemd_cgroup,
+            systemd: container.record.cgroup_manager == CgroupManager::Systemd,
             window: window.filter(|(rows, columns)| *rows > 0 && *columns > 0),
         },
     )?;

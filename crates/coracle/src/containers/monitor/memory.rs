@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::libc::SIGKILL;
-use runtime::OomWatch;
+use runtime::{CgroupManager, OomWatch};
 
 use super::super::directory::Container;
 
@@ -20,9 +20,8 @@ impl Memory {
     /// Of a container that runs.
     pub(super) fn of(container: &Container) -> Self {
         let record = &container.record;
-        let watch = record
-            .systemd_cgroup
-            .then(|| runtime::watch_memory(&record.settings(), &record.id));
+        let by_systemd = record.cgroup_manager == CgroupManager::Systemd;
+        let watch = by_systemd.then(|| runtime::watch_memory(&record.settings(), &record.id));
         Memory {
             watch: watch.flatten(),
             ..Memory::default()
