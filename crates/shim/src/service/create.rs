@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 
 use super::{Answer, done};
-use crate::container::{Checkpoint, Config, Container, Process, Status, check_id};
+use crate::container::{Checkpoint, Config, Container, Memory, Process, Status, check_id};
 use crate::error::{Code, Context, Failure, Result};
 use crate::io::Stdio;
 use crate::jobs::Work;
@@ -62,7 +62,7 @@ impl Shim {
             paused: false,
             shares_pids: config.shares_pids(),
             cgroup: None,
-            oom: None,
+            memory: Memory::Unwatched,
             checkpoint,
             event: TaskCreate {
                 container_id: request.id.clone(),
