@@ -94,6 +94,7 @@ fn serve() -> Option<i32> {
     match std::path::Path::new(&name).file_name()?.to_str()? {
         image::unpack::NAME => image::unpack::serve(),
         containers::monitor::NAME => Some(containers::monitor::main()),
+        containers::terminal::NAME => Some(containers::terminal::main()),
         containers::userns::NAME => Some(containers::userns::main()),
         containers::init::NAME => Some(containers::init::main()),
         _ => None,

@@ -241,9 +241,16 @@ whenever the kernel kills a process of the container for want of memory.",
             Flag::switch(&["tty", "t"], "give the process a terminal"),
             Flag::switch(
                 &["interactive", "i"],
-                "accepted for people who know Docker: standard input is always handed on",
+                "hand standard input on, which for a container of a bundle is always done",
             ),
-            Flag::text(&["user", "u"], "run as uid[:gid]"),
+            Flag::switch(
+                &["privileged"],
+                "give the process every capability, in a container of an image",
+            ),
+            Flag::text(
+                &["user", "u"],
+                "run as uid[:gid], in a container of an image also by name",
+            ),
             Flag::of(
                 Kind::Numbers(IDS),
                 &["additional-gids", "g"],

@@ -39,9 +39,8 @@ pub fn spec(
 ) -> Result<Spec> {
     let none = Config::default();
     let config = image.config().as_ref().unwrap_or(&none);
-    let user = user(config, overrides);
-    let (user, home) =
-        resolve_user(user, &overrides.groups, rootfs).context(|| format!("user {user:?}"))?;
+    let name = user_name(config, overrides);
+    let (user, home) = user(name, &overrides.groups, rootfs)?;
     let mut spec = defaults::spec();
     let mut process = spec.process().clone().unwrap_or_default();
     process.set_args(Some(args(config, overrides)?));
@@ -68,7 +67,7 @@ pub fn check(image: &ImageConfiguration, overrides: &Overrides) -> Result<()> {
     args(config, overrides)?;
     env(config, overrides, "/")?;
     cwd(config, overrides)?;
-    for id in user(config, overrides).split(':') {
+    for id in user_name(config, overrides).split(':') {
         number(id)?;
     }
     Ok(())
@@ -101,7 +100,7 @@ pub fn stop_signal(image: &ImageConfiguration) -> Option<&str> {
     Some(signal).filter(|signal| !signal.is_empty())
 }
 
-fn user<'a>(config: &'a Config, overrides: &'a Overrides) -> &'a str {
+fn user_name<'a>(config: &'a Config, overrides: &'a Overrides) -> &'a str {
     let user = overrides.user.as_ref().or(config.user().as_ref());
     user.map_or("", String::as_str)
 }
@@ -226,7 +225,12 @@ fn steers(name: &str) -> bool {
     PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// The ids of `user[:group]`, supplementary groups included, and the home directory.
+/// The ids of `user[:group]`, names or numbers, as the root file system `rootfs` knows them: with the supplementary groups, to which
+/// `groups` are added, and the home directory.
+pub fn user(text: &str, groups: &[String], rootfs: BorrowedFd<'_>) -> Result<(User, String)> {
+    resolve_user(text, groups, rootfs).context(|| format!("user {text:?}"))
+}
+
 fn resolve_user(text: &str, groups: &[String], rootfs: BorrowedFd<'_>) -> Result<(User, String)> {
     let (name, group) = match text.split_once(':') {
         Some((name, group)) => (name, Some(group).filter(|group| !group.is_empty())),

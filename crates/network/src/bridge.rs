@@ -181,7 +181,9 @@ impl Bridge {
                 attached.interface
             )
         })?;
-        plug(socket, bridge, attached)
+        plug(socket, bridge, attached)?;
+        // See the end of `set_up_inside`; the machine's end is asked for when it is plugged.
+        socket.link(&self.interface).map(drop)
     }
 }
 
@@ -239,6 +241,9 @@ fn set_up_inside(attached: &Attached) -> Result<()> {
     for gateway in attached.gateways.iter().filter(|gateway| usable(gateway)) {
         socket.add_default_route(&link, *gateway)?;
     }
+    // The kernel lets packets through a link some time after it has come up, and loses those that come before. For who asks for the link
+    // that is done at once (Linux 6.9).
+    socket.link(name)?;
     Ok(())
 }
 

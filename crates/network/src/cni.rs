@@ -5,23 +5,24 @@
 
 use std::env;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::cidr::Cidr;
 use crate::error::{Context, Error, Kind, Result};
+use crate::execute::{PATIENCE, run};
 use crate::mac::Mac;
 use crate::names::Dns;
 use crate::ports::Port;
 
 const CONFIGURATIONS: &str = "/etc/cni/net.d";
 const PLUGINS: [&str; 3] = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];
-/// The most that is read of a configuration or of a plugin's answer.
+/// The most that is read of a configuration.
 const LARGEST: u64 = 1 << 20;
 
 /// A list of plugins that make one network.
@@ -129,7 +130,7 @@ impl Network {
 
     fn execute(
         &self,
-        command: &str,
+        operation: &str,
         plugin: &Plugin,
         container: &Container<'_>,
         previous: Option<&Value>,
@@ -137,7 +138,7 @@ impl Network {
         let kind = plugin.get("type").and_then(Value::as_str).unwrap_or("");
         let doing = || {
             format!(
-                "execute CNI plugin {kind:?} with {command} for the network {}",
+                "execute CNI plugin {kind:?} with {operation} for the network {}",
                 self.name
             )
         };
@@ -153,32 +154,20 @@ impl Network {
         if !wanted.is_empty() {
             config.insert("runtimeConfig".into(), wanted.into());
         }
-        let mut child = Command::new(&program)
-            .env("CNI_COMMAND", command)
+        let mut command = Command::new(&program);
+        command
+            .env("CNI_COMMAND", operation)
             .env("CNI_CONTAINERID", container.id)
             .env("CNI_NETNS", container.netns)
             .env("CNI_IFNAME", container.interface)
             .env(
                 "CNI_PATH",
                 env::join_paths(plugin_directories()).unwrap_or_default(),
-            )
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context(doing)?;
-        if let Some(mut input) = child.stdin.take() {
-            // A plugin that does not want to read it says why by its status.
-            let _ = input.write_all(Value::from(config).to_string().as_bytes());
-        }
-        let mut answer = Vec::new();
-        if let Some(output) = child.stdout.take() {
-            output
-                .take(LARGEST)
-                .read_to_end(&mut answer)
-                .context(doing)?;
-        }
-        let status = child.wait().context(doing)?;
-        if status.success() {
+            );
+        let input = Value::from(config).to_string();
+        let output = run(&mut command, input.as_bytes(), PATIENCE).context(doing)?;
+        let answer = output.stdout;
+        if output.status.success() {
             let nothing = answer.iter().all(u8::is_ascii_whitespace);
             return match nothing {
                 true => Ok(Value::Null),
@@ -186,7 +175,7 @@ impl Network {
             };
         }
         Err(Error::failed(
-            complaint(&answer).unwrap_or(status.to_string()),
+            complaint(&answer).unwrap_or(output.status.to_string()),
         ))
         .context(doing)
     }

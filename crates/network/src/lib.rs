@@ -3,12 +3,13 @@
 //!
 //! [`Networks`] attaches and detaches; [`Port`] and [`Reservation`] are what `-p` means before anything starts.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod bridge;
 mod cidr;
 mod cni;
 mod error;
+mod execute;
 mod forward;
 mod ipam;
 mod mac;
@@ -22,6 +23,7 @@ mod proxy;
 mod reserve;
 mod rules;
 mod state;
+mod sys;
 mod sysctl;
 
 pub use cidr::Cidr;

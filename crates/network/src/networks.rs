@@ -19,7 +19,7 @@ use crate::ports::{Port, Protocol};
 use crate::reserve::Reservation;
 use crate::rules::Rules;
 use crate::state::{self, Bridge, Locked, State, check_id};
-use crate::{forward, ipam, others, sysctl};
+use crate::{forward, ipam, sysctl};
 
 /// The name of the default network.
 pub const DEFAULT: &str = "bridge";
@@ -171,7 +171,11 @@ impl Networks {
         };
         let mut locked = Locked::open(&self.directory)?;
         match locked.state.others.get(id).cloned() {
-            Some(other) => others::remove(&mut locked, id, &other),
+            // Other programs take their time, and nobody else is to wait for them.
+            Some(other) => {
+                drop(locked);
+                self.undo(id, &other)
+            }
             None => remove(&mut locked, id),
         }
         .context(|| format!("detach {id} from the network {}", attached.network))

@@ -7,7 +7,7 @@ use crate::error::{Context, Result};
 use crate::names::Dns;
 use crate::netlink::inside;
 use crate::networks::open_netns;
-use crate::state::{By, Locked, Other, check_id};
+use crate::state::{self, By, Locked, Other, check_id};
 use crate::{Attach, Attached, Networks, bridge, cni, pasta};
 
 /// How an interface is called inside.
@@ -26,7 +26,7 @@ impl Networks {
             attached: blank(&full_name, request),
             by: By::Cni(network.clone()),
         };
-        let mut locked = self.begin(request, &other)?;
+        self.begin(request, &other)?;
         let ips: Vec<_> = request
             .ip
             .map(IpAddr::from)
@@ -39,7 +39,7 @@ impl Networks {
             ..container(request.id, &other.attached)
         };
         let made = inside(&netns, bridge::loopback_up).and_then(|()| network.add(&container));
-        let made = finish(&mut locked, request.id, &other, made)?;
+        let made = self.finish(request.id, &other, made)?;
         other.by = By::Cni(network);
         other.attached = Attached {
             mac: made.mac,
@@ -48,18 +48,16 @@ impl Networks {
             dns: made.dns,
             ..other.attached
         };
-        locked
-            .state
-            .others
-            .insert(request.id.to_owned(), other.clone());
+        let attached = other.attached.clone();
+        let mut locked = Locked::open(&self.directory)?;
+        locked.state.others.insert(request.id.to_owned(), other);
         locked.save()?;
-        Ok(other.attached)
+        Ok(attached)
     }
 
     /// Lets the plugins of an attachment look whether everything is as they have left it. One that is not by CNI is in order.
     pub fn check_cni(&self, id: &str) -> Result<()> {
-        let locked = Locked::open(&self.directory)?;
-        match locked.state.others.get(id) {
+        match state::read(&self.directory)?.others.get(id) {
             Some(Other {
                 attached,
                 by: By::Cni(network),
@@ -77,19 +75,20 @@ impl Networks {
             attached: blank(PASTA, request),
             by: By::Pasta,
         };
-        let mut locked = self.begin(request, &other)?;
+        self.begin(request, &other)?;
         let namespaces = pasta::Namespaces {
             netns: request.netns,
             userns,
             interface: INTERFACE,
         };
-        let started = pasta::start(namespaces, request.ports, &pid_file(&locked, request.id));
-        finish(&mut locked, request.id, &other, started)?;
+        let started = pasta::start(namespaces, request.ports, &self.pid_file(request.id));
+        self.finish(request.id, &other, started)?;
         Ok(other.attached)
     }
 
-    /// Writes an attachment down before it is made.
-    fn begin(&self, request: &Attach<'_>, other: &Other) -> Result<Locked> {
+    /// Writes an attachment down before it is made. The lock is free again when a program is executed: it may take its time, and others are
+    /// not to wait for that.
+    fn begin(&self, request: &Attach<'_>, other: &Other) -> Result<()> {
         check_id(request.id)?;
         let mut locked = Locked::open(&self.directory)?;
         locked.state.check_free(request.id, request.ports)?;
@@ -97,35 +96,38 @@ impl Networks {
             .state
             .others
             .insert(request.id.to_owned(), other.clone());
-        locked.save()?;
-        Ok(locked)
+        locked.save()
     }
-}
 
-/// Undoes what has failed.
-fn finish<T>(locked: &mut Locked, id: &str, other: &Other, made: Result<T>) -> Result<T> {
-    if made.is_err()
-        && let Err(left) = remove(locked, id, other)
-    {
-        log::warn!("undo the attachment of {id}: {left}");
+    /// Undoes what has failed.
+    fn finish<T>(&self, id: &str, other: &Other, made: Result<T>) -> Result<T> {
+        if made.is_err()
+            && let Err(left) = self.undo(id, other)
+        {
+            log::warn!("undo the attachment of {id}: {left}");
+            self.cross_out(id)?;
+        }
+        made.context(|| format!("attach {id} to the network {}", other.attached.network))
+    }
+
+    /// Undoes an attachment, then crosses it out.
+    pub(crate) fn undo(&self, id: &str, other: &Other) -> Result<()> {
+        match &other.by {
+            By::Cni(network) => network.delete(&container(id, &other.attached))?,
+            By::Pasta => pasta::stop(&self.pid_file(id))?,
+        }
+        self.cross_out(id)
+    }
+
+    fn cross_out(&self, id: &str) -> Result<()> {
+        let mut locked = Locked::open(&self.directory)?;
         locked.state.others.remove(id);
-        locked.save()?;
+        locked.save()
     }
-    made.context(|| format!("attach {id} to the network {}", other.attached.network))
-}
 
-/// Undoes an attachment, then crosses it out.
-pub(crate) fn remove(locked: &mut Locked, id: &str, other: &Other) -> Result<()> {
-    match &other.by {
-        By::Cni(network) => network.delete(&container(id, &other.attached))?,
-        By::Pasta => pasta::stop(&pid_file(locked, id))?,
+    fn pid_file(&self, id: &str) -> PathBuf {
+        self.directory.join(format!("pasta-{id}.pid"))
     }
-    locked.state.others.remove(id);
-    locked.save()
-}
-
-fn pid_file(locked: &Locked, id: &str) -> PathBuf {
-    locked.directory.join(format!("pasta-{id}.pid"))
 }
 
 fn container<'a>(id: &'a str, attached: &'a Attached) -> cni::Container<'a> {

@@ -3,13 +3,14 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
+use crate::execute::{PATIENCE, run};
 use crate::ports::{Port, Protocol};
 
 /// What pasta connects.
@@ -24,16 +25,16 @@ pub(crate) struct Namespaces<'a> {
 /// Starts pasta in the background. It returns once the interface in the namespace is configured and the ports are bound, with its pid in a
 /// file.
 pub(crate) fn start(namespaces: Namespaces<'_>, ports: &[Port], pid_file: &Path) -> Result<()> {
-    let output = Command::new("pasta")
-        .args(arguments(namespaces, ports, pid_file)?)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Error::failed(
+    let mut command = Command::new("pasta");
+    command.args(arguments(namespaces, ports, pid_file)?);
+    let output = match run(&mut command, &[], PATIENCE) {
+        Err(error) if error.kind() == Kind::NotFound => {
+            return Err(Error::failed(
                 "the program pasta is missing: the network of an ordinary user needs the package passt",
-            ),
-            _ => Error::failed(format!("execute pasta: {error}")),
-        })?;
+            ));
+        }
+        output => output.context(|| "execute pasta")?,
+    };
     if output.status.success() {
         return Ok(());
     }
@@ -44,8 +45,12 @@ pub(crate) fn start(namespaces: Namespaces<'_>, ports: &[Port], pid_file: &Path)
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.contains("syslog"));
     let why = lines.collect::<Vec<_>>().join("; ");
+    let hint = match why.contains("tun") {
+        true => ": root can make it by \"modprobe tun\"",
+        false => "",
+    };
     Err(Error::failed(format!(
-        "execute pasta: {why} ({})",
+        "execute pasta: {why} ({}){hint}",
         output.status
     )))
 }
@@ -60,7 +65,7 @@ pub(crate) fn stop(pid_file: &Path) -> Result<()> {
     if let Ok(pid) = text.trim().parse::<i32>()
         && writes(pid, pid_file)
     {
-        // Who has started it may have blocked SIGTERM, and so it has too; it has nothing to tidy up.
+        // It has nothing to tidy up.
         match kill(Pid::from_raw(pid), Signal::SIGKILL) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => return Err(errno).context(|| format!("end pasta (process {pid})")),

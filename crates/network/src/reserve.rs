@@ -53,10 +53,8 @@ impl Reservation {
                     take(port).map_err(|(address, errno)| refused(port, address, errno))?
                 }
             };
-            // Only sctp may have none, where the kernel does not know it.
-            let chosen = sockets
-                .first()
-                .map_or(port.host_port, |held| held.address.port());
+            let first = sockets.first();
+            let chosen = first.map_or(port.host_port, |held| held.address.port());
             reservation.ports.push(Port {
                 host_port: chosen,
                 ..*port
@@ -76,6 +74,11 @@ fn refused(port: &Port, address: SocketAddr, errno: Errno) -> Error {
         Errno::EADDRNOTAVAIL => Error::invalid(format!(
             "publish port {host}: {} is no address of this machine",
             address.ip()
+        )),
+        // Nor could the container do anything with it.
+        Errno::EPROTONOSUPPORT => Error::failed(format!(
+            "publish port {host}: this kernel does not know the protocol: root can load it by \"modprobe {}\"",
+            port.protocol
         )),
         errno => Error::failed(format!("publish port {host}: {}", errno.desc())),
     }
@@ -134,8 +137,6 @@ fn take(port: &Port) -> Result<Vec<Held>, (SocketAddr, Errno)> {
             // A machine without IPv6, where nobody has asked for it by name.
             Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL)
                 if ip.is_ipv6() && port.host_ip.is_none() => {}
-            // A kernel without SCTP has nobody to clash with, and leads packets to the container all the same.
-            Err(Errno::EPROTONOSUPPORT) if port.protocol == Protocol::Sctp => {}
             Err(errno) => return Err((address, errno)),
         }
     }

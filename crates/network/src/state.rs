@@ -123,18 +123,8 @@ impl Locked {
         let lock = Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, errno)| errno)
             .context(|| format!("lock {}", path.display()))?;
-        let mut state = read(directory)?;
-        let boot = boot_id()?;
-        if state.boot != boot {
-            state.attached.clear();
-            state.others.clear();
-            if let Some(bridge) = &mut state.bridge {
-                bridge.changed.clear();
-            }
-            state.boot = boot;
-        }
         Ok(Locked {
-            state,
+            state: read(directory)?,
             directory: directory.to_owned(),
             _lock: lock,
         })
@@ -158,8 +148,22 @@ impl Locked {
     }
 }
 
-/// Reads the state as it is. The file is replaced in one step, so it is whole without the lock.
+/// Reads the state as far as it holds since the machine was started. The file is replaced in one step, so it is whole without the lock.
 pub(crate) fn read(directory: &Path) -> Result<State> {
+    let mut state = parse(directory)?;
+    let boot = boot_id()?;
+    if state.boot != boot {
+        state.attached.clear();
+        state.others.clear();
+        if let Some(bridge) = &mut state.bridge {
+            bridge.changed.clear();
+        }
+        state.boot = boot;
+    }
+    Ok(state)
+}
+
+fn parse(directory: &Path) -> Result<State> {
     let path = directory.join("state.json");
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
@@ -215,10 +219,13 @@ mod tests {
     #[test]
     fn nothing_is_attached_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let text = r#"{"boot":"another","bridge":null,"attached":{}}"#;
+        let text = r#"{"boot":"another","bridge":null,"attached":{"web":{"network":"bridge","interface":"eth0","hostInterface":"cor1",
+            "bridge":"cor0","mac":null,"addresses":[],"gateways":[],"ports":[],"netns":"/proc/7/ns/net"}}}"#;
         fs::write(dir.path().join("state.json"), text).unwrap();
-        let locked = Locked::open(dir.path()).unwrap();
-        assert_ne!(locked.state.boot, "another");
+        assert_eq!(parse(dir.path()).unwrap().all().count(), 1);
+        let state = read(dir.path()).unwrap();
+        assert_eq!(state.all().count(), 0, "with a lock or without");
+        assert_ne!(state.boot, "another");
     }
 
     #[test]

@@ -195,6 +195,11 @@ impl Child<'_> {
         if self.recorded_first {
             self.channel.expect(&Message::Recorded)?;
         }
+        // It may lie where only the caller may look.
+        let new_user = self.plan.namespaces.is_new(libc::CLONE_NEWUSER);
+        let early = new_user
+            .then(|| Root::find(&self.plan.rootfs))
+            .transpose()?;
         let groups = process::Groups::drop_all(self.procfs)?;
         if self.plan.namespaces.is_private(libc::CLONE_NEWUSER) {
             process::become_user(0, 0).context("become root in the user namespace")?;
@@ -222,7 +227,8 @@ impl Child<'_> {
         }
         umask(Mode::empty());
         // 5. While the host's paths are there: every mount, detached.
-        let root = Root::open(&self.plan.rootfs, self.plan.propagation)?;
+        let rootfs = early.map_or_else(|| Root::find(&self.plan.rootfs), Ok)?;
+        let root = Root::open(rootfs, self.plan.propagation)?;
         let prepared = self.prepare_mounts()?;
         // 6. Hooks of this stage expect the container's files below the bundle, and moving the root instead of pivoting needs a place
         //    other than /; without either the root can be changed first, which makes everything after it cheaper. Before Linux 5.12

@@ -26,7 +26,7 @@ pub(crate) fn parse_spec(bytes: &[u8]) -> Result<Spec> {
 }
 
 /// Reads and parses a `process.json` (`exec --process`).
-pub(crate) fn read_process(path: &Path) -> Result<Process> {
+pub fn read_process(path: &Path) -> Result<Process> {
     let bytes = read_file(path)?;
     parse(&bytes, bridge_process).with_context(|| format!("{}", path.display()))
 }

@@ -32,10 +32,10 @@ use crate::{
 pub struct ExecOptions {
     /// The container's id.
     pub id: String,
-    /// The command and its arguments; empty when `process` names a file.
+    /// The command and its arguments; empty when `process` says it.
     pub args: Vec<String>,
-    /// A `process.json` that holds the whole process (`--process`); it takes the place of what the flags say about it.
-    pub process: Option<PathBuf>,
+    /// The whole process, as a `process.json` has it (`--process`); it takes the place of what the flags say about it.
+    pub process: Option<oci_spec::runtime::Process>,
     /// A unix socket that receives the terminal's master.
     pub console_socket: Option<PathBuf>,
     /// A unix socket that receives a pidfd of the process.
@@ -184,10 +184,10 @@ impl Drop for Running {
     }
 }
 
-/// The process that is asked for: a file's, or the container's own with what the flags change.
+/// The process that is asked for: a whole one, or the container's own with what the flags change.
 fn wanted(spec: &Spec, options: &ExecOptions) -> Result<Process> {
-    if let Some(path) = &options.process {
-        return Process::new(&config::read_process(path)?);
+    if let Some(process) = &options.process {
+        return Process::new(process);
     }
     let mut configured = spec
         .process()

@@ -69,6 +69,8 @@ fn run_one(hook: &Hook, state: &[u8], cwd: &Path, container: Option<BorrowedFd<'
         .stderr(Stdio::piped());
     // A group of its own, so that a hook that hangs can be ended with everything that it started.
     command.process_group(0);
+    // The monitor of a container has blocked nearly all.
+    sys::process::with_reset_signals(&mut command);
     let child = command
         .spawn()
         .with_context(|| format!("start {}", path.display()))?;
@@ -296,6 +298,18 @@ mod tests {
             error,
             "error running poststart hook #0: timed out, and was killed"
         );
+    }
+
+    #[test]
+    fn no_signal_is_blocked_for_a_hook() {
+        use nix::sys::signal::{SigSet, SigmaskHow};
+        let before = SigSet::all()
+            .thread_swap_mask(SigmaskHow::SIG_BLOCK)
+            .unwrap();
+        let script = "grep -q '^SigBlk:.0*$' /proc/self/status";
+        let outcome = run("poststart", &[hook(script, 0)], b"{}", Path::new("/"), None);
+        before.thread_set_mask().unwrap();
+        outcome.unwrap();
     }
 
     #[test]

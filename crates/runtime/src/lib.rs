@@ -50,7 +50,7 @@ use std::path::PathBuf;
 pub use capabilities::NAMES as CAPABILITIES;
 pub use cgroups::OomWatch;
 pub use check::{Availability, Check, Report, check};
-pub use config::parse_resources;
+pub use config::{parse_resources, read_process};
 pub use delete::delete;
 pub use error::{Context, Error, Kind, Result};
 pub use events::{EventsOptions, events, was_out_of_memory, watch_memory};
@@ -60,14 +60,15 @@ pub use foreground::{RawMode, forwarded_signals, output_of_our_own};
 pub use kill::kill;
 pub use launch::{CreateOptions, create};
 pub use list::{ListEntry, list, processes};
+pub use mounts::mount_shifted;
 pub use pause::{pause, resume};
 pub use protect::ensure as protect;
 pub use run::{RunOptions, run};
 pub use spec::spec;
 pub use start::start;
 pub use state::{State, Status, state};
-pub use supervise::{Exit, Init, Prepared, give_back_program, init, prepare};
-pub use terminal::{set_window_size, window_size};
+pub use supervise::{Exit, Init, Prepared, both_ends, give_back_program, init, prepare};
+pub use terminal::{receive as receive_terminal, send_terminal, set_window_size, window_size};
 pub use update::{UpdateOptions, update};
 
 /// The system calls that every operation stands on and this process cannot make, as `name(2) (Linux version)`: the kernel is older than

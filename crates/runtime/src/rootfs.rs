@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
@@ -61,9 +61,16 @@ pub(crate) struct Root {
 }
 
 impl Root {
+    /// The directory `rootfs` as a descriptor, for [`Root::open`].
+    pub(crate) fn find(rootfs: &Path) -> Result<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        open(rootfs, flags, Mode::empty())
+            .with_context(|| format!("root.path: open {}", rootfs.display()))
+    }
+
     /// In a new mount namespace: cuts it off from the host as `propagation` says, and makes a detached copy of the mount tree at
     /// `rootfs`.
-    pub(crate) fn open(rootfs: &Path, propagation: Option<Propagation>) -> Result<Self> {
+    pub(crate) fn open(rootfs: OwnedFd, propagation: Option<Propagation>) -> Result<Self> {
         // A private or unbindable root starts private, a shared one stays as shared as the host's is. The default is runc's: mounts
         // of the host arrive, none leave.
         let initial = match propagation.map(|propagation| propagation.kind) {
@@ -81,14 +88,8 @@ impl Root {
             )
             .context("linux.rootfsPropagation: set the propagation of /")?;
         }
-        let tree = openat(
-            AT_FDCWD,
-            rootfs,
-            OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )
-        .and_then(|directory| clone_tree(directory, c"", true))
-        .with_context(|| format!("root.path: open {}", rootfs.display()))?;
+        let tree =
+            clone_tree(rootfs, c"", true).context("root.path: copy the mount of the root")?;
         if initial.is_none() {
             // pivot_root(2) refuses a shared root: until it is shared again, it only listens.
             let slave = Propagation {

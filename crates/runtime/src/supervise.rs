@@ -12,7 +12,7 @@ use crate::state::Container;
 use crate::sys::process::{give_back, pidfd_send_signal};
 use crate::sys::pty::open_peer;
 use crate::sys::wait::{Whose, ended, exit_of_reaped};
-use crate::{Context, CreateOptions, Error, Kind, Result, Settings, procfs, protect};
+use crate::{Context, CreateOptions, Kind, Result, Settings, procfs, protect};
 
 /// A container whose process waits for [`Prepared::start`]. Dropped, it is undone.
 pub struct Prepared(Launched);
@@ -34,11 +34,7 @@ impl Prepared {
     /// terminal, master first, if it has one: while the second is held, the first does not report a hang-up whenever the container
     /// closes its own.
     pub fn start(mut self) -> Result<(Init, Option<(OwnedFd, OwnedFd)>)> {
-        let terminal = self.0.terminal.take().map(|master| {
-            let peer = open_peer(master.as_fd()).context("open the other end of the terminal")?;
-            Ok::<_, Error>((master, peer))
-        });
-        let terminal = terminal.transpose()?;
+        let terminal = self.0.terminal.take().map(both_ends).transpose()?;
         self.0.start()?;
         let (pid, pidfd) = self.0.keep();
         let is_child = true;
@@ -51,6 +47,12 @@ impl Prepared {
             terminal,
         ))
     }
+}
+
+/// A terminal's master, and the other end of it.
+pub fn both_ends(master: OwnedFd) -> Result<(OwnedFd, OwnedFd)> {
+    let peer = open_peer(master.as_fd()).context("open the other end of the terminal")?;
+    Ok((master, peer))
 }
 
 /// The first process of a container. Its descriptor, a pidfd, becomes readable when it ends.

@@ -123,8 +123,13 @@ pub(crate) fn send_pidfd(path: &Path, pidfd: BorrowedFd<'_>) -> Result<()> {
         .with_context(|| format!("send the pidfd to {}", path.display()))
 }
 
-/// Receives the master that [`Terminal::open`] sent to us.
-pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
+/// Sends the master of a terminal to whoever [`receive`]s it.
+pub fn send_terminal(socket: BorrowedFd<'_>, master: BorrowedFd<'_>) -> Result<()> {
+    send(socket, b"terminal", master).context("send the terminal")
+}
+
+/// Receives the master of a terminal that was sent to us.
+pub fn receive(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
     let receiving = "receive the terminal";
     let mut payload = [0; 64];
     let mut buffers = [IoSliceMut::new(&mut payload)];

@@ -174,6 +174,21 @@ fn inspect_tells_what_docker_tells() {
 }
 
 #[test]
+fn stats_end_with_their_reader() {
+    let store = Store::new();
+    store.detached("web", &[], "sleep 1000");
+    let once = store.coracle(&["stats", "--no-stream", "web"]).ok();
+    assert!(once.contains("web") && !once.contains("--"), "{once}");
+    let mut child = store
+        .command(&["stats", "web"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
 fn the_id_is_written_where_it_is_asked_for() {
     let store = Store::new();
     let path = store.path().join("cid");

@@ -1,11 +1,13 @@
 //! Containers of images that an ordinary user runs, with ranges of ids and with the user's own id only.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use runtime_tests::{
-    Account, Ids, Store, eventually, has_program, kernel_since, requires, runtime, shell,
+    Account, Hierarchy, Ids, Store, eventually, has_program, hierarchy, kernel_since, requires,
+    runtime, shell,
 };
 use serde_json::json;
 
@@ -20,6 +22,10 @@ struct User {
 
 impl User {
     fn new(ids: Ids) -> Self {
+        Self::with(Account::new(ids))
+    }
+
+    fn with(account: Account) -> Self {
         let store = Store::new();
         fs::create_dir(store.rootfs().join("data")).unwrap();
         shell(&format!("chown 1000 {}/data", store.rootfs().display()));
@@ -37,7 +43,7 @@ impl User {
         ));
         let tun = home.join("tun");
         // As it is on most machines.
-        let account = Account::new(ids).after(&format!(
+        let account = account.after(&format!(
             "mknod -m 666 {0} c 10 200; mount --bind {0} /dev/net/tun; rm {0}",
             tun.display()
         ));
@@ -49,6 +55,13 @@ impl User {
         user.coracle(&["pull", &format!("oci:{}", user.layout.display())])
             .ok();
         user
+    }
+
+    /// On a machine whose kernel has not loaded the driver.
+    fn without_tun(mut self) -> Self {
+        let account = Account::new(Ids::Ranges);
+        self.account = account.after("mount -t tmpfs none /dev/net");
+        self
     }
 
     fn home(&self) -> PathBuf {
@@ -146,6 +159,102 @@ fn where_users_have_no_overlay_an_image_is_unpacked_and_run() {
     let said =
         user.coracle(&[&run[..], &[&rootfs, "sh", "-c", "id -u; stat -c %u /data"]].concat());
     assert_eq!(said.ok(), "0\n1000\n");
+    user.assert_nothing_left();
+}
+
+#[test]
+fn keep_id_makes_the_user_themselves() {
+    let user = User::new(Ids::Ranges);
+    let home = user.home();
+    let bind = format!("{}:/home", home.display());
+    let flags = [
+        "-d",
+        "--name=web",
+        "--network=none",
+        "--userns=keep-id",
+        "-v",
+        &bind,
+    ];
+    let script = "id -u; id -g; stat -c %u /bin /data /home; echo mine > /home/file && echo written; exec sleep 1000";
+    user.run(&flags, script).ok();
+    let expected = "4242\n4242\n0\n1000\n4242\nwritten\n";
+    eventually("it has said everything", || {
+        (user.coracle(&["logs", "web"]).stdout == expected).then_some(())
+    });
+    assert_eq!(fs::metadata(home.join("file")).unwrap().uid(), Account::ID);
+    let root = user.coracle(&[
+        "exec",
+        "-u",
+        "0",
+        "web",
+        "sh",
+        "-c",
+        "id -u; touch /bin/x && echo fine",
+    ]);
+    assert_eq!(root.ok(), "0\nfine\n");
+    // Known again when it is started again.
+    user.coracle(&["restart", "-t", "0", "web"]).ok();
+    let said = user.coracle(&["exec", "web", "id", "-u"]).ok();
+    assert_eq!(said, "4242\n");
+    user.coracle(&["rm", "-fv", "web"]).ok();
+    user.run(&["--rm", "--network=none", "--userns=auto"], "true")
+        .fails_with(125, "it takes root");
+    user.assert_nothing_left();
+    let user = User::new(Ids::Own);
+    user.run(&["--rm", "--network=none", "--userns=keep-id"], "true")
+        .fails_with(125, "takes ranges of ids for the user in /etc/subuid");
+}
+
+#[test]
+fn limits_hold_in_a_delegated_cgroup() {
+    requires!(
+        hierarchy() == Hierarchy::V2,
+        "only cgroup v2 is delegated to users"
+    );
+    let user = User::with(Account::new(Ids::Ranges).with_cgroup("memory pids"));
+    let limits = ["--network=none", "-m", "64m", "--pids-limit", "50"];
+    let script = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max";
+    let said = user.run(&[&["--rm"][..], &limits].concat(), script);
+    assert_eq!(said.ok(), "67108864\n50\n");
+    let named = [&["-d", "--name=web"][..], &limits].concat();
+    user.run(&named, "exec sleep 1000").ok();
+    let shown = user.coracle(&["stats", "--no-stream", "web"]).ok();
+    assert!(shown.contains("/ 64MiB"), "{shown}");
+    user.coracle(&["rm", "-f", "web"]).ok();
+    user.assert_nothing_left();
+}
+
+/// Nothing counts for a container without a cgroup, but its processes can be looked at.
+#[test]
+fn stats_know_what_the_processes_tell() {
+    let user = User::new(Ids::Ranges);
+    user.run(
+        &["-d", "--name=web", "--network=none"],
+        "sleep 1000 & exec sleep 1000",
+    )
+    .ok();
+    let shown = user
+        .coracle(&["stats", "--no-stream", "--format=json", "web"])
+        .ok();
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(
+        (&shown["Name"], &shown["PIDs"]),
+        (&json!("web"), &json!("2"))
+    );
+    assert!(
+        shown["MemUsage"]
+            .as_str()
+            .is_some_and(|usage| !usage.starts_with("0B")),
+        "{shown}"
+    );
+    user.coracle(&["rm", "-f", "web"]).ok();
+}
+
+#[test]
+fn a_machine_without_tun_is_told_what_to_do() {
+    requires!(has_program("pasta"), "pasta is missing (package passt)");
+    let user = User::new(Ids::Ranges).without_tun();
+    user.run(&["--rm"], "true").fails_with(125, "modprobe tun");
     user.assert_nothing_left();
 }
 

@@ -1,11 +1,41 @@
 //! Every command of the documents is executed as it stands there: blocks marked `sh`, in order, in one shell for each document, with a
-//! registry at localhost:5000. What is marked `text` is not a command, or needs the network outside.
+//! registry at localhost:5000. What stands under "As an ordinary user" one executes afterwards. What is marked `text` is not a command, or
+//! needs the network outside.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use runtime_tests::{Engine, Registry, has_program, is_coracle, requires, runtime};
+use runtime_tests::{Account, Engine, Ids, Registry, has_program, is_coracle, requires, runtime};
+
+/// The title of what is not for root.
+const BY_A_USER: &str = "\n## As an ordinary user\n";
+
+/// A document without what a user executes, and that.
+fn parts(document: &str) -> (String, &str) {
+    let Some((before, rest)) = document.split_once(BY_A_USER) else {
+        return (document.to_owned(), "");
+    };
+    let end = rest.find("\n## ").unwrap_or(rest.len());
+    (format!("{before}{}", &rest[end..]), &rest[..end])
+}
+
+/// A line of shell by which root has an ordinary user execute lines in a home directory.
+fn by_a_user(account: &Account, home: &str, lines: &str) -> String {
+    let command = account.command(Path::new("bash"));
+    let words = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''")));
+    format!(
+        "# pasta looks for the machine's way out.
+        ip link add uplink type veth peer name other; ip link set other up; ip address add 192.0.2.1/24 dev uplink
+        ip link set uplink up; ip route add default via 192.0.2.2
+        mkdir -p {home}/run; chown {id} {home} {home}/run; cd {home}; export HOME={home} XDG_RUNTIME_DIR={home}/run
+        {command} -eux -o pipefail <<'END OF THE USER'\n{lines}\nEND OF THE USER\n",
+        id = Account::ID,
+        command = words.collect::<Vec<_>>().join(" "),
+    )
+}
 
 /// The lines of all `sh` blocks. `make` is what builds and tests this very tree.
 fn commands(document: &str) -> String {
@@ -43,8 +73,18 @@ fn execute(name: &str) {
             .join(name),
     )
     .unwrap();
-    let commands = commands(&document);
-    assert!(commands.lines().count() > 5, "{name} has commands");
+    let (by_root, by_user) = parts(&document);
+    let lines = commands(&by_root);
+    assert!(lines.lines().count() > 5, "{name} has commands");
+    let home = engine.dir().join("home").display().to_string();
+    // As it is on most machines.
+    let account = Account::new(Ids::Ranges).after(&format!(
+        "mknod -m 666 {home}/tun c 10 200; mount --bind {home}/tun /dev/net/tun; rm {home}/tun"
+    ));
+    let as_user = match commands(by_user) {
+        none if none.is_empty() => String::new(),
+        lines => by_a_user(&account, &home, &lines),
+    };
     let script = format!(
         "cd {dir}; export PATH={dir}/bin:$PATH TMPDIR={dir}
         chmod 755 bin/sudo; mkdir -p /var/lib/coracle work; mount -t tmpfs store /var/lib/coracle
@@ -53,7 +93,8 @@ fn execute(name: &str) {
         socat TCP-LISTEN:5000,bind=127.0.0.1,reuseaddr,fork TCP:{registry} & forward=$!
         trap 'coracle list --quiet | while read id; do coracle rm -f $id || coracle delete --force $id; done >/dev/null 2>&1; kill $forward' EXIT
         cd work; set -eux -o pipefail
-        {commands}\n",
+        {lines}
+        {as_user}\n",
         dir = engine.dir().display(),
         registry = registry.address,
     );

@@ -1,8 +1,8 @@
 //! The machines of these tests.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use runtime_tests::{Output, need_root, runtime};
 use serde_json::Value;
@@ -28,6 +28,7 @@ pub(crate) fn finish(command: &mut Command) -> Output {
 pub(crate) struct Running {
     child: Child,
     input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
     pub(crate) line: String,
 }
 
@@ -38,18 +39,40 @@ impl Running {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let mut line = String::new();
         let output = child.stdout.take().expect("stdout is a pipe");
-        BufReader::new(output)
-            .read_line(&mut line)
-            .expect("a line is text");
         let input = child.stdin.take();
-        Running { child, input, line }
+        let mut running = Running {
+            child,
+            input,
+            output: BufReader::new(output),
+            line: String::new(),
+        };
+        running.line = running.next_line();
+        running
+    }
+
+    /// Gives it a line to read.
+    pub(crate) fn say(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("its input is open");
+        writeln!(input, "{line}").expect("it reads");
+    }
+
+    /// What it says next.
+    pub(crate) fn next_line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("a line is text");
+        line
     }
 
     /// What is attached, as the program has told.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.line).expect("an attachment was told")
+    }
+
+    /// How many files it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        let directory = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(directory).expect("it runs").count()
     }
 
     /// Ends it as a crash does.

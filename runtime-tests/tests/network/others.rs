@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use runtime_tests::{Output, has_program, kernel_has, requires};
+use runtime_tests::{Output, fill_rootfs, has_program, is_coracle, kernel_has, requires, runtime};
 
 use crate::machine::{Machine, Namespace, Running, finish};
 
@@ -22,14 +22,8 @@ fn with_cni(machine: &Machine, configurations: &Path, args: &[&str]) -> Output {
     finish(command.stdin(Stdio::null()))
 }
 
-#[test]
-fn plugins_of_cni_make_a_network() {
-    requires!(
-        kernel_has("/usr/lib/cni/portmap"),
-        "the CNI plugins are missing (containernetworking-plugins)"
-    );
-    let machine = Machine::new();
-    let data = machine.store().join("ipam");
+/// A network as Debian's plugins make it, with published ports.
+fn bridge_and_portmap(data: &Path) -> String {
     let list = serde_json::json!({
         "cniVersion": "1.0.0", "name": "web-net",
         "plugins": [
@@ -39,7 +33,27 @@ fn plugins_of_cni_make_a_network() {
             { "type": "portmap", "capabilities": { "portMappings": true } },
         ],
     });
-    let configurations = configure(&machine, "10-web.conflist", &list.to_string());
+    list.to_string()
+}
+
+/// How many addresses are on loan.
+fn given_addresses(data: &Path) -> usize {
+    let entries = fs::read_dir(data.join("web-net")).unwrap().flatten();
+    let names = entries.map(|entry| entry.file_name());
+    names
+        .filter(|name| name.to_string_lossy().starts_with("10."))
+        .count()
+}
+
+#[test]
+fn plugins_of_cni_make_a_network() {
+    requires!(
+        kernel_has("/usr/lib/cni/portmap"),
+        "the CNI plugins are missing (containernetworking-plugins)"
+    );
+    let machine = Machine::new();
+    let data = machine.store().join("ipam");
+    let configurations = configure(&machine, "10-web.conflist", &bridge_and_portmap(&data));
     let web = Namespace::new();
     let run = |args: &[&str]| with_cni(&machine, &configurations, args);
     let output = run(&["attach-cni", "web-net", "web", &web.path(), "-p", "8080:80"]);
@@ -54,20 +68,7 @@ fn plugins_of_cni_make_a_network() {
     let output = run(&["detach", "web"]);
     assert!(output.code == 0, "{output:?}");
     assert_eq!(machine.neighbour.ask("tcp", "192.0.2.1:8080"), "refused");
-    assert_eq!(
-        fs::read_dir(data.join("web-net"))
-            .unwrap()
-            .filter(|entry| {
-                entry
-                    .as_ref()
-                    .unwrap()
-                    .file_name()
-                    .to_string_lossy()
-                    .starts_with("10.")
-            })
-            .count(),
-        0
-    );
+    assert_eq!(given_addresses(&data), 0);
     let output = run(&["attach-cni", "web-net", "web", &web.path()]);
     assert!(
         output
@@ -98,6 +99,103 @@ fn plugins_look_whether_all_is_in_order() {
     web.sh("ip address flush dev eth0");
     assert_ne!(run(&["check", "web"]).code, 0);
     assert_eq!(run(&["detach", "web"]).code, 0);
+}
+
+/// Its own container waits for it, and nobody else.
+#[test]
+fn a_plugin_that_hangs_is_waited_for_by_nobody_else() {
+    let machine = Machine::new();
+    let plugins = machine.store().join("plugins");
+    fs::create_dir(&plugins).unwrap();
+    let pid = machine.store().join("pid");
+    let script = format!(
+        "#!/bin/sh\n[ $CNI_COMMAND = ADD ] || exit 0\necho $$ > {0}.new; mv {0}.new {0}\nexec sleep 1000\n",
+        pid.display()
+    );
+    fs::write(plugins.join("hang"), script).unwrap();
+    finish(
+        std::process::Command::new("chmod")
+            .arg("755")
+            .arg(plugins.join("hang")),
+    );
+    let list = r#"{"cniVersion":"1.0.0","name":"slow","plugins":[{"type":"hang"}]}"#;
+    let configurations = configure(&machine, "slow.conflist", list);
+    let (one, two) = (Namespace::new(), Namespace::new());
+    let mut waiting = machine.command(&["attach-cni", "slow", "one", &one.path()]);
+    waiting
+        .env("NETCONFPATH", &configurations)
+        .env("CNI_PATH", &plugins)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped());
+    let waiting = waiting.spawn().unwrap();
+    let pid = runtime_tests::eventually("the plugin works", || fs::read_to_string(&pid).ok());
+    let _two = machine.attach("two", &two, &["-p", "8080:80"]);
+    machine.detach("two");
+    finish(std::process::Command::new("kill").arg(pid.trim()));
+    let output = waiting.wait_with_output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        error.contains("execute CNI plugin \"hang\" with ADD"),
+        "{error}"
+    );
+    machine.assert_clean();
+}
+
+/// From `run` to its removal.
+#[test]
+fn a_container_of_an_image_has_a_network_of_cni() {
+    requires!(is_coracle(), "images are Coracle's");
+    requires!(
+        kernel_has("/usr/lib/cni/portmap"),
+        "the CNI plugins are missing (containernetworking-plugins)"
+    );
+    let machine = Machine::new();
+    let data = machine.store().join("ipam");
+    let configurations = configure(&machine, "10-web.conflist", &bridge_and_portmap(&data));
+    let rootfs = machine.store().join("rootfs");
+    fill_rootfs(&rootfs);
+    fs::write(rootfs.join("index.html"), "hello\n").unwrap();
+    let coracle = |args: &[&str]| {
+        let program = runtime();
+        let mut command = machine.host.command(program.to_str().unwrap());
+        command
+            .env("NETCONFPATH", &configurations)
+            .arg("--root")
+            .arg(machine.store().join("run"))
+            .arg("--store")
+            .arg(machine.store())
+            .args(args);
+        finish(command.stdin(Stdio::null()))
+    };
+    let rootfs = rootfs.display().to_string();
+    let run = [
+        "run",
+        "-d",
+        "--name=web",
+        "--network=cni:web-net",
+        "-p",
+        "8080:80",
+        "--rootfs",
+        &rootfs,
+    ];
+    let started = coracle(&[&run[..], &["httpd", "-f", "-p", "80", "-h", "/"]].concat());
+    let shown = coracle(&["network", "inspect", "cni:web-net"]).stdout;
+    let hosts = coracle(&["exec", "web", "cat", "/etc/hosts"]).stdout;
+    let answer = machine.neighbour.sh(
+        "for i in $(seq 100); do curl -s http://192.0.2.1:8080/index.html && break; sleep 0.1; done",
+    );
+    let ports = coracle(&["port", "web"]).stdout;
+    let removed = coracle(&["rm", "-f", "web"]);
+    started.ok();
+    removed.ok();
+    assert!(shown.contains("10.77.0.2/24"), "{shown}");
+    assert!(hosts.contains("10.77.0.2\t"), "{hosts}");
+    assert_eq!(answer, "hello\n");
+    assert_eq!(ports, "80/tcp -> 0.0.0.0:8080\n");
+    assert_eq!(machine.neighbour.ask("tcp", "192.0.2.1:8080"), "refused");
+    assert_eq!(given_addresses(&data), 0);
+    let missing = coracle(&["run", "--network=cni:other", "--rootfs", &rootfs, "true"]);
+    missing.fails_with(125, "no CNI network has the name \"other\"");
 }
 
 #[test]

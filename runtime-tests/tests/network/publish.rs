@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use crate::machine::{Machine, Namespace};
+use runtime_tests::requires;
+
+use crate::machine::{Machine, Namespace, Running};
 
 #[test]
 fn a_published_port_is_reached_from_everywhere() {
@@ -237,4 +239,69 @@ fn much_goes_through_the_proxy_in_both_directions() {
         "{} bytes came back",
         answer.len() - greeting
     );
+}
+
+/// Nobody is led where no link is: that would cost the client's first packet, and the second that it waits before it sends the next.
+#[test]
+fn a_port_is_published_when_there_is_a_link() {
+    let release = runtime_tests::shell("uname -r");
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next(), numbers.next());
+    requires!(
+        version >= (Some(6), Some(9)),
+        "before Linux 6.9 nobody can wait for a link"
+    );
+    for _ in 0..3 {
+        let machine = Machine::new();
+        let web = Namespace::new();
+        let _server = web.serve("web", &["80"]);
+        let mut client = machine.neighbour.command("bash");
+        let knock = "until exec 3<>/dev/tcp/192.0.2.1/8080; do :; done 2>/dev/null";
+        let script = format!("echo ready; {knock}; echo answered; exec sleep infinity");
+        client.args(["-c", &script]);
+        let mut client = Running::start(client);
+        let _web = machine.attach("web", &web, &["-p", "8080:80"]);
+        assert_eq!(client.next_line(), "answered\n");
+        let text = machine.neighbour.sh("grep ^TcpExt: /proc/net/netstat");
+        let mut lines = text.lines().map(|line| line.split_whitespace());
+        let mut counters = lines.next().unwrap().zip(lines.next().unwrap());
+        let sent_again = counters.find(|(name, _)| *name == "TCPSynRetrans");
+        assert_eq!(sent_again, Some(("TCPSynRetrans", "0")));
+    }
+}
+
+/// There is no timer: whoever was silent for longest makes room.
+#[test]
+fn the_proxy_has_so_many_clients_and_no_more() {
+    let machine = Machine::new();
+    let web = Namespace::new();
+    let held = machine.attach("web", &web, &["-p", "5353:53/udp"]);
+    let _server = web.serve("web", &["53"]);
+    let before = held.descriptors();
+    for _ in 0..150 {
+        let said = machine.host.ask("udp", "[::1]:5353");
+        assert!(said.starts_with("web "), "{said}");
+    }
+    assert_eq!(held.descriptors() - before, 128);
+}
+
+#[test]
+fn sctp_takes_a_kernel_that_knows_it() {
+    let machine = Machine::new();
+    let web = Namespace::new();
+    if runtime_tests::kernel_has("/proc/net/sctp") {
+        let _web = machine.attach("web", &web, &["-p", "9000:90/sctp"]);
+        assert!(machine.host.sh("nft list ruleset").contains("sctp . 9000"));
+        return machine.detach("web");
+    }
+    let output = machine.run(&["attach", "web", &web.path(), "-p", "9000:90/sctp"]);
+    assert!(
+        output
+            .stderr
+            .contains("publish port 9000/sctp: this kernel does not know the protocol"),
+        "{output:?}"
+    );
+    machine.assert_clean();
 }

@@ -56,11 +56,11 @@ impl Outcome {
             .map(|(test, reason)| (test.to_owned(), reason.to_owned()))
             .collect();
         // A machine that is started twice has two: the second is about what the first has made.
-        let passed = lines("test result: ").filter_map(|line| {
+        let mut passed = lines("test result: ").filter_map(|line| {
             let (head, _) = line.split_once(" passed")?;
             head.rsplit(' ').next()?.parse::<usize>().ok()
         });
-        let passed = passed.last().unwrap_or(0);
+        let passed = passed.next_back().unwrap_or(0);
         Self {
             cell,
             ok: passed.saturating_sub(skipped.len()),

@@ -11,6 +11,7 @@ mod spec;
 mod update;
 
 use std::fmt::Display;
+use std::path::PathBuf;
 
 use runtime::{Context, CreateOptions, EventsOptions, ExecOptions, RunOptions, Settings};
 use serde::Serialize;
@@ -154,13 +155,39 @@ pub(crate) fn exec(invocation: &Invocation<'_>) -> Outcome {
     let settings = invocation
         .settings()
         .map_err(|failure| failed(failure.message))?;
-    let id = invocation
-        .container_id(&settings)
-        .map_err(|failure| failed(failure.message))?;
+    #[cfg(feature = "image")]
+    if let Some(container) = invocation
+        .container_of_image(&settings)
+        .map_err(|failure| failed(failure.message))?
+        .filter(|_| flags.text("process").is_none())
+    {
+        return crate::containers::exec(&container, flags, exec_options(flags));
+    }
+    if flags.is_set("privileged") {
+        return Err(failed("--privileged is for containers of images".into()));
+    }
+    let process = flags
+        .get("process")
+        .map(|path: PathBuf| runtime::read_process(&path));
+    let process = process
+        .transpose()
+        .map_err(|error| failed(prefixed("exec", error).message))?;
     let options = ExecOptions {
-        id,
+        id: invocation
+            .container_id(&settings)
+            .map_err(|failure| failed(failure.message))?,
+        process,
+        ..exec_options(flags)
+    };
+    runtime::exec(&settings, &options).map_err(|error| failed(prefixed("exec", error).message))
+}
+
+/// What the flags say themselves.
+fn exec_options(flags: &Flags) -> ExecOptions {
+    ExecOptions {
+        id: String::new(),
         args: flags.args[1..].to_vec(),
-        process: flags.get("process"),
+        process: None,
         console_socket: flags.get("console-socket"),
         pidfd_socket: flags.get("pidfd-socket"),
         pid_file: flags.get("pid-file"),
@@ -177,8 +204,7 @@ pub(crate) fn exec(invocation: &Invocation<'_>) -> Outcome {
         preserve_fds: flags.number("preserve-fds").unwrap_or(0),
         cgroups: flags.list("cgroup"),
         ignore_paused: flags.is_set("ignore-paused"),
-    };
-    runtime::exec(&settings, &options).map_err(|error| failed(prefixed("exec", error).message))
+    }
 }
 
 pub(crate) fn start(invocation: &Invocation<'_>) -> Outcome {

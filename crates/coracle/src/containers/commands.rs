@@ -20,15 +20,18 @@ use crate::{Failure, Outcome, signals};
 
 const NAME: &str = "<container>";
 const NAMES: &str = "<container> [container...]";
-const SIGNAL: Flag = Flag::text(
-    &["signal", "s"],
-    "send this instead of the container's stop signal",
-);
-const TIME: Flag = Flag::of(
-    Value::Number(0..=i32::MAX as i64),
-    &["time", "t"],
-    "seconds to wait before SIGKILL, instead of the container's",
-);
+/// Of `stop`, and of `restart`, which stops first.
+const STOPPING: &[Flag] = &[
+    Flag::text(
+        &["signal", "s"],
+        "send this instead of the container's stop signal",
+    ),
+    Flag::of(
+        Value::Number(0..=i32::MAX as i64),
+        &["time", "t"],
+        "seconds to wait before SIGKILL, instead of the container's",
+    ),
+];
 
 /// The commands for containers of images, in the order of the help.
 pub(crate) const COMMANDS: &[Command] = &[
@@ -80,7 +83,7 @@ with \"/.\" at its end the content. \"-\" is a tar stream. The container need no
     Command {
         args: NAMES,
         arity: Arity::AtLeast(1),
-        flags: &[SIGNAL, TIME],
+        flags: STOPPING,
         description: "\
 Stops containers as \"coracle stop\" does, and starts them again; those that have ended
 are started. After a reboot this is how they come back: nothing is started by itself.",
@@ -111,7 +114,7 @@ are started. After a reboot this is how they come back: nothing is started by it
     Command {
         args: NAMES,
         arity: Arity::AtLeast(1),
-        flags: &[SIGNAL, TIME],
+        flags: STOPPING,
         description: "\
 Sends the container's stop signal (SIGTERM, or what its image says), waits, by default
 10 seconds, and kills it then.",

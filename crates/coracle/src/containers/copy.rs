@@ -19,7 +19,8 @@ use super::directory::{Container, Containers, Lock};
 use super::files::{self, DIRECTORY, Owner, open_inside};
 use super::lifecycle::settle;
 use super::record::Phase;
-use super::{rootfs, userns};
+use super::rootfs;
+use super::userns::{self, UserNamespace};
 
 /// One end of a copy.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,6 +60,11 @@ pub(crate) fn copy(containers: &Containers, from: &Place, to: &Place, keep: bool
             Owner::Is(uid, gid)
         }
     };
+    // The root of a container, as the machine numbers it.
+    let root_of = |container: &Container| match container.record.userns {
+        UserNamespace::Auto(first) => owner(first, first),
+        UserNamespace::Host | UserNamespace::KeepId(..) => owner(0, 0),
+    };
     let ours = owner(getuid().as_raw(), getgid().as_raw());
     match (from, to) {
         (Place::Inside(name, path), Place::Host(target)) => {
@@ -69,7 +75,7 @@ pub(crate) fn copy(containers: &Containers, from: &Place, to: &Place, keep: bool
         (Place::Host(source), Place::Inside(name, path)) => {
             let container = containers.get(name)?;
             let root = Root::of(&container)?;
-            between(&host()?, source, &root.fd, path, owner(0, 0))
+            between(&host()?, source, &root.fd, path, root_of(&container))
         }
         (Place::Inside(name, path), Place::Stream) => {
             let container = containers.get(name)?;
@@ -79,7 +85,7 @@ pub(crate) fn copy(containers: &Containers, from: &Place, to: &Place, keep: bool
         (Place::Stream, Place::Inside(name, path)) => {
             let container = containers.get(name)?;
             let root = Root::of(&container)?;
-            read_stream(stdin().lock(), &root.fd, path, owner(0, 0))
+            read_stream(stdin().lock(), &root.fd, path, root_of(&container))
         }
         _ => Err(Error::invalid(
             "cp: one of the two must be CONTAINER:PATH, the other a path or -",
@@ -125,7 +131,7 @@ impl<'a> Root<'a> {
             let text = format!("container {} is just starting or ending", record.name);
             return Err(Error::new(Kind::WrongStatus, text));
         };
-        rootfs::mount(container)?;
+        rootfs::mount_for_container(container)?;
         let mounted = Mounted(container, lock);
         let fd = files::open_directory(&rootfs::path(container))?;
         Ok(Root {

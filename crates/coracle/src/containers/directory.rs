@@ -30,11 +30,12 @@ use serde::de::DeserializeOwned;
 use super::control::Connection;
 use super::id;
 use super::record::{Record, Status};
-use super::userns;
+use super::userns::{self, UserNamespace};
 
 const RECORD_FILE: &str = "container.json";
 const STATUS_FILE: &str = "status.json";
-const SOCKET: &str = "control.sock";
+/// Where the monitor listens.
+pub(crate) const SOCKET: &str = "control.sock";
 
 /// A store, as far as containers are concerned.
 #[derive(Clone, Debug)]
@@ -69,8 +70,8 @@ impl Containers {
         self.store.join("names")
     }
 
-    /// Makes the directory of a new container, locked, and takes its name.
-    pub(crate) fn create(&self, record: Record) -> Result<(Container, Lock)> {
+    /// Makes the directory of a new container, locked, and takes its name, and ids of its own where it is to have some.
+    pub(crate) fn create(&self, mut record: Record) -> Result<(Container, Lock)> {
         let make = |path: PathBuf| {
             DirBuilder::new()
                 .recursive(true)
@@ -90,6 +91,17 @@ impl Containers {
                     record.name
                 ),
             ));
+        }
+        if let UserNamespace::Auto(first) = &mut record.userns {
+            let taken: Vec<u32> = self
+                .list()?
+                .iter()
+                .filter_map(|other| match other.record.userns {
+                    UserNamespace::Auto(first) => Some(first),
+                    _ => None,
+                })
+                .collect();
+            *first = userns::free_ids(&taken)?;
         }
         let container = self.make_directory(record)?;
         let lock = container.lock()?;
@@ -375,20 +387,20 @@ impl Container {
         }
     }
 
-    /// Listens at the control socket, in the place of a monitor that is dead. It gets its name when there is somebody to hear.
-    pub(crate) fn listen(&self) -> Result<UnixListener> {
-        const NEW: &str = "control.new";
-        let listening = "listen at the control socket";
+    /// Listens at a socket, in the place of somebody who is dead. It gets its name when there is somebody to hear.
+    pub(crate) fn listen(&self, name: &str) -> Result<UnixListener> {
+        const NEW: &str = "sock.new";
+        let listening = || format!("listen at {name}");
         let _ = unlinkat(&self.directory, NEW, UnlinkatFlags::NoRemoveDir);
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let listener =
-            socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).context(listening)?;
+        let listener = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
+            .with_context(listening)?;
         let previous = umask(Mode::from_bits_truncate(0o177));
         let bound = bind(listener.as_raw_fd(), &self.socket_address(NEW)?);
         umask(previous);
-        bound.context(listening)?;
-        listen(&listener, Backlog::MAXCONN).context(listening)?;
-        renameat(&self.directory, NEW, &self.directory, SOCKET).context(listening)?;
+        bound.with_context(listening)?;
+        listen(&listener, Backlog::MAXCONN).with_context(listening)?;
+        renameat(&self.directory, NEW, &self.directory, name).with_context(listening)?;
         // The standard library accepts on any kind of unix socket; it only makes none of this one.
         Ok(UnixListener::from(listener))
     }
@@ -399,14 +411,19 @@ impl Container {
 
     /// Connects to the monitor; `None` when there is none that listens.
     pub(crate) fn connect(&self) -> Result<Option<Connection>> {
-        let connecting = "connect to the container's monitor";
+        self.connect_to(SOCKET)
+    }
+
+    /// Connects to who listens at a socket; `None` when there is nobody.
+    pub(crate) fn connect_to(&self, name: &str) -> Result<Option<Connection>> {
+        let connecting = || format!("connect to {name} of the container");
         let flags = SockFlag::SOCK_CLOEXEC;
-        let socket =
-            socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).context(connecting)?;
-        match connect(socket.as_raw_fd(), &self.socket_address(SOCKET)?) {
+        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
+            .with_context(connecting)?;
+        match connect(socket.as_raw_fd(), &self.socket_address(name)?) {
             Ok(()) => Ok(Some(Connection::from(socket))),
             Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(None),
-            Err(error) => Err(error).context(connecting),
+            Err(error) => Err(error).with_context(connecting),
         }
     }
 

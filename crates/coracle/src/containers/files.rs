@@ -57,6 +57,41 @@ pub(crate) const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_CLOEXEC);
 
+/// Gives a directory and everything in it to other owners. Bits that a change of owner takes away are set again.
+pub(crate) fn change_owners(
+    directory: OwnedFd,
+    owner: &impl Fn(&FileStat) -> (Option<Uid>, Option<Gid>),
+) -> Result<()> {
+    let (uid, gid) = owner(&fstat(&directory).context("look at a directory")?);
+    nix::unistd::fchown(&directory, uid, gid).context("change the owner of a directory")?;
+    let mut entries = Dir::from_fd(directory).context("read a directory")?;
+    let found: Vec<_> = entries
+        .iter()
+        .collect::<nix::Result<_>>()
+        .context("read a directory")?;
+    for entry in found {
+        let name = entry.file_name();
+        let changing = || format!("change the owner of {name:?}");
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+        let status = fstatat(&entries, name, flags).with_context(changing)?;
+        let kind = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT;
+        let mode = Mode::from_bits_truncate(status.st_mode);
+        if kind == SFlag::S_IFDIR {
+            if name != c"." && name != c".." {
+                let below = openat(&entries, name, DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty());
+                change_owners(below.with_context(changing)?, owner)?;
+            }
+            continue;
+        }
+        let (uid, gid) = owner(&status);
+        fchownat(&entries, name, uid, gid, flags).with_context(changing)?;
+        if kind == SFlag::S_IFREG && mode.intersects(Mode::S_ISUID | Mode::S_ISGID) {
+            fchmodat(&entries, name, mode, FchmodatFlags::FollowSymlink).with_context(changing)?;
+        }
+    }
+    Ok(())
+}
+
 /// Opens a directory on the host's side.
 pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd> {
     openat(AT_FDCWD, path, DIRECTORY, Mode::empty())

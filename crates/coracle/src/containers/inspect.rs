@@ -120,6 +120,7 @@ fn host_config(container: &Container, spec: &Value) -> Value {
         "RestartPolicy": { "Name": record.restart.name(), "MaximumRetryCount": most },
         "AutoRemove": record.remove,
         "Privileged": record.privileged,
+        "UsernsMode": record.userns.name(),
         "ReadonlyRootfs": spec["root"]["readonly"],
         "Capabilities": spec["process"]["capabilities"]["bounding"],
         "Dns": record.network.dns,

@@ -24,7 +24,7 @@ use nix::unistd::setsid;
 use runtime::{Context, CreateOptions, Error, Exit, Init, Result, Settings};
 
 use super::control::{Connection, Message, Stream};
-use super::directory::{Container, Containers, Lock};
+use super::directory::{self, Container, Containers, Lock};
 use super::lifecycle::remove;
 use super::log::Log;
 use super::network::Network;
@@ -32,6 +32,7 @@ use super::record::{Phase, Status, boot_id};
 use super::restart::Backoff;
 use super::rootfs;
 use super::streams::{self, Streams};
+use super::terminal::Keeper;
 use clients::Clients;
 use memory::Memory;
 
@@ -144,7 +145,7 @@ impl Monitor {
             signals: runtime::forwarded_signals()?,
             timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, timer_flags).context("make a timer")?,
             alarm: Alarm::Start,
-            listener: container.listen()?,
+            listener: container.listen(directory::SOCKET)?,
             clients: Clients::new(first),
             network: Network::of(&container),
             init: None,
@@ -384,7 +385,7 @@ impl Monitor {
         runtime::delete(&self.settings, id, true)?;
         self.network.detach()?;
         self.network.reserve()?;
-        rootfs::mount(&self.container)?;
+        rootfs::mount_for_container(&self.container)?;
         let streams = Streams::hand_out(&self.container)?;
         let prepared = runtime::prepare(
             &self.settings,
@@ -401,7 +402,10 @@ impl Monitor {
         let pid = prepared.pid();
         let (init, terminal) = prepared.start()?;
         self.streams = match terminal {
-            Some(ends) => Streams::terminal(ends)?,
+            Some(ends) => {
+                let keeper = Keeper::start(&self.container, ends.0.as_fd(), &init)?;
+                Streams::terminal(ends, Some(keeper))?
+            }
             None => streams,
         };
         self.init = Some(init);

@@ -207,9 +207,10 @@ impl Network {
         Ok(())
     }
 
-    /// Gives the ports back.
+    /// Gives the ports back, and what else is held.
     pub(crate) fn release(&mut self) {
         self.reservation = None;
+        self.namespaces.clear();
     }
 
     /// What to wait for.

@@ -15,6 +15,7 @@ use super::limits::{Limits, Machine};
 use super::log::LogOptions;
 use super::network::NetworkMode;
 use super::restart::RestartPolicy;
+use super::userns::UserNamespace;
 use super::volumes::MountOption;
 use crate::flags::{Flags, boolean};
 use crate::{Failure, signals, values};
@@ -66,6 +67,7 @@ pub(crate) struct Options {
     pub(crate) security: Security,
     pub(crate) devices: Vec<Device>,
     pub(crate) sysctls: BTreeMap<String, String>,
+    pub(crate) userns: UserNamespace,
 }
 
 /// `--pull`.
@@ -185,11 +187,8 @@ impl Options {
             security: security(flags)?,
             devices: each(flags, "device", device)?,
             sysctls: sysctls(flags)?,
+            userns: one(flags, "userns", UserNamespace::parse)?.unwrap_or_default(),
         };
-        one(flags, "userns", |text| match text {
-            "" | "host" => Ok(()),
-            _ => Err("only host is there: without it there is no user namespace either"),
-        })?;
         options.check()
     }
 
@@ -234,6 +233,12 @@ impl Options {
         {
             return refuse(&format!(
                 "--sysctl {name}: not allowed in the network of the host or of another container"
+            ));
+        }
+        if self.rootfs && self.userns != UserNamespace::Host {
+            return refuse(&format!(
+                "conflicting options: --rootfs, whose files belong to whom they belong to, and --userns {}",
+                self.userns.name()
             ));
         }
         let mut destinations: Vec<&Path> = self
@@ -320,8 +325,14 @@ fn environment(flags: &Flags) -> Result<Vec<String>, Failure> {
             env.extend(variable(line).map_err(at)?);
         }
     }
-    env.extend(each(flags, "env", variable)?.into_iter().flatten());
+    env.extend(variables(flags)?);
     Ok(env)
+}
+
+/// `--env`.
+pub(crate) fn variables(flags: &Flags) -> Result<Vec<String>, Failure> {
+    let variables = each(flags, "env", variable)?;
+    Ok(variables.into_iter().flatten().collect())
 }
 
 fn variable(text: &str) -> Result<Option<String>, &'static str> {

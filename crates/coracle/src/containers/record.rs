@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::log::LogOptions;
 use super::network::NetworkOptions;
 use super::restart::RestartPolicy;
+use super::userns::UserNamespace;
 
 /// `container.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,6 +57,8 @@ pub(crate) struct Record {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) privileged: bool,
     pub(crate) cgroup_parent: Option<String>,
+    #[serde(default)]
+    pub(crate) userns: UserNamespace,
 }
 
 /// A mount that was asked for, in the words of Docker's `inspect`.

@@ -187,7 +187,7 @@ impl Source {
         let overrides = Overrides {
             entrypoint: options.entrypoint.clone(),
             command: options.command.clone(),
-            user: options.user.clone(),
+            user: options.user.clone().or(options.userns.user()),
             groups: options.groups.clone(),
             cwd: options.workdir.clone(),
             env: options.env.clone(),
@@ -275,6 +275,7 @@ fn record(
         labels: labels(options, source),
         privileged: options.privileged,
         cgroup_parent: options.cgroup_parent.clone(),
+        userns: options.userns,
         id,
     })
 }
@@ -320,6 +321,8 @@ fn fill(
 ) -> Result<()> {
     rootfs::mount(container)?;
     let rootfs = rootfs::path(container);
+    let userns = container.record.userns;
+    userns::give_files(&rootfs, userns)?;
     Streams::make(container)?;
     let wanted = mounts(options, source)?;
     let mut entries = Vec::new();
@@ -330,7 +333,7 @@ fn fill(
         container.write_record()?;
         let point = container.record.mounts.last().expect("it was just pushed");
         mount.seed(point, &rootfs)?;
-        entries.push(mount.entry(&point.source));
+        entries.push(mount.entry(&point.source, userns));
     }
     let init = match options.init {
         true => Some(init::provide(containers.store())?),
@@ -360,9 +363,7 @@ fn fill(
             window: window.filter(|(rows, columns)| *rows > 0 && *columns > 0),
         },
     )?;
-    if !userns::is_machines_root() {
-        userns::adapt(&mut spec, &options.network);
-    }
+    userns::adapt(&mut spec, userns, &options.network);
     container.record.command = spec::command(&spec);
     container.write_record()?;
     container.write("config.json", &spec)?;

@@ -1,9 +1,12 @@
 //! `stats`: what containers use, as a table that is drawn again and again.
 
 use std::fs;
+use std::io::stdout;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{SysconfVar, sysconf};
 use runtime::{EventsOptions, Result};
 use serde_json::{Value, json};
 
@@ -21,8 +24,8 @@ struct Sample {
     limit: u64,
     received: u64,
     sent: u64,
-    read: u64,
-    written: u64,
+    /// Bytes read and written; nobody knows it without a cgroup.
+    block: Option<(u64, u64)>,
     pids: u64,
 }
 
@@ -36,33 +39,63 @@ impl Sample {
             interval: Duration::from_secs(1),
             once: true,
         };
-        runtime::events(&settings, &record.id, &options, &mut text).ok()?;
+        let pid = runtime::state(&settings, &record.id).ok()?.pid;
+        let (received, sent) = traffic(pid);
+        let counted = runtime::events(&settings, &record.id, &options, &mut text);
+        let sample = Sample {
+            id: record.short_id().to_owned(),
+            name: record.name.clone(),
+            at: Instant::now(),
+            cpu: 0,
+            memory: 0,
+            limit: machine_memory(),
+            received,
+            sent,
+            block: None,
+            pids: 0,
+        };
+        if counted.is_err() {
+            // An ordinary user's container may have no cgroup.
+            let pids = runtime::processes(&settings, &record.id).ok()?;
+            return Some(pids.into_iter().fold(sample, Sample::with_process));
+        }
         let event: Value = serde_json::from_slice(&text).ok()?;
         let data = &event["data"];
         let number = |pointer: &str| data.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
-        let pid = runtime::state(&settings, &record.id).ok()?.pid;
-        let (received, sent) = traffic(pid);
-        let (read, written) = block_io(&data["blkio"]["ioServiceBytesRecursive"]);
         // Docker: what the kernel could drop at once is not counted.
         let cache =
             number("/memory/raw/total_inactive_file").max(number("/memory/raw/inactive_file"));
         let usage = number("/memory/usage/usage");
         Some(Sample {
-            id: record.short_id().to_owned(),
-            name: record.name.clone(),
-            at: Instant::now(),
             cpu: number("/cpu/usage/total"),
             memory: usage.checked_sub(cache).unwrap_or(usage),
             limit: match number("/memory/usage/limit") {
-                0 => machine_memory(),
-                limit => limit.min(machine_memory()),
+                0 => sample.limit,
+                limit => limit.min(sample.limit),
             },
-            received,
-            sent,
-            read,
-            written,
+            block: Some(block_io(&data["blkio"]["ioServiceBytesRecursive"])),
             pids: number("/pids/current"),
+            ..sample
         })
+    }
+
+    /// What one process uses, added up: its time, and the memory that is not a file's.
+    fn with_process(mut self, pid: i32) -> Self {
+        let read =
+            |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let stat = read("stat");
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        let ticks: u64 = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|ticks| ticks.parse::<u64>().ok())
+            .sum();
+        let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+        self.cpu += ticks * 1_000_000_000 / per_second.max(1) as u64;
+        self.memory += kilobytes(&read("status"), "RssAnon:") << 10;
+        self.pids += 1;
+        self
     }
 
     /// Per cent of one CPU since the sample before.
@@ -84,7 +117,10 @@ impl Sample {
             format!("{} / {}", binary(self.memory), binary(self.limit)),
             format!("{:.2}%", self.memory_percent()),
             format!("{} / {}", decimal(self.received), decimal(self.sent)),
-            format!("{} / {}", decimal(self.read), decimal(self.written)),
+            self.block.map_or_else(
+                || "--".to_owned(),
+                |(read, written)| format!("{} / {}", decimal(read), decimal(written)),
+            ),
             self.pids.to_string(),
         ]
     }
@@ -118,7 +154,9 @@ pub(crate) fn stats(
         || -> Result<Vec<Sample>> { Ok(running()?.iter().filter_map(Sample::take).collect()) };
     let mut before = take()?;
     loop {
-        pause(Duration::from_secs(1));
+        if is_unread_after(Duration::from_secs(1)) {
+            return Ok(());
+        }
         let now = take()?;
         let earlier = |sample: &Sample| before.iter().find(|each| each.id == sample.id);
         let text = match options.json {
@@ -158,21 +196,26 @@ pub(crate) fn stats(
     }
 }
 
-/// The time over which is measured: nothing can happen meanwhile that would end it.
-fn pause(time: Duration) {
-    let _ = poll(
-        &mut [],
-        PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX),
-    );
+/// Lets the time pass over which is measured, unless whoever reads our output goes away meanwhile.
+fn is_unread_after(time: Duration) -> bool {
+    let stdout = stdout();
+    let mut watched = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+    matches!(poll(&mut watched, timeout), Ok(1..))
 }
 
 fn machine_memory() -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kilobytes = text
-        .split_whitespace()
-        .nth(1)
-        .and_then(|number| number.parse::<u64>().ok());
-    kilobytes.unwrap_or(0) << 10
+    kilobytes(
+        &fs::read_to_string("/proc/meminfo").unwrap_or_default(),
+        "MemTotal:",
+    ) << 10
+}
+
+/// The number behind a name, as /proc has it.
+fn kilobytes(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    number.unwrap_or(0)
 }
 
 /// Bytes received and sent by all interfaces of a process's network but its loopback.

@@ -15,6 +15,7 @@ use runtime::{Context, Result};
 
 use super::control::{CHUNK, Stream};
 use super::directory::Container;
+use super::terminal::{self, Keeper};
 
 const STDIN: &str = "stdin";
 const STDOUT: &str = "stdout";
@@ -35,6 +36,7 @@ pub(crate) struct Streams {
     typed_all: bool,
     /// The end that the container has too: see [`runtime::Prepared::start`].
     _peer: Option<OwnedFd>,
+    _keeper: Option<Keeper>,
     is_terminal: bool,
 }
 
@@ -75,10 +77,14 @@ impl Streams {
         Ok(streams)
     }
 
-    /// Opens the ends of a container that another monitor has made. The terminal of one is gone.
+    /// Opens the ends of a container that another monitor has made.
     pub(crate) fn adopt(container: &Container) -> Result<Self> {
         if container.record.tty {
-            return Ok(Streams::none());
+            return match terminal::fetch(container)? {
+                Some(master) => Streams::terminal(runtime::both_ends(master)?, None),
+                // Its keeper was killed as well.
+                None => Ok(Streams::none()),
+            };
         }
         let open = |name, flags| open_fifo(&container.directory, name, flags | OFlag::O_NONBLOCK);
         let input = match container.record.interactive {
@@ -96,8 +102,8 @@ impl Streams {
         })
     }
 
-    /// The container has a terminal: these are its ends.
-    pub(crate) fn terminal(ends: (OwnedFd, OwnedFd)) -> Result<Self> {
+    /// The container has a terminal: these are its ends, and who else keeps it.
+    pub(crate) fn terminal(ends: (OwnedFd, OwnedFd), keeper: Option<Keeper>) -> Result<Self> {
         let (master, peer) = ends;
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
             .context("make the terminal non-blocking")?;
@@ -108,6 +114,7 @@ impl Streams {
             outputs: vec![(Stream::Stdout, master)],
             input: Some(input),
             _peer: Some(peer),
+            _keeper: keeper,
             is_terminal: true,
             ..Streams::none()
         })
@@ -121,6 +128,7 @@ impl Streams {
             typed: Vec::new(),
             typed_all: false,
             _peer: None,
+            _keeper: None,
             is_terminal: false,
         }
     }
@@ -217,6 +225,11 @@ impl Streams {
             log::warn!("{error}");
         }
     }
+}
+
+/// Has no standard input any more.
+pub(crate) fn use_null_input() -> Result<()> {
+    dup2_stdin(null()?).context("use /dev/null")
 }
 
 /// Takes the container's streams away from our own standard ones again.

@@ -14,13 +14,142 @@ use std::process::{Command, Stdio};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::unistd::{geteuid, getpid, unlink};
+use nix::sys::stat::FileStat;
+use nix::unistd::{Gid, Uid, getegid, geteuid, getpid, unlink};
 use runtime::{Context, Error, Result};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::network::NetworkMode;
 use super::of_image;
 use super::options::Options;
+
+/// `--userns`: which ids a container has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum UserNamespace {
+    /// Those of who runs it.
+    #[default]
+    Host,
+    /// [`COUNT`] of its own, from this one on.
+    Auto(u32),
+    /// An ordinary user's, where this user and group are themselves.
+    KeepId(u32, u32),
+}
+
+/// How many ids `--userns auto` gives to a container.
+pub(crate) const COUNT: u32 = 65_536;
+/// Where they come from when nobody is called `containers` in /etc/subuid: what systemd's table of users leaves unused.
+const UNUSED: (u32, u32) = (0x7000_0000, 0x0ffe_0000);
+
+impl UserNamespace {
+    /// Of the ids only a new container's directory decides.
+    pub(crate) fn parse(text: &str) -> std::result::Result<Self, &'static str> {
+        let root = is_machines_root();
+        match text {
+            "" | "host" => Ok(UserNamespace::Host),
+            "auto" if root => Ok(UserNamespace::Auto(0)),
+            "auto" => Err("it takes root, who has ids to give away"),
+            "keep-id" if root => Err("it is for ordinary users: root is root in any container"),
+            "keep-id" => Ok(UserNamespace::KeepId(
+                geteuid().as_raw(),
+                getegid().as_raw(),
+            )),
+            _ => Err("expected host, auto or keep-id"),
+        }
+    }
+
+    /// As it is written.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            UserNamespace::Host => "host",
+            UserNamespace::Auto(_) => "auto",
+            UserNamespace::KeepId(..) => "keep-id",
+        }
+    }
+
+    /// Who the container's process is, unless somebody else is asked for.
+    pub(crate) fn user(self) -> Option<String> {
+        match self {
+            UserNamespace::KeepId(uid, gid) => Some(format!("{uid}:{gid}")),
+            UserNamespace::Host | UserNamespace::Auto(_) => None,
+        }
+    }
+
+    /// The container's user namespace, from inside the one that we are in by now; `None` for none.
+    fn ids(self) -> Option<[Vec<Range>; 2]> {
+        let own = || ["uid_map", "gid_map"].map(own_ids);
+        match self {
+            UserNamespace::Host if is_machines_root() => None,
+            UserNamespace::Host => Some(own().map(|counts| {
+                let same = |(first, count)| (first, first, count);
+                counts.into_iter().map(same).collect()
+            })),
+            UserNamespace::Auto(first) => {
+                let all = vec![(0, u64::from(first), u64::from(COUNT))];
+                Some([all.clone(), all])
+            }
+            UserNamespace::KeepId(uid, gid) => {
+                let [uids, gids] = own().map(|counts| counts.iter().map(|range| range.1).sum());
+                Some([kept(uid.into(), uids), kept(gid.into(), gids)])
+            }
+        }
+    }
+}
+
+/// So many ids from the second on are the first and the following in a container.
+type Range = (u64, u64, u64);
+
+/// Of the ids up to `count` ours is 0: it becomes `id`, and those before it go up by one.
+fn kept(id: u64, count: u64) -> Vec<Range> {
+    let before = id.min(count - 1);
+    let ranges = [
+        (0, 1, before),
+        (id, 0, 1),
+        (id + 1, before + 1, count - 1 - before),
+    ];
+    ranges.into_iter().filter(|range| range.2 > 0).collect()
+}
+
+/// The first of [`COUNT`] ids that no container in `taken` has.
+pub(crate) fn free_ids(taken: &[u32]) -> Result<u32> {
+    let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
+    let ranges = id_ranges(&read("/etc/subuid"), &read("/etc/subgid"))?;
+    let firsts = ranges
+        .iter()
+        .flat_map(|(first, count)| (*first..first.saturating_add(*count)).step_by(COUNT as usize));
+    let fits = |id: &u32| {
+        let end = id.saturating_add(COUNT);
+        let inside =
+            |(first, count): &(u32, u32)| *first <= *id && end <= first.saturating_add(*count);
+        ranges.iter().any(inside) && taken.iter().all(|other| id.abs_diff(*other) >= COUNT)
+    };
+    firsts.into_iter().find(fits).ok_or_else(|| {
+        Error::failed(format!(
+            "--userns auto: no {COUNT} ids are free among those of the user containers in /etc/subuid: other containers have them"
+        ))
+    })
+}
+
+/// What the user `containers` has, as with podman.
+fn id_ranges(subuid: &str, subgid: &str) -> Result<Vec<(u32, u32)>> {
+    let [uids, gids] = [subuid, subgid].map(|text| -> Vec<(u32, u32)> {
+        let ranges = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("containers:"));
+        let numbers = ranges.filter_map(|range| range.split_once(':'));
+        let parsed = numbers.filter_map(|(first, count)| {
+            Some((first.parse().ok()?, count.trim_end().parse().ok()?))
+        });
+        parsed.collect()
+    });
+    match (uids, gids) {
+        (uids, gids) if uids != gids => Err(Error::failed(
+            "--userns auto: the ranges of the user containers differ in /etc/subuid and /etc/subgid",
+        )),
+        (none, _) if none.is_empty() => Ok(vec![UNUSED]),
+        (ranges, _) => Ok(ranges),
+    }
+}
 
 /// The name under which `coracle` does something for an ordinary user on the other side of a user namespace.
 pub(crate) const NAME: &str = "coracle-userns";
@@ -174,12 +303,17 @@ fn map(pid: &str) -> Result<()> {
     }
 }
 
-/// Changes a configuration for a container inside the user namespace that we are in.
-pub(crate) fn adapt(spec: &mut Value, network: &NetworkMode) {
-    let (users, groups) = (own_ids("uid_map"), own_ids("gid_map"));
-    let last_group = groups.iter().map(|(first, count)| first + count - 1).max();
+/// Changes a configuration for a container with a user namespace.
+pub(crate) fn adapt(spec: &mut Value, namespace: UserNamespace, network: &NetworkMode) {
+    let Some([users, groups]) = namespace.ids() else {
+        return;
+    };
+    let last_group = groups
+        .iter()
+        .map(|(first, _, count)| first + count - 1)
+        .max();
     let has_group = |gid: u64| {
-        let holds = |(first, count): &(u64, u64)| (*first..first + count).contains(&gid);
+        let holds = |(first, _, count): &Range| (*first..first + count).contains(&gid);
         groups.iter().any(holds)
     };
     let linux = &mut spec["linux"];
@@ -197,7 +331,8 @@ pub(crate) fn adapt(spec: &mut Value, network: &NetworkMode) {
         gids.retain(|gid| setgroups.trim() != "deny" && may_have(gid));
     }
     for mount in spec["mounts"].as_array_mut().into_iter().flatten() {
-        if mount["type"] == "sysfs" && *network == NetworkMode::Host {
+        let shares = matches!(network, NetworkMode::Host | NetworkMode::Container(_));
+        if mount["type"] == "sysfs" && shares {
             // A new one belongs to the network namespace, which is not ours.
             mount["type"] = json!("bind");
             mount["source"] = json!("/sys");
@@ -219,9 +354,84 @@ fn own_ids(file: &str) -> Vec<(u64, u64)> {
     text.lines().filter_map(range).collect()
 }
 
-/// The same numbers inside.
-fn mappings(ids: &[(u64, u64)]) -> Value {
-    ids.iter()
-        .map(|(first, count)| json!({ "containerID": first, "hostID": first, "size": count }))
+fn mappings(ranges: &[Range]) -> Value {
+    ranges
+        .iter()
+        .map(|(inside, outside, count)| json!({ "containerID": inside, "hostID": outside, "size": count }))
         .collect()
+}
+
+/// Makes the files of an image those of the same ids in a container: as it was unpacked, the user's own are its root's. Each is copied into
+/// the container's own layer, since an ordinary user cannot mount it with other ids.
+pub(crate) fn give_files(rootfs: &Path, namespace: UserNamespace) -> Result<()> {
+    let (UserNamespace::KeepId(..), Some([users, groups])) = (namespace, namespace.ids()) else {
+        return Ok(());
+    };
+    if users.len() == 1 || groups.len() == 1 {
+        return Err(Error::failed(
+            "--userns keep-id takes ranges of ids for the user in /etc/subuid and /etc/subgid (\"coracle check\" looks)",
+        ));
+    }
+    let outside = |ranges: &[Range], id: u32| {
+        let id = u64::from(id);
+        let range = ranges
+            .iter()
+            .find(|(first, _, count)| (*first..first + count).contains(&id));
+        range.map_or(id, |(first, outside, _)| outside + id - first) as u32
+    };
+    let owner = |status: &FileStat| {
+        let uid = Uid::from_raw(outside(&users, status.st_uid));
+        (
+            Some(uid),
+            Some(Gid::from_raw(outside(&groups, status.st_gid))),
+        )
+    };
+    super::files::change_owners(super::files::open_directory(rootfs)?, &owner)
+        .context("--userns keep-id: give the image's files other owners")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_id_is_itself_and_every_other_has_one() {
+        assert_eq!(
+            kept(1000, 65_537),
+            [(0, 1, 1000), (1000, 0, 1), (1001, 1001, 64_536)]
+        );
+        assert_eq!(kept(0, 5), [(0, 0, 1), (1, 1, 4)]);
+        // Beyond the ids there are.
+        assert_eq!(kept(100_000, 3), [(0, 1, 2), (100_000, 0, 1)]);
+        assert_eq!(kept(1000, 1), [(1000, 0, 1)]);
+    }
+
+    #[test]
+    fn ranges_are_those_of_the_user_containers() {
+        let file = "me:100000:65536\ncontainers:200000:131072\ncontainers:bad\n";
+        assert_eq!(id_ranges(file, file).unwrap(), [(200_000, 131_072)]);
+        assert_eq!(id_ranges("", "me:1:2").unwrap(), [UNUSED]);
+        let error = id_ranges(file, "").unwrap_err().to_string();
+        assert!(error.contains("differ"), "{error}");
+    }
+
+    #[test]
+    fn an_ordinary_users_configuration_has_no_id_that_is_not_mapped() {
+        let mut spec = json!({
+            "linux": { "namespaces": [], "sysctl": { "net.ipv4.ping_group_range": "0 2147483647" } },
+            "process": { "user": { "additionalGids": [4, 70_000] } },
+            "mounts": [{ "type": "sysfs", "options": ["ro"] }, { "type": "devpts", "options": ["gid=5"] }],
+        });
+        adapt(&mut spec, UserNamespace::Auto(500_000), &NetworkMode::Host);
+        let all = json!([{ "containerID": 0, "hostID": 500_000, "size": COUNT }]);
+        assert_eq!(spec["linux"]["uidMappings"], all);
+        assert_eq!(spec["linux"]["gidMappings"], all);
+        assert_eq!(
+            spec["linux"]["sysctl"]["net.ipv4.ping_group_range"],
+            "0 65535"
+        );
+        assert_eq!(spec["process"]["user"]["additionalGids"], json!([4]));
+        assert_eq!(spec["mounts"][0]["type"], "bind");
+        assert_eq!(spec["mounts"][1]["options"], json!(["gid=5"]));
+    }
 }

@@ -9,6 +9,7 @@ use runtime::{Context, Error, Result};
 use serde_json::{Value, json};
 
 use super::record::MountPoint;
+use super::userns::UserNamespace;
 use super::{files, id};
 
 /// One mount that was asked for.
@@ -240,9 +241,14 @@ impl MountOption {
         files::copy_contents(from, to, files::Owner::Keep).with_context(seeding)
     }
 
-    /// As config.json has it, with what [`MountOption::provide`] has made.
-    pub(crate) fn entry(&self, source: &Path) -> Value {
+    /// As config.json has it, with what [`MountOption::provide`] has made. A volume's files have the ids that every container sees, whichever
+    /// it has of its own.
+    pub(crate) fn entry(&self, source: &Path, userns: UserNamespace) -> Value {
         let access = if self.readonly { "ro" } else { "rw" };
+        let mut options = vec!["rbind", self.propagation.as_str(), access];
+        if let (MountKind::Volume { .. }, UserNamespace::Auto(_)) = (&self.kind, userns) {
+            options.push("idmap");
+        }
         match &self.kind {
             MountKind::Tmpfs { options } => json!({
                 "destination": self.destination, "type": "tmpfs", "source": "tmpfs",
@@ -250,7 +256,7 @@ impl MountOption {
             }),
             MountKind::Bind { .. } | MountKind::Volume { .. } => json!({
                 "destination": self.destination, "type": "bind", "source": source,
-                "options": ["rbind", self.propagation, access],
+                "options": options,
             }),
         }
     }
@@ -342,13 +348,16 @@ mod tests {
     fn mounts() {
         let mount = MountOption::mount("type=bind,src=/srv,dst=/data,readonly").unwrap();
         assert_eq!(
-            mount.entry(Path::new("/srv"))["options"],
+            mount.entry(Path::new("/srv"), UserNamespace::Host)["options"],
             json!(["rbind", "rprivate", "ro"])
         );
         let mount =
             MountOption::mount("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=700").unwrap();
         let options = json!(["noexec", "nosuid", "nodev", "size=1m", "mode=700", "rw"]);
-        assert_eq!(mount.entry(Path::new(""))["options"], options);
+        assert_eq!(
+            mount.entry(Path::new(""), UserNamespace::Host)["options"],
+            options
+        );
         for bad in [
             "",
             "type=bind,src=/srv",
@@ -367,7 +376,10 @@ mod tests {
     fn a_tmpfs_is_as_docker_makes_it() {
         let mount = MountOption::tmpfs("/run:size=64k,exec").unwrap();
         let options = json!(["noexec", "nosuid", "nodev", "size=64k", "exec", "rw"]);
-        assert_eq!(mount.entry(Path::new(""))["options"], options);
+        assert_eq!(
+            mount.entry(Path::new(""), UserNamespace::Host)["options"],
+            options
+        );
         assert!(MountOption::tmpfs("run").is_err());
     }
 }

@@ -231,5 +231,9 @@ pub(super) const FLAGS: &[Flag] = with_runcs![
         &["sysctl"],
         "NAME=value of the container's namespaces; can be repeated",
     ),
-    Flag::text(&["userns"], "host: ids are not mapped").or("host"),
+    Flag::text(
+        &["userns"],
+        "host, auto (ids of its own; for root) or keep-id (a user is itself; not for root)",
+    )
+    .or("host"),
 ];

@@ -2,17 +2,20 @@
 //! its files by a mapping of its own. The kernel takes the mapping from a user namespace, so one is made for it.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{fstat, major, minor};
 use nix::unistd::geteuid;
+use oci_spec::runtime::LinuxIdMappingBuilder;
 
 use super::{Kind, Mount};
 use crate::idmap::Mappings;
 use crate::namespaces::Joined;
 use crate::plan::Plan;
 use crate::procfs::Procfs;
-use crate::sys::mount::{MountAttr, set_attributes};
+use crate::sys::mount::{MountAttr, attach, clone_tree, set_attributes};
 use crate::{Context, Error, Result};
 
 /// `MOUNT_ATTR_IDMAP` of mount_setattr(2).
@@ -87,30 +90,68 @@ impl IdMap {
         tree: &OwnedFd,
         namespaces: &mut UserNamespaces<'_>,
     ) -> Result<()> {
-        let namespace = namespaces
-            .with(self.mappings.as_ref())
-            .with_context(|| mount.mapping())?;
-        let attributes = MountAttr {
-            set: MOUNT_ATTR_IDMAP,
-            userns_fd: namespace.as_raw_fd() as u64,
-            ..MountAttr::default()
-        };
-        let why = match set_attributes(tree.as_fd(), self.recursive, &attributes) {
-            Err(Errno::ENOSYS) => "id-mapped mounts need Linux 5.12".to_owned(),
-            Err(Errno::EINVAL) => format!(
-                "the file system ({}){} cannot have id-mapped mounts on this kernel",
-                file_system(tree).unwrap_or_else(|| "of unknown type".to_owned()),
-                if self.recursive {
-                    ", or one mounted below it,"
-                } else {
-                    ""
-                }
-            ),
-            Err(Errno::EPERM) => "the ids of the mount are mapped already, or its file system belongs to another user namespace".to_owned(),
-            set => return set.with_context(|| mount.mapping()),
-        };
-        Err(Error::failed(format!("{}: {why}", mount.mapping())))
+        let namespace = namespaces.with(self.mappings.as_ref());
+        namespace
+            .and_then(|namespace| take_mapping(tree, namespace, self.recursive))
+            .with_context(|| mount.mapping())
     }
+}
+
+/// Gives a detached mount the mapping of a user namespace.
+fn take_mapping(tree: &OwnedFd, namespace: BorrowedFd<'_>, recursive: bool) -> Result<()> {
+    let attributes = MountAttr {
+        set: MOUNT_ATTR_IDMAP,
+        userns_fd: namespace.as_raw_fd() as u64,
+        ..MountAttr::default()
+    };
+    let why = match set_attributes(tree.as_fd(), recursive, &attributes) {
+        Err(Errno::ENOSYS) => "id-mapped mounts need Linux 5.12".to_owned(),
+        Err(Errno::EINVAL) => format!(
+            "the file system ({}){} cannot have id-mapped mounts on this kernel",
+            file_system(tree).unwrap_or_else(|| "of unknown type".to_owned()),
+            if recursive {
+                ", or one mounted below it,"
+            } else {
+                ""
+            }
+        ),
+        Err(Errno::EPERM) => "the ids of the mount are mapped already, or its file system belongs to another user namespace".to_owned(),
+        set => return set.context("mount_setattr"),
+    };
+    Err(Error::failed(why))
+}
+
+/// Mounts the directory `source` at `target` once more, without what is mounted below it, and so that every id of its files up to `count`
+/// is seen as one that is `first` higher (Linux 5.12, and what file systems there are later).
+pub fn mount_shifted(source: &Path, target: &Path, first: u32, count: u32) -> Result<()> {
+    let mounting = || format!("mount {} with the ids from {first} on", source.display());
+    let shift = LinuxIdMappingBuilder::default()
+        .container_id(0_u32)
+        .host_id(first)
+        .size(count)
+        .build()
+        .map_err(|error| Error::failed(error.to_string()))?;
+    let mappings = Mappings {
+        uids: vec![shift],
+        gids: vec![shift],
+    };
+    let open = |path| {
+        open(
+            path,
+            OFlag::O_PATH | OFlag::O_CLOEXEC,
+            nix::sys::stat::Mode::empty(),
+        )
+    };
+    let (from, to) = (
+        open(source).with_context(mounting)?,
+        open(target).with_context(mounting)?,
+    );
+    let tree = clone_tree(&from, c"", false).with_context(mounting)?;
+    let namespace = mappings
+        .namespace(&Procfs::open()?)
+        .with_context(mounting)?;
+    take_mapping(&tree, namespace.as_fd(), false).with_context(mounting)?;
+    attach(tree.as_fd(), to.as_fd()).with_context(mounting)
 }
 
 impl Mount {

@@ -27,6 +27,7 @@ use crate::sys::mount::{FsContext, MountAttr, attach, clone_tree, legacy_flags, 
 use crate::{Context, Error, Result};
 use idmapped::IdMap;
 pub(crate) use idmapped::UserNamespaces;
+pub use idmapped::mount_shifted;
 use options::Options;
 
 /// fsconfig(2) takes values of less than this many bytes.

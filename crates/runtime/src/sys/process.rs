@@ -267,6 +267,16 @@ pub(crate) fn reset_signals() {
     };
 }
 
+/// A program that is started gets its signals as [`reset_signals`] leaves them, whatever we have blocked for ourselves.
+pub(crate) fn with_reset_signals(command: &mut std::process::Command) {
+    let reset = || {
+        reset_signals();
+        Ok(())
+    };
+    // SAFETY: between fork and exec these are system calls only.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, reset) };
+}
+
 /// Forgets the CPU affinity that was inherited from the engine: the cpuset alone says where the process may run.
 pub(crate) fn allow_all_cpus() {
     let all = [u64::MAX; 128];
