@@ -34,6 +34,7 @@ impl Shim {
         let id = request.id.clone();
         let container = self.new_container(&request, bundle)?;
         self.containers.insert(id.clone(), container);
+        self.is_unwanted = false;
         let begun = self.begin_create(reply, &request);
         if begun.is_err() {
             self.undo_create(&id);
@@ -140,6 +141,9 @@ impl Shim {
         }
         if let Err(failure) = mounts::unmount_all(&container.rootfs()) {
             log::error!("{failure}");
+        }
+        if self.is_unwanted && self.containers.is_empty() {
+            self.end();
         }
     }
 }
