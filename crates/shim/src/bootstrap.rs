@@ -199,6 +199,10 @@ fn join(path: &str) -> Result<()> {
     let location =
         cgroups::Location::resolve(&host, &Path::new("/").join(path)).map_err(joining)?;
     let cgroup = cgroups::Cgroup::open(&location).map_err(joining)?;
+    if cgroup.clone_into().is_none() && cgroup.tasks().map_err(joining)?.is_empty() {
+        let text = format!("options: shim_cgroup: there is no cgroup {path}");
+        return Err(Failure::unknown(text));
+    }
     cgroup.add(std::process::id() as i32).map_err(joining)
 }
 

@@ -137,6 +137,17 @@ pub(crate) struct Checkpoint {
     pub(crate) parent: PathBuf,
 }
 
+/// How it is learnt that a container runs out of memory.
+#[derive(Debug)]
+pub(crate) enum Memory {
+    /// Not at all before its end: the kernel has only so many watches for one user (`fs.inotify.max_user_instances`).
+    Unwatched,
+    /// The watch, and the number of its token.
+    Watched(u32, OomWatch),
+    /// All that could happen has been told.
+    Over,
+}
+
 /// A container.
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -150,7 +161,7 @@ pub(crate) struct Container {
     /// It has no pid namespace of its own, so that its processes survive the first one.
     pub(crate) shares_pids: bool,
     pub(crate) cgroup: Option<Location>,
-    pub(crate) oom: Option<(u32, OomWatch)>,
+    pub(crate) memory: Memory,
     pub(crate) checkpoint: Option<Checkpoint>,
     /// What is told of it once it is created.
     pub(crate) event: TaskCreate,

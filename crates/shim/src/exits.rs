@@ -3,7 +3,7 @@
 
 use prost::Message;
 
-use crate::container::{Exit, Key, Status};
+use crate::container::{Exit, Key, Memory, Status};
 use crate::poller::Token;
 use crate::protos::events::{TaskExit, TaskOom};
 use crate::protos::task::WaitResponse;
@@ -112,7 +112,7 @@ impl Shim {
             }
         };
         match self.poller.readable(&watch, Token::Oom(number)) {
-            Ok(()) => container.oom = Some((number, watch)),
+            Ok(()) => container.memory = Memory::Watched(number, watch),
             Err(error) => log::warn!("watch the memory of {id}: {error}"),
         }
     }
@@ -121,10 +121,7 @@ impl Shim {
     pub(crate) fn out_of_memory(&mut self, number: u32) {
         let mut containers = self.containers.values();
         let found = containers.find(|container| {
-            container
-                .oom
-                .as_ref()
-                .is_some_and(|(watched, _)| *watched == number)
+            matches!(container.memory, Memory::Watched(watched, _) if watched == number)
         });
         if let Some(id) = found.map(|container| container.id.clone()) {
             self.tell_out_of_memory(&id);
@@ -135,14 +132,24 @@ impl Shim {
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
-        let Some((_, watch)) = &mut container.oom else {
-            return;
+        let reading =
+            |error: &cgroups::Error| log::warn!("read the memory events of {id}: {error}");
+        let (kills, over) = match &mut container.memory {
+            Memory::Watched(_, watch) => {
+                let state = watch.read().inspect_err(reading);
+                state.map_or((0, true), |state| (state.kills, state.gone))
+            }
+            Memory::Unwatched if container.init.held_exit.is_some() => {
+                let cgroup = container.cgroup();
+                let kills = cgroup.map(|cgroup| cgroup.oom_kills().inspect_err(reading));
+                (kills.map_or(0, |kills| kills.unwrap_or(0)), true)
+            }
+            Memory::Unwatched | Memory::Over => (0, false),
         };
-        let state = watch
-            .read()
-            .inspect_err(|error| log::warn!("read the memory events of {id}: {error}"));
-        let (kills, over) = state.map_or((0, true), |state| (state.kills, state.gone));
-        if over && let Some((_, watch)) = container.oom.take() {
+        if over
+            && let Memory::Watched(_, watch) =
+                std::mem::replace(&mut container.memory, Memory::Over)
+        {
             self.poller.forget(&watch);
         }
         if kills > 0 {

@@ -86,13 +86,14 @@ impl Prepared {
         poller: &mut Poller,
     ) -> Result<Prepared> {
         let mut prepared = Prepared::default();
+        if !stdio.stdin.is_empty() {
+            prepared.read_from(Path::new(&stdio.stdin), stdio.terminal, owner)?;
+        }
+        // Last, so that nothing is wrong any more when a logger runs.
         if let Some(uri) = LoggerUri::parse(&stdio.stdout)? {
             prepared.log_to(&uri, stdio, owner, id, namespace)?;
         } else {
             prepared.write_to(stdio, owner, poller)?;
-        }
-        if !stdio.stdin.is_empty() {
-            prepared.read_from(Path::new(&stdio.stdin), stdio.terminal, owner)?;
         }
         Ok(prepared)
     }

@@ -320,6 +320,11 @@ fn complain(job: &mut Job, status: u32) -> Failure {
     }
 }
 
+/// The flags that are on.
+pub(crate) fn switch_on(command: &mut Command, switches: &[(&str, bool)]) {
+    command.args(switches.iter().filter(|(_, on)| *on).map(|(flag, _)| flag));
+}
+
 /// What a command has as standard streams.
 pub(crate) fn give_streams(command: &mut Command, streams: [Option<OwnedFd>; 3]) {
     let [stdin, stdout, stderr] =

@@ -29,6 +29,8 @@ pub(crate) struct Shim {
     pub(crate) containers: BTreeMap<String, Container>,
     pub(crate) jobs: Jobs,
     pub(crate) events: Events,
+    /// Asked to end while a container was being made: ends if nothing becomes of it.
+    pub(crate) is_unwanted: bool,
     /// Asked to end; what is still to be sent may be until then.
     pub(crate) ends: Option<Instant>,
     listeners: Vec<UnixListener>,
@@ -67,6 +69,7 @@ impl Shim {
             containers: BTreeMap::new(),
             jobs: Jobs::default(),
             events: Events::new(namespace, events),
+            is_unwanted: false,
             ends: None,
             listeners,
             signals,

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
 
@@ -16,6 +16,8 @@ pub(crate) fn listener(fd: RawFd) -> nix::Result<OwnedFd> {
     if !getsockopt(&borrowed, sockopt::AcceptConn)? {
         return Err(Errno::ENOTSOCK);
     }
+    // It had to survive one execve(2), and must not survive another.
+    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     // SAFETY: an open descriptor that the parent left to this process and that nothing else here owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

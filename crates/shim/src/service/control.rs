@@ -198,6 +198,8 @@ impl Shim {
 
     /// Does nothing while there are containers: others of the pod may need us.
     pub(crate) fn shutdown(&mut self, _: &ShutdownRequest) -> Answer {
+        let mut containers = self.containers.values();
+        self.is_unwanted = containers.all(|container| container.init.status == Status::Creating);
         if self.containers.is_empty() {
             self.end();
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 
 use super::{Answer, done};
-use crate::container::{Checkpoint, Config, Container, Process, Status, check_id};
+use crate::container::{Checkpoint, Config, Container, Memory, Process, Status, check_id};
 use crate::error::{Code, Context, Failure, Result};
 use crate::io::Stdio;
 use crate::jobs::Work;
@@ -34,6 +34,7 @@ impl Shim {
         let id = request.id.clone();
         let container = self.new_container(&request, bundle)?;
         self.containers.insert(id.clone(), container);
+        self.is_unwanted = false;
         let begun = self.begin_create(reply, &request);
         if begun.is_err() {
             self.undo_create(&id);
@@ -62,7 +63,7 @@ impl Shim {
             paused: false,
             shares_pids: config.shares_pids(),
             cgroup: None,
-            oom: None,
+            memory: Memory::Unwatched,
             checkpoint,
             event: TaskCreate {
                 container_id: request.id.clone(),
@@ -140,6 +141,9 @@ impl Shim {
         }
         if let Err(failure) = mounts::unmount_all(&container.rootfs()) {
             log::error!("{failure}");
+        }
+        if self.is_unwanted && self.containers.is_empty() {
+            self.end();
         }
     }
 }

@@ -8,7 +8,7 @@ use prost::Message;
 use super::Answer;
 use super::control::{name, wrong};
 use super::start::pid_file;
-use crate::container::{Deletion, Key, Process, Status, no_process, process_of};
+use crate::container::{Deletion, Key, Memory, Process, Status, no_process, process_of};
 use crate::error::{Code, Failure, Result};
 use crate::jobs::Work;
 use crate::mounts;
@@ -141,8 +141,8 @@ impl Shim {
             .containers
             .remove(id)
             .ok_or_else(Failure::no_container)?;
-        if let Some((_, oom)) = &container.oom {
-            self.poller.forget(oom);
+        if let Memory::Watched(_, watch) = &container.memory {
+            self.poller.forget(watch);
         }
         if let Err(failure) = mounts::unmount_all(&container.rootfs()) {
             log::error!("{failure}");

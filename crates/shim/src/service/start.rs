@@ -12,7 +12,7 @@ use crate::console::ConsoleSocket;
 use crate::container::{Container, Exec, Key, Process, Status, check_id, process_of};
 use crate::error::{Code, Context, Failure, Result};
 use crate::io::{Prepared, Stdio};
-use crate::jobs::{Job, Work, give_streams};
+use crate::jobs::{Job, Work, give_streams, switch_on};
 use crate::protos::events::{TaskExecAdded, TaskExecStarted, TaskStart};
 use crate::protos::task::{ExecProcessRequest, StartRequest, StartResponse};
 use crate::runtime::Paper;
@@ -62,9 +62,9 @@ impl Shim {
     pub(crate) fn start(&mut self, reply: Reply, request: &StartRequest) -> Answer {
         let container = self.container(&request.id)?;
         let key = Key::new(&request.id, &request.exec_id);
-        if !key.is_init() && !container.init.is_alive() && container.init.status != Status::Created
-            || !key.is_init() && container.init.held_exit.is_some()
-        {
+        let init = &container.init;
+        let init_has_ended = init.status == Status::Stopped || init.held_exit.is_some();
+        if !key.is_init() && init_has_ended {
             let text = format!("container {} init process is not running", request.id);
             return Err(Failure::new(Code::FailedPrecondition, text));
         }
@@ -174,10 +174,8 @@ impl Shim {
             self.watch_memory(&key.container);
         }
         if !key.is_init() {
-            let pid = read_pid(&pid_file(
-                &self.container(&key.container)?.bundle,
-                &key.exec,
-            ))?;
+            let bundle = &self.container(&key.container)?.bundle;
+            let pid = read_pid(&pid_file(bundle, &key.exec))?;
             process_of(&mut self.containers, &key)?.pid = pid;
         }
         let process = process_of(&mut self.containers, &key)?;
@@ -248,14 +246,16 @@ fn describe(command: &mut Command, container: &Container, job: &mut Job) -> Resu
     }
     if exec.is_empty() {
         let options = &container.options;
-        let switches = [
-            ("--no-pivot", options.no_pivot_root),
-            (
-                "--no-new-keyring",
-                options.no_new_keyring && container.checkpoint.is_none(),
-            ),
-        ];
-        command.args(switches.iter().filter(|(_, on)| *on).map(|(flag, _)| *flag));
+        switch_on(
+            command,
+            &[
+                ("--no-pivot", options.no_pivot_root),
+                (
+                    "--no-new-keyring",
+                    options.no_new_keyring && container.checkpoint.is_none(),
+                ),
+            ],
+        );
     }
     command.arg("--pid-file").arg(pid_file(bundle, exec));
     if let Some(console) = &job.console {
@@ -278,7 +278,7 @@ fn with_terminal(spec: &[u8], terminal: bool) -> Result<Vec<u8>> {
 pub(crate) fn pid_file(bundle: &Path, exec: &str) -> PathBuf {
     bundle.join(match exec {
         "" => "init.pid".to_owned(),
-        exec => format!("{exec}.pid"),
+        exec => format!("exec-{exec}.pid"),
     })
 }
 

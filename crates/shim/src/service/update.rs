@@ -8,7 +8,7 @@ use super::Answer;
 use super::control::{name, wrong};
 use crate::container::{Container, Status};
 use crate::error::{Failure, Result};
-use crate::jobs::{Job, Work};
+use crate::jobs::{Job, Work, switch_on};
 use crate::protos::options::CheckpointOptions;
 use crate::protos::task::{CheckpointTaskRequest, UpdateTaskRequest};
 use crate::runtime::Paper;
@@ -77,14 +77,16 @@ impl Shim {
                     .arg("checkpoint")
                     .arg("--image-path")
                     .arg(&request.path);
-                let switches = [
-                    ("--leave-running", !options.exit),
-                    ("--tcp-established", options.open_tcp),
-                    ("--ext-unix-sk", options.external_unix_sockets),
-                    ("--shell-job", options.terminal),
-                    ("--file-locks", options.file_locks),
-                ];
-                command.args(switches.iter().filter(|(_, on)| *on).map(|(flag, _)| *flag));
+                switch_on(
+                    command,
+                    &[
+                        ("--leave-running", !options.exit),
+                        ("--tcp-established", options.open_tcp),
+                        ("--ext-unix-sk", options.external_unix_sockets),
+                        ("--shell-job", options.terminal),
+                        ("--file-locks", options.file_locks),
+                    ],
+                );
                 for namespace in &options.empty_namespaces {
                     command.arg("--empty-ns").arg(namespace);
                 }
