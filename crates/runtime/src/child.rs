@@ -91,6 +91,8 @@ pub(crate) struct Child<'a> {
     pub open_files: process::OpenFiles,
     /// `Recorded` comes before anything else: until then its ids are not mapped, or it is not in its cgroup.
     pub recorded_first: bool,
+    /// Whoever made it may look behind everything.
+    pub by_root: bool,
 }
 
 impl Child<'_> {
@@ -397,11 +399,13 @@ impl Child<'_> {
         let Some(listener) = &self.listener else {
             return self.channel.expect(&Message::Go).map(|()| None);
         };
+        self.let_join(true)?;
         loop {
             match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
                 Ok(connection) => {
                     let connection = Channel::from(sys::process::received(connection));
                     if connection.receive()? == Some(Message::Go) {
+                        self.let_join(false)?;
                         return Ok(Some(connection));
                     }
                 }
@@ -409,6 +413,16 @@ impl Child<'_> {
                 Err(error) => return Err(error).context("wait for start"),
             }
         }
+    }
+
+    /// While it waits an ordinary user may join the container (`exec`), whom the kernel refuses what is not dumpable. There is nothing of
+    /// the host left in it, and who joins has the same rights.
+    fn let_join(&self, may: bool) -> Result<()> {
+        if !self.by_root {
+            sys::process::prctl(libc::PR_SET_DUMPABLE, u64::from(may))
+                .context("change who may join")?;
+        }
+        Ok(())
     }
 
     /// The last steps. Returns only if they fail.

@@ -8,7 +8,6 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
-use nix::errno::Errno;
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, setsid};
 use oci_spec::runtime::Spec;
@@ -113,7 +112,6 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
             .unwrap_or_default(),
         process,
         init: init.as_fd(),
-        created: status == Status::Created,
         procfs: &procfs,
         console,
         channel: childs_channel,
@@ -305,8 +303,6 @@ struct Child<'a> {
     tasks: Vec<OwnedFd>,
     process: Process,
     init: BorrowedFd<'a>,
-    /// Whether its program has not been started yet.
-    created: bool,
     procfs: &'a Procfs,
     console: Option<OwnedFd>,
     channel: Channel,
@@ -345,15 +341,8 @@ impl Child<'_> {
         if let Some(score) = self.process.oom_score_adj {
             process::set_oom_score(self.procfs, "self", score)?;
         }
-        match sys::process::setns(self.init, self.namespaces.all()) {
-            // Before its program runs the container's process is not dumpable, which only the host's root may look behind.
-            Err(Errno::EPERM) if self.created => {
-                return Err(Error::failed(
-                    "join the container's namespaces: operation not permitted: an ordinary user's container can be joined once it is started",
-                ));
-            }
-            joined => joined.context("join the container's namespaces")?,
-        }
+        sys::process::setns(self.init, self.namespaces.all())
+            .context("join the container's namespaces")?;
         let groups = process::Groups::drop_all(self.procfs)?;
         if self.namespaces.is_private(libc::CLONE_NEWUSER) {
             process::become_user(0, 0).context("become root in the user namespace")?;

@@ -233,6 +233,7 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         preserved,
         open_files,
         recorded_first,
+        by_root: geteuid().is_root(),
     };
     let (pid, pidfd) = child.spawn()?;
     undo.child = Some(pid);
