@@ -4,12 +4,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use nix::unistd;
+use nix::unistd::{self, Whence, lseek};
 
 use crate::cgroup::Cgroup;
-use crate::dir::Dir;
+use crate::dir::{Dir, read_all};
 use crate::resources::keyed_number;
 use crate::signal::field;
 use crate::{Error, Result};
@@ -40,8 +40,8 @@ pub struct OomWatch {
 enum Source {
     /// `cgroup-v1/memory.rst`, "OOM Control": an eventfd registered for `memory.oom_control`, which has to stay open.
     Legacy(EventFd, #[allow(dead_code)] OwnedFd),
-    /// `cgroup-v2.rst`: the kernel reports changes of `memory.events` and `cgroup.events` as file modifications.
-    Unified(Inotify),
+    /// `cgroup-v2.rst`: changes of `memory.events` and `cgroup.events` are POLLPRI. Not inotify, of which a user has 128.
+    Unified(Epoll, Option<OwnedFd>, OwnedFd),
 }
 
 impl Cgroup {
@@ -64,8 +64,10 @@ impl Cgroup {
         };
         let dir = reopen(dir)?;
         let source = watch_unified(&dir)?;
-        let seen = keyed_number(&dir.read("memory.events")?.unwrap_or_default(), "oom_kill");
-        Ok(Some(OomWatch::new(source, dir, seen)))
+        let mut watch = OomWatch::new(source, dir, 0);
+        // What was before is not news.
+        watch.read()?;
+        Ok(Some(watch))
     }
 
     /// How many of its processes the kernel has killed for want of memory so far; 0 when nobody counts.
@@ -103,17 +105,31 @@ fn kills_legacy(dir: &Dir) -> Result<Option<u64>> {
 
 fn watch_unified(dir: &Dir) -> Result<Source> {
     let failed = |errno| Error::io("watch", dir.path(), errno);
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).map_err(failed)?;
-    for file in ["memory.events", "cgroup.events"] {
-        let path = dir.path().join(file);
-        match inotify.add_watch(&path, AddWatchFlags::IN_MODIFY) {
-            Ok(_) => {}
-            // Without the controller nothing is killed for this cgroup's sake.
-            Err(Errno::ENOENT) if file == "memory.events" => {}
-            Err(errno) => return Err(Error::io("watch", path, errno)),
-        }
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
+    let watch = |file| {
+        let opened = dir.open_file(file, OFlag::O_RDONLY)?;
+        // At each change: a file whose cgroup is gone stays ready for ever.
+        let flags = EpollFlags::EPOLLPRI | EpollFlags::EPOLLET;
+        epoll.add(&opened, EpollEvent::new(flags, 0))?;
+        Ok(opened)
+    };
+    let memory = match watch("memory.events") {
+        Ok(memory) => Some(memory),
+        // Without the controller nothing is killed for this cgroup's sake.
+        Err(Errno::ENOENT) => None,
+        Err(errno) => return Err(failed(errno)),
+    };
+    let cgroup = watch("cgroup.events").map_err(failed)?;
+    Ok(Source::Unified(epoll, memory, cgroup))
+}
+
+/// Reads an open file of a cgroup anew, so that its next change is one; `None` when the cgroup is gone.
+fn reread(file: &OwnedFd, dir: &Dir, name: &str) -> Result<Option<String>> {
+    match lseek(file, 0, Whence::SeekSet).and_then(|_| read_all(file.as_fd())) {
+        Ok(text) => Ok(Some(text)),
+        Err(Errno::ENODEV) => Ok(None),
+        Err(errno) => Err(Error::io("read", dir.path().join(name), errno)),
     }
-    Ok(Source::Unified(inotify))
 }
 
 impl OomWatch {
@@ -139,10 +155,14 @@ impl OomWatch {
                 let count = kills_legacy(&self.dir)?;
                 (count, count.is_none())
             }
-            Source::Unified(inotify) => {
-                drain(inotify.read_events()).map_err(failed)?;
-                let events = self.dir.read("cgroup.events")?;
-                let memory = self.dir.read("memory.events")?;
+            Source::Unified(epoll, memory, cgroup) => {
+                let mut ready = [EpollEvent::empty(); 2];
+                drain(epoll.wait(&mut ready, EpollTimeout::ZERO)).map_err(failed)?;
+                let events = reread(cgroup, &self.dir, "cgroup.events")?;
+                let memory = match memory {
+                    Some(memory) => reread(memory, &self.dir, "memory.events")?,
+                    None => None,
+                };
                 match &memory {
                     Some(text) => self.at_limit = keyed_number(text, "max") > 0,
                     None => lost = self.at_limit,
@@ -171,7 +191,7 @@ impl AsFd for OomWatch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.source {
             Source::Legacy(event, _) => event.as_fd(),
-            Source::Unified(inotify) => inotify.as_fd(),
+            Source::Unified(epoll, ..) => epoll.0.as_fd(),
         }
     }
 }
