@@ -9,7 +9,7 @@ use std::process::Command;
 
 use nix::errno::Errno;
 use nix::libc::{SIGCHLD, SIGTTIN, SIGTTOU};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, isatty, setpgid, tcsetpgrp};
 use runtime::{Context, Result};
@@ -70,12 +70,11 @@ pub(crate) fn main() -> i32 {
 
 fn supervise(child: Pid, signals: &SigSet) -> i32 {
     loop {
+        // Before the first wait too: it may have ended before the signal that says so was blocked.
+        if let Some(status) = reap(child) {
+            return status;
+        }
         match signals.wait() {
-            Ok(Signal::SIGCHLD) => {
-                if let Some(status) = reap(child) {
-                    return status;
-                }
-            }
             // These are ours: we touched the terminal.
             Ok(signal) if matches!(signal as i32, SIGTTIN | SIGTTOU | SIGCHLD) => {}
             Ok(signal) => drop(kill(child, signal)),
