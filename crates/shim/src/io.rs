@@ -1,0 +1,348 @@
+//! The standard streams of a process: what containerd names (fifos, `file://`, `binary://`) and what the process gets of it.
+//!
+//! The process gets pipes of its own and not containerd's fifos: those lie in the host's file system, where a security module may
+//! forbid a container to touch them, and a container could open their other ends.
+
+use std::fs::{self, OpenOptions};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::{Gid, Uid, fchown, pipe2};
+
+use crate::error::{Context, Failure, Result};
+use crate::logger::{Logger, LoggerUri};
+use crate::poller::Poller;
+use crate::relay::Relay;
+
+/// The streams as containerd names them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stdio {
+    pub(crate) stdin: String,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) terminal: bool,
+}
+
+/// Where output goes.
+#[derive(Debug)]
+struct Sink {
+    to: OwnedFd,
+    reader: Option<OwnedFd>,
+}
+
+/// A fifo that is not open yet. A client that has nothing (more) to say tells so by CloseIO, which it can do once Create has been
+/// answered; what it writes before that would have it come to the end too early, and never tell.
+#[derive(Debug)]
+struct Stdin {
+    path: PathBuf,
+    /// Where it leads to.
+    to: Option<OwnedFd>,
+}
+
+/// What a process that is about to be started gets, and what stays here.
+#[derive(Debug, Default)]
+pub(crate) struct Prepared {
+    /// For standard input, output and error of the process; `None` is /dev/null. With a terminal all are.
+    pub(crate) child: [Option<OwnedFd>; 3],
+    pub(crate) io: Io,
+    /// A logger has been started, and says on this one when it is ready.
+    pub(crate) ready: Option<OwnedFd>,
+}
+
+/// What is held here for the streams of a process.
+#[derive(Debug, Default)]
+pub(crate) struct Io {
+    /// From the process outwards.
+    pub(crate) output: Vec<Relay>,
+    pub(crate) input: Option<Relay>,
+    /// A write end of the fifo for standard input: it ends when containerd says so (CloseIO), not when a client goes away.
+    stdin: Option<OwnedFd>,
+    is_closed: bool,
+    /// The terminal's master.
+    pub(crate) console: Option<OwnedFd>,
+    /// Where the terminal's output goes once there is one.
+    terminal: Option<Sink>,
+    /// The input, until the process runs.
+    unread: Option<Stdin>,
+    pub(crate) logger: Option<Logger>,
+}
+
+/// What the names mean, and whom the process's pipes belong to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owner {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl Prepared {
+    /// Opens everything. `id` and `namespace` are for a logger.
+    pub(crate) fn open(
+        stdio: &Stdio,
+        owner: Owner,
+        id: &str,
+        namespace: &str,
+        poller: &mut Poller,
+    ) -> Result<Prepared> {
+        let mut prepared = Prepared::default();
+        if let Some(uri) = LoggerUri::parse(&stdio.stdout)? {
+            prepared.log_to(&uri, stdio, owner, id, namespace)?;
+        } else {
+            prepared.write_to(stdio, owner, poller)?;
+        }
+        if !stdio.stdin.is_empty() {
+            prepared.read_from(Path::new(&stdio.stdin), stdio.terminal, owner)?;
+        }
+        Ok(prepared)
+    }
+
+    fn log_to(
+        &mut self,
+        uri: &LoggerUri,
+        stdio: &Stdio,
+        owner: Owner,
+        id: &str,
+        namespace: &str,
+    ) -> Result<()> {
+        let (stdout_read, stdout) = pipe(owner)?;
+        let (stderr_read, stderr) = pipe(owner)?;
+        let (logger, ready) = Logger::start(uri, id, namespace, stdout_read, stderr_read)?;
+        self.io.logger = Some(logger);
+        self.ready = Some(ready);
+        if stdio.terminal {
+            unblock(&stdout)?;
+            self.io.terminal = Some(Sink {
+                to: stdout,
+                reader: None,
+            });
+        } else {
+            self.child[1] = Some(stdout);
+            self.child[2] = Some(stderr);
+        }
+        Ok(())
+    }
+
+    fn write_to(&mut self, stdio: &Stdio, owner: Owner, poller: &mut Poller) -> Result<()> {
+        // All of a process whose standard output goes to a file:// goes there.
+        let file = stdio.stdout.starts_with("file://");
+        let stderr = if file { &stdio.stdout } else { &stdio.stderr };
+        if stdio.terminal {
+            self.io.terminal = open_sink(&stdio.stdout)?;
+            return Ok(());
+        }
+        for (index, name) in [(1, &stdio.stdout), (2, stderr)] {
+            if let Some(sink) = open_sink(name)? {
+                let (read, write) = pipe(owner)?;
+                unblock(&read)?;
+                let relay = Relay::new(poller, read, sink.to, sink.reader)
+                    .context(|| format!("copy to {name}"))?;
+                self.io.output.push(relay);
+                self.child[index] = Some(write);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_from(&mut self, path: &Path, terminal: bool, owner: Owner) -> Result<()> {
+        let looking = || format!("stdin: look at {}", path.display());
+        if !fs::metadata(path).context(looking)?.file_type().is_fifo() {
+            return Err(Failure::invalid(format!(
+                "stdin: {} is no fifo",
+                path.display()
+            )));
+        }
+        let mut stdin = Stdin {
+            path: path.to_owned(),
+            to: None,
+        };
+        if !terminal {
+            let (read, write) = pipe(owner)?;
+            unblock(&write)?;
+            self.child[0] = Some(read);
+            stdin.to = Some(write);
+        }
+        self.io.unread = Some(stdin);
+        Ok(())
+    }
+}
+
+impl Io {
+    /// Connects the streams with the master of the terminal that the process has got.
+    pub(crate) fn connect(&mut self, master: OwnedFd, poller: &mut Poller) -> Result<()> {
+        let copying = || "copy from and to the terminal".to_owned();
+        unblock(&master)?;
+        if let Some(sink) = self.terminal.take() {
+            let from = master.try_clone().context(copying)?;
+            let relay = Relay::new(poller, from, sink.to, sink.reader).context(copying)?;
+            self.output.push(relay);
+        }
+        if let Some(stdin) = &mut self.unread {
+            stdin.to = Some(master.try_clone().context(copying)?);
+        }
+        self.console = Some(master);
+        Ok(())
+    }
+
+    /// The process runs: reads its input.
+    pub(crate) fn read_input(&mut self, poller: &mut Poller) -> Result<()> {
+        let Some(stdin) = self.unread.take() else {
+            return Ok(());
+        };
+        let Some(to) = stdin.to else {
+            return Ok(());
+        };
+        let opening = || format!("stdin: open {}", stdin.path.display());
+        let open = |options: &mut OpenOptions| {
+            options
+                .custom_flags(libc::O_NONBLOCK)
+                .open(&stdin.path)
+                .context(opening)
+        };
+        // Reading first: a fifo cannot be opened for writing alone without waiting for a reader.
+        let from = open(OpenOptions::new().read(true))?;
+        if !self.is_closed {
+            self.stdin = Some(open(OpenOptions::new().write(true))?.into());
+        }
+        self.input = Some(Relay::new(poller, from.into(), to, None).context(opening)?);
+        Ok(())
+    }
+
+    /// No more input will come than there is.
+    pub(crate) fn close_input(&mut self) {
+        self.is_closed = true;
+        self.stdin = None;
+    }
+
+    /// The process has ended: nobody reads its input, and a terminal's output ends even if a stranger has the terminal open.
+    pub(crate) fn process_ended(&mut self, poller: &Poller) {
+        self.close_input();
+        self.unread = None;
+        if let Some(input) = self.input.take() {
+            input.close(poller);
+        }
+        if self.console.is_some() {
+            for relay in &mut self.output {
+                relay.end_when_empty();
+            }
+            let numbers: Vec<_> = self.output.iter().map(Relay::number).collect();
+            for number in numbers {
+                self.pump(number, poller);
+            }
+        }
+    }
+
+    /// Copies for the relay with a number, if it is one of these.
+    pub(crate) fn pump(&mut self, number: u32, poller: &Poller) -> bool {
+        if let Some(at) = self
+            .output
+            .iter()
+            .position(|relay| relay.number() == number)
+        {
+            if !self.output[at].pump(poller) {
+                self.output.remove(at).close(poller);
+            }
+            return true;
+        }
+        match &mut self.input {
+            Some(input) if input.number() == number => {
+                if !input.pump(poller)
+                    && let Some(input) = self.input.take()
+                {
+                    input.close(poller);
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether all output has been passed on.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.output.is_empty() && self.logger.is_none()
+    }
+
+    /// Ends everything now.
+    pub(crate) fn close(&mut self, poller: &Poller) {
+        let io = std::mem::take(self);
+        for relay in io.output.into_iter().chain(io.input) {
+            relay.close(poller);
+        }
+    }
+}
+
+/// A pipe of the process's: read and write end.
+fn pipe(owner: Owner) -> Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC).context(|| "make a pipe".to_owned())?;
+    if owner.uid != 0 || owner.gid != 0 {
+        let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+        fchown(&read, Some(uid), Some(gid))
+            .context(|| format!("give a pipe to user {uid} and group {gid}"))?;
+    }
+    Ok((read, write))
+}
+
+fn unblock(fd: &impl AsFd) -> Result<()> {
+    let flags = fcntl(fd, FcntlArg::F_GETFL).context(|| "make a stream".to_owned())?;
+    let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
+    fcntl(fd, FcntlArg::F_SETFL(flags))
+        .map(drop)
+        .context(|| "make a stream".to_owned())
+}
+
+/// Opens what output goes to: a fifo, or a file to append to.
+fn open_sink(name: &str) -> Result<Option<Sink>> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    if let Some(path) = name.strip_prefix("file://") {
+        return open_file(Path::new(path)).map(Some);
+    }
+    if let Some((scheme, _)) = name.split_once("://")
+        && scheme != "fifo"
+    {
+        return Err(Failure::invalid(format!("unknown STDIO scheme {scheme}")));
+    }
+    let path = Path::new(name.strip_prefix("fifo://").unwrap_or(name));
+    let opening = || format!("open {} for output", path.display());
+    if !fs::metadata(path).context(opening)?.file_type().is_fifo() {
+        let file = OpenOptions::new()
+            .append(true)
+            .open(path)
+            .context(opening)?;
+        return Ok(Some(Sink {
+            to: file.into(),
+            reader: None,
+        }));
+    }
+    let open = |options: &mut OpenOptions| {
+        options
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .context(opening)
+    };
+    // The reader first, or writing would have to wait for one.
+    let reader = open(OpenOptions::new().read(true))?;
+    let to = open(OpenOptions::new().write(true))?;
+    Ok(Some(Sink {
+        to: to.into(),
+        reader: Some(reader.into()),
+    }))
+}
+
+fn open_file(path: &Path) -> Result<Sink> {
+    let opening = || format!("open log file {}", path.display());
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).context(opening)?;
+    }
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o644)
+        .open(path)
+        .context(opening)?;
+    Ok(Sink {
+        to: file.into(),
+        reader: None,
+    })
+}

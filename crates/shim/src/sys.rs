@@ -1,0 +1,76 @@
+//! System calls that nix and the standard library do not wrap safely. The only `unsafe` of this crate.
+
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::sys::socket::{getsockopt, sockopt};
+
+/// Takes over the listening socket that was handed to this process under a number, if it is one.
+pub(crate) fn listener(fd: RawFd) -> nix::Result<OwnedFd> {
+    // SAFETY: only borrowed until the kernel has said what it is; nothing of this process has been opened with this number yet.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    if !getsockopt(&borrowed, sockopt::AcceptConn)? {
+        return Err(Errno::ENOTSOCK);
+    }
+    // SAFETY: an open descriptor that the parent left to this process and that nothing else here owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Has a command start with these descriptors as 3, 4, ….
+pub(crate) fn hand_over(command: &mut Command, descriptors: Vec<OwnedFd>) {
+    let install = move || {
+        // First out of the way of the numbers they are to have, then to those numbers, where they survive execve(2).
+        let first = 3 + descriptors.len() as RawFd;
+        let mut moved = Vec::with_capacity(descriptors.len());
+        for descriptor in &descriptors {
+            // SAFETY: fcntl with F_DUPFD_CLOEXEC takes no pointer.
+            let copy = unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, first) };
+            moved.push(Errno::result(copy)?);
+        }
+        for (number, from) in (3..).zip(moved) {
+            // SAFETY: dup2 takes no pointer, and what it may close is this child's copy.
+            Errno::result(unsafe { libc::dup2(from, number) })?;
+        }
+        Ok(())
+    };
+    // SAFETY: this process has one thread, so that the child may allocate; the closure makes system calls besides.
+    unsafe { command.pre_exec(install) };
+}
+
+/// Sets the size of a terminal by its master.
+pub(crate) fn resize(master: BorrowedFd<'_>, width: u16, height: u16) -> nix::Result<()> {
+    let size = libc::winsize {
+        ws_row: height,
+        ws_col: width,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCSWINSZ reads one winsize.
+    Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &size) }).map(drop)
+}
+
+/// kill(2) with a plain number, so that real-time signals pass.
+pub(crate) fn kill(pid: i32, signal: i32) -> nix::Result<()> {
+    // SAFETY: kill takes no pointers.
+    Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// Puts this process, and so its children, into a core-scheduling group of their own (`prctl(2)`, `PR_SCHED_CORE`).
+pub(crate) fn own_scheduling_core() -> nix::Result<()> {
+    const CREATE: libc::c_ulong = 1;
+    const PROCESS_GROUP: libc::c_ulong = 2;
+    const NONE: libc::c_ulong = 0;
+    // SAFETY: no pointers.
+    let result = unsafe { libc::prctl(libc::PR_SCHED_CORE, CREATE, NONE, PROCESS_GROUP, NONE) };
+    Errno::result(result).map(drop)
+}
+
+/// Takes ownership of a descriptor that recvmsg(2) has just brought.
+pub(crate) fn received(fd: RawFd) -> OwnedFd {
+    // SAFETY: the kernel has made it for this process and told nobody else.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
