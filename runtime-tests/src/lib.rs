@@ -11,6 +11,7 @@ mod command;
 mod container;
 mod containerd;
 mod docker;
+mod document;
 mod engine;
 mod host;
 mod machine;
@@ -28,6 +29,7 @@ pub use command::{Output, eventually, finish, read_text, shell};
 pub use container::Container;
 pub use containerd::{Containerd, Events};
 pub use docker::Docker;
+pub use document::{blocks, document};
 pub use engine::{Engine, http_get};
 pub use host::{Host, body, cable, connect, get, get_from, within};
 pub use machine::{

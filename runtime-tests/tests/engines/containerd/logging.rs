@@ -39,6 +39,7 @@ fn output_goes_to_a_program() {
     let flags = ["--detach", "--log-uri", &uri];
     containerd.run(&flags, "box", &["sh", "-c", script]).ok();
     containerd.wait_for("box", "STOPPED");
+    containerd.ctr(&["tasks", "delete", "box"]);
     let read = |name: &str| read_text(&containerd.engine.path(name));
     eventually("the program has ended", || {
         (read("ended") == "done\n").then_some(())

@@ -127,7 +127,7 @@ fn a_terminal_is_ours() {
         return;
     };
     let mut terminal = Terminal::open();
-    let script = "stty size; read word; echo said $word; exit 3";
+    let script = "while ! stty size | grep '24 80'; do :; done; read word; echo said $word; exit 3";
     let command = containerd.run_command(&["--rm", "--tty"], IMAGE, "box", &["sh", "-c", script]);
     let mut child = terminal.start(&command);
     terminal.wait_to_see("24 80");
