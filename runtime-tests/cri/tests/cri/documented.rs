@@ -9,7 +9,6 @@ use crate::can_have_one;
 use crate::kubelet;
 use crate::kubelet::{IMAGE, Kubelet, container};
 
-
 /// The DaemonSet's container, in a pod on a node whose directory is empty.
 #[test]
 fn the_daemon_set_installs_the_files() {

@@ -8,9 +8,10 @@ use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::*;
 use runtime_tests::{
-    Containerd, Engine, Shim, blocks, by_systemd, containerd_version, document, eventually, runtime,
+    Containerd, Engine, Shim, blocks, by_systemd, containerd_version, document, eventually,
+    read_text, runtime,
 };
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 
 pub(crate) const IMAGE: &str = "localhost/busybox:latest";
@@ -71,7 +72,7 @@ impl Kubelet {
             .build()
             .expect("a loop");
         let address = format!("unix://{}", containerd.socket().display());
-        let endpoint = Channel::from_shared(address).expect("an address");
+        let endpoint = Endpoint::from_shared(address).expect("an address");
         let _inside = tokio.enter();
         let channel = endpoint.connect_lazy();
         drop(_inside);
@@ -80,7 +81,14 @@ impl Kubelet {
             tokio,
             channel,
         };
+        // Without its plugin containerd serves on, and would be asked in vain.
         eventually("the runtime is ready", || {
+            let log = kubelet.containerd.engine.path("containerd.log");
+            let log = read_text(&log);
+            let refusal = log
+                .lines()
+                .find(|line| line.contains("invalid plugin config"));
+            assert_eq!(refusal, None);
             let answer =
                 kubelet.try_ask(async |mut pods| pods.status(StatusRequest::default()).await);
             let conditions = answer.ok()?.status?.conditions;
