@@ -2,19 +2,24 @@
 
 TARGET     := $(shell uname -m)-unknown-linux-musl
 BINARY     := target/$(TARGET)/release/coracle
+SHIM       := $(dir $(BINARY))containerd-shim-coracle-v2
 PREFIX     ?= /usr/local
 SYSCONFDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),/etc,$(PREFIX)/etc)
 
-.PHONY: build demo test vm-test check bench install clean setup
+.PHONY: build demo test long vm-test check bench install clean setup
 
 build: setup
-	cargo build --release --target $(TARGET) -p coracle
+	cargo build --release --target $(TARGET) -p coracle -p shim
 
 demo: build
 	runtime-tests/demo.sh $(BINARY)
 
 test: build
 	cargo test --workspace
+
+# The whole of what `make test` has a bounded part of: 200 pods, 10,000 execs.
+long: build
+	LONG=yes cargo test -p cri-tests many::
 
 # All tests in virtual machines: kernels, cgroup views, drivers, users, engines. Writes docs/PORTABILITY.md. `make test` has a part
 # of it; CELLS=6.12-v1 chooses by names.
@@ -28,10 +33,11 @@ check: setup
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 bench: build
-	cargo bench -p runtime-tests --bench peers --bench images --bench cold_start
+	cargo bench -p runtime-tests --bench peers --bench images --bench cold_start --bench shim
 
 install: $(BINARY)
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/coracle
+	install -D -m 755 $(SHIM) $(DESTDIR)$(PREFIX)/bin/containerd-shim-coracle-v2
 	install -D -m 644 packaging/containers.conf.d/coracle.conf $(DESTDIR)$(SYSCONFDIR)/containers/containers.conf.d/coracle.conf
 
 $(BINARY):

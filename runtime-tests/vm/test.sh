@@ -35,6 +35,7 @@ vm_test() {
         local binary=${RUNTIME:-$target/$(uname -m)-unknown-linux-musl/release/coracle}
         [ -x "$binary" ] || die "test: no $binary: run \`make build\`"
         cp "$binary" "$stage/bin/coracle"
+        [ ! -x "${binary%/*}/containerd-shim-coracle-v2" ] || cp "${binary%/*}/containerd-shim-coracle-v2" "$stage/bin/"
         runtime=/opt/coracle/coracle
     fi
     SHARES+=("$stage/bin:/opt/coracle" "$stage/inside:$(dirname -- "$inside")" "$workspace/packaging")

@@ -156,7 +156,7 @@ impl Kubelet {
                 cgroup_parent: if by_systemd() {
                     format!("{parent}.slice")
                 } else {
-                    format!("/{parent}/{name}")
+                    format!("/{parent}/pods")
                 },
                 security_context: Some(LinuxSandboxSecurityContext {
                     namespace_options: Some(namespaces(NamespaceMode::Node)),

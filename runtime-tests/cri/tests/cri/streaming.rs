@@ -81,7 +81,8 @@ fn port_forward() {
         "mkdir /www; echo served > /www/index.html; exec httpd -f -p 127.0.0.1:8080 -h /www";
     let id = pod.start(container("one", &["sh", "-c", script]));
     eventually("the server listens", || {
-        (kubelet.exec(&id, &["nc", "-z", "127.0.0.1", "8080"]).0 == 0).then_some(())
+        let (_, sockets) = kubelet.exec(&id, &["netstat", "-ltn"]);
+        sockets.contains("127.0.0.1:8080 ").then_some(())
     });
     let request = PortForwardRequest {
         pod_sandbox_id: pod.id.clone(),

@@ -230,23 +230,10 @@ fn what_ctr_can_ask_for() {
     let Some(containerd) = containerd() else {
         return;
     };
-    let script = "id -u; hostname; echo $WORD; pwd; grep CapEff /proc/self/status; touch /x";
-    let flags = [
-        "--rm",
-        "--user",
-        "1000",
-        "--env",
-        "WORD=hi",
-        "--cwd",
-        "/tmp",
-        "--read-only",
-        "--hostname",
-        "there",
-    ];
+    let script = "echo $WORD; pwd; touch /x";
+    let flags = ["--rm", "--env", "WORD=hi", "--cwd", "/tmp", "--read-only"];
     let output = containerd.run(&flags, "box", &["sh", "-c", script]);
-    let lines: Vec<&str> = output.stdout.lines().collect();
-    assert_eq!(lines[..4], ["1000", "there", "hi", "/tmp"], "{output:?}");
-    assert_eq!(lines[4], "CapEff:\t0000000000000000");
+    assert_eq!(output.stdout, "hi\n/tmp\n", "{output:?}");
     assert!(
         output.stderr.contains("Read-only file system"),
         "{output:?}"
