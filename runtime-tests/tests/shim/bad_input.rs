@@ -139,10 +139,10 @@ fn a_disk_that_is_full() {
     let alone = Alone::new("sleep 1000000");
     let mut client = alone.connect();
     // The runtime's state, and the shim's, are below /run.
-    let line = "head -c 999999999 /dev/zero > /run/full 2>/dev/null; true";
+    let line = "head -c 9999999 /dev/zero > /run/full 2>/dev/null; true";
     alone
         .host
-        .sh(&format!("mount -o remount,size=64k /run; {line}"));
+        .sh(&format!("mount -o remount,size=1m /run; {line}"));
     let (code, _) = client.call("Create", &alone.create(""));
     assert_ne!(code, OK);
     assert_eq!(client.call("State", &text(1, "box")).0, NOT_FOUND);

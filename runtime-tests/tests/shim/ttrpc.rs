@@ -65,8 +65,9 @@ impl Alone {
         let program = self.shim.program().display().to_string();
         let path = std::env::var("PATH").unwrap_or_default();
         let path = format!("PATH={}:{path}", self.host.path("bin").display());
-        // A mount namespace is entered in its root, whatever directory the command was given.
-        let line = "cd $0 && exec env \"$@\"";
+        // A mount namespace is entered in its root, whatever directory the command was given. The shell stays: a shim's parent
+        // is in its pid namespace.
+        let line = "cd $0 || exit; env \"$@\"; exit $?";
         let mut args = vec!["-c", line, &dir, &path, "TTRPC_ADDRESS=/nobody", &program];
         args.extend(["-namespace", "test", "-address", "/nobody", "-id", "box"]);
         args.extend(flags);
