@@ -2,7 +2,7 @@
 
 TARGET     := $(shell uname -m)-unknown-linux-musl
 BINARY     := target/$(TARGET)/release/coracle
-SHIM       := $(dir $(BINARY))containerd-shim-coracle-v2
+SHIM       := target/$(TARGET)/release/containerd-shim-coracle-v2
 PREFIX     ?= /usr/local
 SYSCONFDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),/etc,$(PREFIX)/etc)
 
@@ -35,12 +35,12 @@ check: setup
 bench: build
 	cargo bench -p runtime-tests --bench peers --bench images --bench cold_start --bench shim
 
-install: $(BINARY)
+install: $(BINARY) $(SHIM)
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/coracle
 	install -D -m 755 $(SHIM) $(DESTDIR)$(PREFIX)/bin/containerd-shim-coracle-v2
 	install -D -m 644 packaging/containers.conf.d/coracle.conf $(DESTDIR)$(SYSCONFDIR)/containers/containers.conf.d/coracle.conf
 
-$(BINARY):
+$(BINARY) $(SHIM):
 	$(MAKE) build
 
 clean:

@@ -46,7 +46,7 @@ impl Container {
         need_root();
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let id = format!(
-            "ct-{}-{}",
+            "ct-{}-{:03}",
             std::process::id(),
             NEXT.fetch_add(1, Ordering::Relaxed)
         );

@@ -12,8 +12,8 @@ use crate::cgroup::mount_point;
 /// Prints why a test was skipped, past libtest's capture of output.
 pub fn skip(reason: &str) {
     let name = std::thread::current().name().unwrap_or("test").to_owned();
-    // In one piece: other tests write at the same time.
-    let line = format!("skipped: {name}: {reason}\n");
+    // In one piece, and with an end of its own: other tests write at the same time.
+    let line = format!("[skipped: {name}: {reason}]\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
@@ -44,6 +44,13 @@ pub fn has_capability(number: u32) -> bool {
 /// The kernel offers this file, which stands for a feature.
 pub fn kernel_has(path: &str) -> bool {
     Path::new(path).exists()
+}
+
+/// The kernel is at least this Linux, for features that no file or call stands for.
+pub fn kernel_since(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split('.').map_while(|part| part.parse().ok());
+    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
 }
 
 /// systemd is the init of this machine.

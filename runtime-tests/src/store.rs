@@ -8,18 +8,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::account::Account;
 use crate::bundle::{fill_rootfs, install_inside};
 use crate::cgroup::{cgroup_dirs_named, pids_in_cgroups_named};
 use crate::command::{Output, eventually, finish};
 use crate::machine::need_root;
-use crate::runtime::runtime;
+use crate::runtime::{by_systemd, cgroup_manager_flags, runtime};
 
-/// A store, a state root, and a root file system to run.
+/// A store, a state root, and a root file system to run. They are the ordinary user's where `$ROOTLESS` asks for one.
 #[derive(Debug)]
 pub struct Store {
     dir: TempDir,
-    /// Unique on this machine: the cgroup that all containers of the test live in.
+    /// Unique on this machine, and in the name of the cgroup that all containers of the test live in.
     pub parent: String,
+    account: Option<Account>,
 }
 
 impl Store {
@@ -28,14 +30,23 @@ impl Store {
         need_root();
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let parent = format!("cs-{}-{number}", std::process::id());
+        // No number is the beginning of another.
+        let parent = format!("cs-{}-{number:03}", std::process::id());
         let dir = tempfile::Builder::new()
             .prefix(&format!("{parent}-"))
             .tempdir()
             .expect("/tmp is writable");
         fill_rootfs(&dir.path().join("rootfs"));
         install_inside(&dir.path().join("rootfs"));
-        Store { dir, parent }
+        let account = Account::of_environment();
+        if account.is_some() {
+            crate::shell(&format!("chmod 755 {}", dir.path().display()));
+        }
+        Store {
+            dir,
+            parent,
+            account,
+        }
     }
 
     /// The test's directory.
@@ -50,11 +61,33 @@ impl Store {
 
     /// A command with this store and state root.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(runtime());
+        let mut command = match &self.account {
+            Some(account) => {
+                account.give(self.path());
+                account.command(runtime())
+            }
+            None => {
+                let mut command = Command::new(runtime());
+                command.args(cgroup_manager_flags());
+                command
+            }
+        };
         command.arg("--root").arg(self.path().join("run"));
         command.arg("--store").arg(self.path().join("store"));
         command.args(args);
         command
+    }
+
+    /// What `--cgroup-parent` is; an ordinary user without a cgroup has none to make others in.
+    fn cgroup_parent(&self) -> Option<String> {
+        match &self.account {
+            Some(account) => {
+                let below = account.cgroup()?.strip_prefix("/sys/fs/cgroup").ok()?;
+                Some(below.join(&self.parent).display().to_string())
+            }
+            None if by_systemd() => Some(format!("{}.slice", self.parent)),
+            None => Some(self.parent.clone()),
+        }
     }
 
     /// Runs such a command to its end.
@@ -62,17 +95,23 @@ impl Store {
         finish(self.command(args), self.path())
     }
 
-    /// The arguments of `run` with flags, the root file system, and what it is to do.
+    /// The arguments of `run` with flags, and what it is to run: without a network, unless the flags speak of one.
+    pub fn run_args_of(&self, flags: &[&str], what: &[&str]) -> Vec<String> {
+        let mut args = vec!["run".to_owned()];
+        let parent = self.cgroup_parent();
+        args.extend(parent.map(|parent| format!("--cgroup-parent={parent}")));
+        let is_network = |flag: &&str| flag.contains("--network") || *flag == "-p";
+        if !flags.iter().any(is_network) {
+            args.push("--network=none".to_owned());
+        }
+        args.extend(flags.iter().chain(what).map(|&arg| arg.to_owned()));
+        args
+    }
+
+    /// The same for the root file system, and what it is to do.
     pub fn run_args(&self, flags: &[&str], command: &[&str]) -> Vec<String> {
         let rootfs = self.rootfs().display().to_string();
-        let mut args = vec!["run", "--cgroup-parent", &self.parent];
-        if !flags.iter().any(|flag| flag.contains("--network")) {
-            args.push("--network=none");
-        }
-        args.extend(flags);
-        args.extend(["--rootfs", &rootfs]);
-        args.extend(command);
-        args.into_iter().map(str::to_owned).collect()
+        self.run_args_of(flags, &[&["--rootfs", &rootfs], command].concat())
     }
 
     /// `run` with flags, of a program of the root file system.
@@ -206,6 +245,10 @@ impl Drop for Store {
             let _ = self.coracle(&["rm", "-f", &id]);
         }
         let left = self.leftovers();
+        if by_systemd() {
+            let slice = format!("{}.slice", self.parent);
+            let _ = Command::new("systemctl").args(["stop", &slice]).status();
+        }
         for dir in cgroup_dirs_named(&self.parent) {
             let _ = fs::remove_dir(dir);
         }

@@ -5,7 +5,7 @@ BOOT_LIMIT=${CORACLE_VM_BOOT_LIMIT:-120}
 # The room that the shared directories have. Always the same: it is in the snapshots.
 SHARE_SIZE=4G
 
-KERNEL=$DEFAULT_KERNEL INIT=minimal CGROUP=v2 MEMORY=2048 CPUS=1 TIME=1800 SNAPSHOT=yes
+KERNEL=$DEFAULT_KERNEL INIT=minimal CGROUP=v2 MEMORY=2048 CPUS=1 TIME=1800 SNAPSHOT=yes REBOOT=no
 SHARES=()
 
 vm_run() {
@@ -13,6 +13,7 @@ vm_run() {
         case $1 in
             --) shift; break ;;
             --no-snapshot) SNAPSHOT=no; shift ;;
+            --reboot) REBOOT=yes; shift ;;
             --*) machine_flag "$@"; shift 2 ;;
             *) break ;;
         esac
@@ -41,9 +42,10 @@ machine_flag() {
 }
 
 # Starts a guest, runs a line of shell, ends with its status. A guest that does not come up gets a second chance, a
-# command never.
+# command never. With --reboot there is a second time, upon the disk that the first has left.
 in_guest() {
-    local attempt
+    local attempt line=$1
+    [ $REBOOT = no ] || line="export VM_BOOT=1; $1; status=\$?; sync; exit \$status"
     make_scratch
     make_share
     for attempt in 1 2; do
@@ -56,7 +58,16 @@ in_guest() {
         SNAPSHOT=no
     done
     [ "${CORACLE_VM_QUIET-}" ] || say "kernel $KERNEL with $INIT init and cgroup $CGROUP is up: $GUEST_UPTIME s by its own clock"
-    command_guest "$1"
+    command_guest "$line"
+    if [ $REBOOT = yes ] && [ "$ANSWER" = 0 ]; then
+        end_guest
+        launch "$(accelerator)"
+        wait_for READY "$BOOT_LIMIT" || die "the guest did not come up again"
+        command_guest "export VM_BOOT=2; $1"
+    fi
+    # The guest has nothing to save, and has said everything.
+    end_guest
+    exit "$ANSWER"
 }
 
 # A directory for this run, which goes with it, as the guest does.
@@ -74,7 +85,7 @@ accelerator() {
     if [ ! -e "$CACHE/accelerator" ]; then
         echo 'tcg,thread=multi' >"$CACHE/accelerator.part"
         if [ -w /dev/kvm ]; then
-            ( trap end_guest EXIT; launch kvm "$CACHE/disk-$KERNEL" raw; wait_for READY 20 ) >/dev/null 2>&1 &&
+            ( trap end_guest EXIT; make_overlay "$CACHE/disk-$KERNEL" raw; launch kvm; wait_for READY 20 ) >/dev/null 2>&1 &&
                 echo kvm >"$CACHE/accelerator.part"
         fi
         mv "$CACHE/accelerator.part" "$CACHE/accelerator"
@@ -104,7 +115,8 @@ start_guest() {
     local snapshot=$CACHE/snapshot-$KERNEL-$INIT-$CGROUP-$MEMORY-$CPUS accel stamp lock made=yes
     accel=$(accelerator)
     if [ "$SNAPSHOT" = no ]; then
-        launch "$accel" "$CACHE/disk-$KERNEL" raw
+        make_overlay "$CACHE/disk-$KERNEL" raw
+        launch "$accel"
         wait_for READY "$BOOT_LIMIT" || return 1
     else
         stamp=$({ declare -f launch; echo "$accel $SHARE_SIZE"; cat "$CACHE/disk-$KERNEL.stamp"; } | sha256sum)
@@ -114,7 +126,8 @@ start_guest() {
         [ "$(cat "$snapshot/stamp" 2>/dev/null)" = "$stamp" ] || make_snapshot "$snapshot" "$accel" "$stamp" || made=no
         exec {lock}>&-
         [ $made = yes ] || return 1
-        launch "$accel" "$snapshot/disk" qcow2 -incoming "file:$snapshot/memory"
+        make_overlay "$snapshot/disk" qcow2
+        launch "$accel" -incoming "file:$snapshot/memory"
         wait_for READY "$BOOT_LIMIT" HELLO || { rm -f "$snapshot/stamp"; return 1; }
     fi
     GUEST_UPTIME=$ANSWER
@@ -125,7 +138,8 @@ make_snapshot() {
     local dir=$1 accel=$2 stamp=$3
     rm -rf "$dir" "$dir.part"
     mkdir "$dir.part"
-    launch "$accel" "$CACHE/disk-$KERNEL" raw
+    make_overlay "$CACHE/disk-$KERNEL" raw
+    launch "$accel"
     wait_for READY "$BOOT_LIMIT" || return 1
     printf 'migrate "file:%s"\nquit\n' "$dir.part/memory" >&"$MONITOR"
     wait "$QEMU"
@@ -135,14 +149,19 @@ make_snapshot() {
     finish_dir "$dir"
 }
 
-# Starts qemu with an accelerator, upon a disk of a format, with further arguments.
+# The guest's disk: what it writes upon a disk of a format.
+make_overlay() {
+    rm -f "$SCRATCH/overlay"
+    (qemu qemu-img create -q -f qcow2 -F "$2" -b "$1" "$SCRATCH/overlay")
+}
+
+# Starts qemu with an accelerator and further arguments.
 launch() {
-    local accel=$1 disk=$2 format=$3 init=/sbin/vm-init image=$CACHE/kernel-$KERNEL/vmlinux port
-    shift 3
+    local accel=$1 init=/sbin/vm-init image=$CACHE/kernel-$KERNEL/vmlinux port
+    shift
     [ -e "$image" ] || image=$CACHE/kernel-$KERNEL/bzImage
     [ "$INIT" = minimal ] || init=/usr/lib/systemd/systemd
-    rm -f "$SCRATCH"/{overlay,console}
-    (qemu qemu-img create -q -f qcow2 -F "$format" -b "$disk" "$SCRATCH/overlay")
+    rm -f "$SCRATCH/console"
     for port in control output monitor; do
         rm -f "$SCRATCH/$port".{in,out}
         mkfifo "$SCRATCH/$port".{in,out}
@@ -194,9 +213,6 @@ command_guest() {
         tail -n 20 "$SCRATCH/console" >&2
         exit 124
     fi
-    # The guest has nothing to save, and has said everything.
-    end_guest
-    exit "$ANSWER"
 }
 
 end_guest() {

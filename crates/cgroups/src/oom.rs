@@ -21,6 +21,9 @@ pub struct OomState {
     pub kills: u64,
     /// Nothing can happen any more: the cgroup is removed or, on v2, no process is left in it.
     pub gone: bool,
+    /// On v2, the cgroup was removed when its limit had been reached, and nobody can tell what came of that: systemd removes the cgroup of
+    /// a unit as soon as its last process has ended, and the kernel may keep the news for 10 ms.
+    pub lost: bool,
 }
 
 /// Becomes readable when there may be something to [`OomWatch::read`].
@@ -29,6 +32,8 @@ pub struct OomWatch {
     source: Source,
     dir: Dir,
     seen: u64,
+    /// The cgroup was at its limit when it was last looked at.
+    at_limit: bool,
 }
 
 #[derive(Debug)]
@@ -52,7 +57,7 @@ impl Cgroup {
             let dir = reopen(dir)?;
             let source = watch_legacy(&dir)?;
             let seen = kills_legacy(&dir)?.unwrap_or(0);
-            return Ok(Some(OomWatch { source, dir, seen }));
+            return Ok(Some(OomWatch::new(source, dir, seen)));
         }
         let Some(dir) = self.unified() else {
             return Ok(None);
@@ -60,7 +65,7 @@ impl Cgroup {
         let dir = reopen(dir)?;
         let source = watch_unified(&dir)?;
         let seen = keyed_number(&dir.read("memory.events")?.unwrap_or_default(), "oom_kill");
-        Ok(Some(OomWatch { source, dir, seen }))
+        Ok(Some(OomWatch::new(source, dir, seen)))
     }
 
     /// How many of its processes the kernel has killed for want of memory so far; 0 when nobody counts.
@@ -112,12 +117,22 @@ fn watch_unified(dir: &Dir) -> Result<Source> {
 }
 
 impl OomWatch {
+    fn new(source: Source, dir: Dir, seen: u64) -> Self {
+        OomWatch {
+            source,
+            dir,
+            seen,
+            at_limit: false,
+        }
+    }
+
     /// Takes note of what happened; never blocks.
     ///
     /// # Errors
     /// When the counters cannot be read.
     pub fn read(&mut self) -> Result<OomState> {
         let failed = |errno| Error::io("read events of", self.dir.path(), errno);
+        let mut lost = false;
         let (count, gone) = match &self.source {
             Source::Legacy(event, _) => {
                 drain(unistd::read(event, &mut [0; 8])).map_err(failed)?;
@@ -127,12 +142,13 @@ impl OomWatch {
             Source::Unified(inotify) => {
                 drain(inotify.read_events()).map_err(failed)?;
                 let events = self.dir.read("cgroup.events")?;
-                let count = self
-                    .dir
-                    .read("memory.events")?
-                    .map(|text| keyed_number(&text, "oom_kill"));
+                let memory = self.dir.read("memory.events")?;
+                match &memory {
+                    Some(text) => self.at_limit = keyed_number(text, "max") > 0,
+                    None => lost = self.at_limit,
+                }
                 (
-                    count,
+                    memory.map(|text| keyed_number(&text, "oom_kill")),
                     events.is_none_or(|text| field(&text, "populated") == Some("0")),
                 )
             }
@@ -140,7 +156,7 @@ impl OomWatch {
         let count = count.unwrap_or(self.seen);
         let kills = count.saturating_sub(self.seen);
         self.seen = count;
-        Ok(OomState { kills, gone })
+        Ok(OomState { kills, gone, lost })
     }
 }
 

@@ -39,16 +39,16 @@ impl Cgroup {
         result
     }
 
-    /// Removes this cgroup where nobody and no sub-cgroup is in it, and touches nothing where somebody is.
+    /// Removes this cgroup where nobody and no sub-cgroup is in it, and touches nothing where somebody is: whether it has gone everywhere.
     ///
     /// # Errors
     /// When a hierarchy refuses for another reason. The others are cleaned all the same; the first error is returned.
-    pub fn remove_empty(&self) -> Result<()> {
+    pub fn remove_empty(&self) -> Result<bool> {
         self.refuse_root("remove")?;
-        let mut result = Ok(());
+        let mut result = Ok(true);
         for place in &self.location.places {
-            let removed = rmdir(&place.dir()).map(drop);
-            result = result.and(removed);
+            let removed = rmdir(&place.dir());
+            result = result.and_then(|all| removed.map(|one| all && one));
         }
         result
     }

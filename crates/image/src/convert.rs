@@ -39,8 +39,7 @@ pub fn spec(
 ) -> Result<Spec> {
     let none = Config::default();
     let config = image.config().as_ref().unwrap_or(&none);
-    let user = overrides.user.as_ref().or(config.user().as_ref());
-    let user = user.map_or("", String::as_str);
+    let user = user(config, overrides);
     let (user, home) =
         resolve_user(user, &overrides.groups, rootfs).context(|| format!("user {user:?}"))?;
     let mut spec = defaults::spec();
@@ -62,6 +61,26 @@ pub fn spec(
     Ok(spec)
 }
 
+/// What [`spec`] would refuse, as far as that can be said without the image's files.
+pub fn check(image: &ImageConfiguration, overrides: &Overrides) -> Result<()> {
+    let none = Config::default();
+    let config = image.config().as_ref().unwrap_or(&none);
+    args(config, overrides)?;
+    env(config, overrides, "/")?;
+    cwd(config, overrides)?;
+    for id in user(config, overrides).split(':') {
+        number(id)?;
+    }
+    Ok(())
+}
+
+/// The image says itself what to run.
+pub fn has_command(image: &ImageConfiguration) -> bool {
+    let none = Config::default();
+    let config = image.config().as_ref().unwrap_or(&none);
+    args(config, &Overrides::default()).is_ok()
+}
+
 /// Where an image wants volumes: absolute paths, each once, in order.
 pub fn volumes(image: &ImageConfiguration) -> Result<Vec<String>> {
     let config = image.config().as_ref();
@@ -80,6 +99,11 @@ pub fn volumes(image: &ImageConfiguration) -> Result<Vec<String>> {
 pub fn stop_signal(image: &ImageConfiguration) -> Option<&str> {
     let signal = image.config().as_ref()?.stop_signal().as_deref()?;
     Some(signal).filter(|signal| !signal.is_empty())
+}
+
+fn user<'a>(config: &'a Config, overrides: &'a Overrides) -> &'a str {
+    let user = overrides.user.as_ref().or(config.user().as_ref());
+    user.map_or("", String::as_str)
 }
 
 /// `Entrypoint` and `Cmd`, one behind the other.
@@ -343,6 +367,21 @@ mod tests {
     }
 
     #[test]
+    fn what_an_image_says_wrong_is_known_before_its_files_are_there() {
+        let mut rows = serde_json::json!([
+            {}, { "Cmd": ["x"], "Env": ["A"] }, { "Cmd": ["x"], "WorkingDir": "x" },
+            { "Cmd": ["x"], "User": "4294967296" }, { "Cmd": ["x"], "User": "web:4294967296" },
+        ]);
+        for config in rows.as_array_mut().unwrap() {
+            let wrong = image(config.clone());
+            assert!(check(&wrong, &Overrides::default()).is_err(), "{config}");
+            *config = serde_json::json!({ "Cmd": ["x"], "User": "web:wheel" });
+            assert!(check(&image(config.take()), &Overrides::default()).is_ok());
+        }
+    }
+
+    // CVE-2024-40635, CVE-2026-46680: a number that is no id is neither another id nor a name.
+    #[test]
     fn users_are_found_in_the_image() {
         for (user, wanted) in [
             ("", Some((0, 0, vec![], "/root"))),
@@ -376,6 +415,7 @@ mod tests {
         }
     }
 
+    // CVE-2026-57231: an entry without a value must not get the host's.
     #[test]
     fn the_environment_is_the_images_and_the_users() {
         let config = serde_json::json!({ "Cmd": ["x"], "Env": ["A=1", "PATH=/p", "B="] });
@@ -393,6 +433,7 @@ mod tests {
         }
     }
 
+    // CVE-2026-53488
     #[test]
     fn labels_describe_and_do_not_steer() {
         let config = serde_json::json!({ "Cmd": ["x"], "WorkingDir": "", "StopSignal": "SIGINT", "Labels": {
@@ -409,6 +450,7 @@ mod tests {
         assert!(convert(relative, &Overrides::default()).is_err());
     }
 
+    // GO-2026-5475, CVE-2026-47262
     #[test]
     fn the_files_of_users_are_regular_and_bounded() {
         let read = |prepare: &dyn Fn(&std::path::Path)| {

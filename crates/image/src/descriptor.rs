@@ -56,6 +56,9 @@ pub struct Descriptor {
     pub digest: Digest,
     /// How many bytes it has.
     pub size: u64,
+    /// What an artifact is, where an index lists it as a referrer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
     /// What a manifest in an index is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
@@ -75,6 +78,7 @@ impl Descriptor {
             media_type: media_type.into(),
             digest,
             size,
+            artifact_type: None,
             platform: None,
             annotations: BTreeMap::new(),
         }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
+use nix::unistd::syncfs;
 
 use crate::digest::Digest;
 use crate::error::{Context, Result};
@@ -215,10 +216,13 @@ impl Making {
         })
     }
 
-    /// Extracts a layer, unless it is there or somebody else is at it.
-    pub(crate) fn layer(&self, layer: Layer) -> Result<()> {
+    /// Extracts a layer, unless it is there or somebody else is at it. `begun` is called when it has to be done.
+    pub(crate) fn layer(&self, layer: Layer, begun: impl FnOnce()) -> Result<()> {
         match self.place.claim(&layer.diff_id, false)? {
-            Claimed::Yes(directory) => self.extract(vec![Claim { layer, directory }]),
+            Claimed::Yes(directory) => {
+                begun();
+                self.extract(vec![Claim { layer, directory }])
+            }
             Claimed::Done | Claimed::Busy => Ok(()),
         }
     }
@@ -248,7 +252,7 @@ impl Making {
         let place = &self.place;
         let syncing = || format!("write {} to disk", place.path.display());
         let directory = File::open(&place.path).context(syncing)?;
-        sys::sync_filesystem(directory.as_fd()).context(syncing)?;
+        syncfs(&directory).context(syncing)?;
         while let Some((digest, _)) = extracted.last() {
             fs::rename(place.new_path(digest), place.path(digest))
                 .context(|| format!("complete layer {digest}"))?;

@@ -10,8 +10,11 @@ use nix::libc;
 use crate::descriptor::{Descriptor, REF_NAME};
 use crate::error::{Context, Error, Kind, Result};
 use crate::manifest::DOCUMENT_LIMIT;
+use crate::parallel::Cancel;
 use crate::platform::Platform;
+use crate::progress::Event;
 use crate::store::{Index, Partial, read_document};
+use crate::transfer::Origin;
 
 /// The annotation in which BuildKit and containerd put the full name.
 pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
@@ -39,19 +42,32 @@ impl Layout {
             .manifests)
     }
 
-    pub(crate) fn document(&self, blob: &Descriptor) -> Result<Vec<u8>> {
-        read_document(self.blob(blob)?, blob)
+    fn open(&self, blob: &Descriptor) -> Result<File> {
+        let path = self.directory.join("blobs/sha256").join(blob.digest.hex());
+        open(&path).context(|| {
+            format!(
+                "image layout {}: blob {}",
+                self.directory.display(),
+                blob.digest
+            )
+        })
+    }
+}
+
+impl Origin for Layout {
+    fn document(&self, blob: &Descriptor) -> Result<Vec<u8>> {
+        read_document(self.open(blob)?, blob)
     }
 
-    /// Copies a blob.
-    pub(crate) fn copy(
+    fn blob(
         &self,
         blob: &Descriptor,
         into: &mut Partial<'_>,
-        moved: &mut dyn FnMut(u64) -> Result<()>,
+        cancel: &Cancel,
+        tell: &dyn Fn(Event<'_>),
     ) -> Result<()> {
         into.restart()?;
-        let mut file = self.blob(blob)?.take(blob.size + 1);
+        let mut file = self.open(blob)?.take(blob.size + 1);
         let mut buffer = vec![0; 256 << 10];
         loop {
             let count = file
@@ -61,19 +77,9 @@ impl Layout {
                 return Ok(());
             }
             into.write(&buffer[..count])?;
-            moved(into.written())?;
+            tell(Event::Moved(into.written()));
+            cancel.check()?;
         }
-    }
-
-    fn blob(&self, blob: &Descriptor) -> Result<File> {
-        let path = self.directory.join("blobs/sha256").join(blob.digest.hex());
-        open(&path).context(|| {
-            format!(
-                "image layout {}: blob {}",
-                self.directory.display(),
-                blob.digest
-            )
-        })
     }
 }
 

@@ -18,6 +18,13 @@ pub struct Manifest {
     pub layers: Vec<Descriptor>,
 }
 
+impl Manifest {
+    /// It is something else than a container image, such as a Helm chart or a signature.
+    pub(crate) fn is_artifact(&self) -> bool {
+        !media_type::is_config(&self.config.media_type)
+    }
+}
+
 /// What a document is.
 #[derive(Clone, Debug)]
 pub(crate) enum Document {
@@ -74,12 +81,6 @@ pub(crate) fn parse(bytes: &[u8], expected: Option<&str>) -> Result<(Document, S
             Document::Index(manifests)
         }
         (None, Some(config), Some(layers)) if media_type::is_manifest(&media_type) => {
-            if !media_type::is_config(&config.media_type) {
-                let kind = config.media_type;
-                return Err(Error::invalid(format!(
-                    "the manifest is no container image: its config is {kind:?}"
-                )));
-            }
             Document::Manifest(Manifest { config, layers })
         }
         (Some(_), None, None) | (None, Some(_), Some(_)) => {
@@ -210,12 +211,6 @@ mod tests {
             error(&with(manifest(), "schemaVersion", json!(3)), None).contains("schemaVersion 3")
         );
         assert!(error(&json!({ "schemaVersion": 2 }), None).contains("neither"));
-        let chart = with(
-            manifest(),
-            "config",
-            descriptor("application/vnd.cncf.helm.config.v1+json"),
-        );
-        assert!(error(&chart, None).contains("no container image"));
         let mut bad = manifest();
         bad["layers"][0]["digest"] = json!("sha256:../../etc/passwd");
         assert!(error(&bad, None).contains("digest"));

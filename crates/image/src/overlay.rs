@@ -60,13 +60,19 @@ pub fn mount(
         .collect::<Result<_>>()?;
     let (upper, work) = (Directory::open(upper)?, Directory::open(work)?);
     let place = Directory::open(target)?;
-    match by_parameters(&lower, &upper, &work, rootless) {
+    let mounted = match by_parameters(&lower, &upper, &work, rootless) {
         Ok(mount) => sys::move_mount(mount.as_fd(), place.fd.as_fd()),
         // Before Linux 6.5 overlayfs takes its layers in one option only.
         Err(Errno::EINVAL | Errno::ENOSYS) => by_options(&lower, &upper, &work, &place, rootless),
         Err(error) => Err(error),
-    }
-    .context(mounting)
+    };
+    let remedy = match mounted {
+        Err(Errno::EPERM) if rootless => {
+            " in a user namespace, which takes Linux 5.11 (before, unpack the image, and run it with --rootfs)"
+        }
+        _ => "",
+    };
+    mounted.context(|| mounting() + remedy)
 }
 
 /// Each layer in a parameter of its own: as many as overlayfs takes (500), however long their paths are.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::{Descriptor, media_type};
@@ -82,8 +83,24 @@ impl Platform {
         ))
     }
 
+    /// An error when an image is configured for something else.
+    pub(crate) fn require(&self, image: &ImageConfiguration) -> Result<()> {
+        let found = Platform {
+            os: image.os().to_string(),
+            architecture: image.architecture().to_string(),
+            variant: None,
+        };
+        match self.covers(&found) {
+            true => Ok(()),
+            false => Err(Error::new(
+                Kind::NotFound,
+                format!("it is for {found}, not for {self}"),
+            )),
+        }
+    }
+
     /// Operating system and architecture are the same.
-    pub(crate) fn covers(&self, other: &Platform) -> bool {
+    fn covers(&self, other: &Platform) -> bool {
         self.os == other.os && self.architecture == other.architecture
     }
 

@@ -15,6 +15,10 @@ pub enum Event<'a> {
     Retrying(Duration, &'a str),
     /// It is there, and is what its digest says.
     Complete,
+    /// It is a layer, whose files are being made now.
+    Unpacking,
+    /// Its files are on the disk, by whomever they were made.
+    Unpacked,
 }
 
 /// Who wants to know. Several threads tell of several blobs at once.

@@ -76,12 +76,6 @@ pub(crate) fn flock(file: BorrowedFd<'_>, operation: i32) -> nix::Result<()> {
     Errno::result(unsafe { libc::flock(file.as_raw_fd(), operation) }).map(drop)
 }
 
-/// syncfs(2): everything of the file system of `file` is on disk when it returns.
-pub(crate) fn sync_filesystem(file: BorrowedFd<'_>) -> nix::Result<()> {
-    // SAFETY: only an integer is passed.
-    Errno::result(unsafe { libc::syncfs(file.as_raw_fd()) }).map(drop)
-}
-
 /// Takes over a descriptor that was handed to this process at its start.
 pub(crate) fn inherited(number: i32) -> nix::Result<OwnedFd> {
     // SAFETY: only an integer is passed; a number that is no descriptor is an error.
@@ -141,18 +135,6 @@ pub(crate) fn drop_capabilities(keep: u64) -> nix::Result<()> {
     // SAFETY: version 3 of the call reads two structs.
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) })
         .map(drop)
-}
-
-/// prctl(2) `PR_SET_NO_NEW_PRIVS`.
-pub(crate) fn no_new_privileges() -> nix::Result<()> {
-    // SAFETY: only integers are passed.
-    Errno::result(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).map(drop)
-}
-
-/// prctl(2) `PR_SET_PDEATHSIG`: SIGKILL when the thread that made this process ends.
-pub(crate) fn die_with_parent() -> nix::Result<()> {
-    // SAFETY: only integers are passed.
-    Errno::result(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) }).map(drop)
 }
 
 /// Landlock: of all file systems this process can from now on use what lies below `directory`, and execute none of it. ENOSYS or

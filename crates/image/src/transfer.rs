@@ -133,25 +133,6 @@ pub(crate) trait Origin: Sync {
     ) -> Result<()>;
 }
 
-impl Origin for Layout {
-    fn document(&self, blob: &Descriptor) -> Result<Vec<u8>> {
-        Layout::document(self, blob)
-    }
-
-    fn blob(
-        &self,
-        blob: &Descriptor,
-        into: &mut Partial<'_>,
-        cancel: &Cancel,
-        tell: &dyn Fn(Event<'_>),
-    ) -> Result<()> {
-        self.copy(blob, into, &mut |bytes| {
-            tell(Event::Moved(bytes));
-            cancel.check()
-        })
-    }
-}
-
 /// One image on its way into the store.
 pub(crate) struct Transfer<'a> {
     pub(crate) store: &'a Store,
@@ -165,7 +146,7 @@ impl Transfer<'_> {
     pub(crate) fn image(&self, top: Descriptor, bytes: Vec<u8>, names: &[String]) -> Result<Image> {
         let (descriptor, bytes, manifest) = self.choose(top, bytes)?;
         self.blobs(&manifest)?;
-        self.check_platform(&manifest)?;
+        self.check(&manifest)?;
         let digest = self.store.put(&bytes)?;
         debug_assert_eq!(digest, descriptor.digest);
         self.store.add(&descriptor, names)
@@ -196,7 +177,7 @@ impl Transfer<'_> {
 
     /// Fetches what is missing.
     fn blobs(&self, manifest: &Manifest) -> Result<()> {
-        if self.options.unpack {
+        if self.options.unpack && !manifest.is_artifact() {
             return self.layers(manifest);
         }
         let blobs = std::iter::once(&manifest.config).chain(&manifest.layers);
@@ -213,15 +194,18 @@ impl Transfer<'_> {
         let layers = std::iter::zip(&manifest.layers, diff_ids);
         let layers =
             BTreeMap::from_iter(layers.map(|(blob, diff_id)| (&blob.digest, (blob, diff_id))));
+        let layers = Vec::from_iter(layers.values());
         let mut making = Making::begin(self.store.path())?;
-        parallel::for_each(
-            &Vec::from_iter(layers.values()),
-            |(blob, diff_id), cancel| {
-                self.blob(blob, cancel)?;
-                making.layer(Layer::new(self.store, &blob.digest, diff_id.clone())?)
-            },
-        )?;
-        making.complete()
+        parallel::for_each(&layers, |(blob, diff_id), cancel| {
+            self.blob(blob, cancel)?;
+            let layer = Layer::new(self.store, &blob.digest, diff_id.clone())?;
+            making.layer(layer, || self.progress.blob(blob, Event::Unpacking))
+        })?;
+        making.complete()?;
+        for (blob, _) in layers {
+            self.progress.blob(blob, Event::Unpacked);
+        }
+        Ok(())
     }
 
     fn blob(&self, blob: &Descriptor, cancel: &Cancel) -> Result<()> {
@@ -253,22 +237,15 @@ impl Transfer<'_> {
         )))
     }
 
-    /// A platform that was asked for by name is not replaced by another one.
-    fn check_platform(&self, manifest: &Manifest) -> Result<()> {
-        let Some(wanted) = &self.options.platform else {
-            return Ok(());
-        };
-        let config = self.store.configuration(&manifest.config)?;
-        let found = Platform {
-            os: config.os().to_string(),
-            architecture: config.architecture().to_string(),
-            variant: None,
-        };
-        if wanted.covers(&found) {
+    /// Only what can be read gets into the store, and no other platform than one that was asked for by name.
+    fn check(&self, manifest: &Manifest) -> Result<()> {
+        if manifest.is_artifact() {
             return Ok(());
         }
-        Err(Error::invalid(format!(
-            "the image is for {found}, not for {wanted}"
-        )))
+        unpack::diff_ids(self.store, &manifest.config, &manifest.layers)?;
+        match &self.options.platform {
+            Some(wanted) => wanted.require(&self.store.configuration(&manifest.config)?),
+            None => Ok(()),
+        }
     }
 }

@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, geteuid, setsid};
 
 use crate::launch::CreateOptions;
-use crate::mounts::{Mount, Prepared, Surroundings, UserNamespaces};
+use crate::mounts::{Mount, Prepared, Surroundings, UserNamespaces, privileged_here};
 use crate::namespaces::{CLONE_NEWTIME, Joined};
 use crate::plan::Plan;
 use crate::procfs::Procfs;
@@ -48,7 +48,7 @@ impl Sources {
         };
         let mut sources = Sources {
             mounts: plan.mounts.iter().map(&mut open).collect::<Result<_>>()?,
-            bind_devices: with_user_namespace || !crate::mounts::privileged_here(),
+            bind_devices: with_user_namespace || !privileged_here(),
             ..Self::default()
         };
         if all {
@@ -278,9 +278,14 @@ impl Child<'_> {
         }
         self.name_host()?;
         for (path, value) in &self.plan.sysctls {
-            self.procfs
-                .write(path, value.as_bytes())
-                .with_context(|| format!("linux.sysctl: set {path} to {value:?}"))?;
+            let written = self.procfs.write(path, value.as_bytes());
+            let since = match written {
+                Err(Errno::EACCES) if !path.starts_with("sys/net/") && !privileged_here() => {
+                    " (in a user namespace Linux allows it since 5.19)"
+                }
+                _ => "",
+            };
+            written.with_context(|| format!("linux.sysctl: set {path} to {value:?}{since}"))?;
         }
         if let Some(domain) = self.plan.personality {
             sys::process::personality(domain).context("linux.personality: set it")?;

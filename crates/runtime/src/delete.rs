@@ -66,13 +66,15 @@ pub(crate) fn destroy(container: &Container) -> Result<()> {
     let record = &container.record;
     if let Some(location) = &record.cgroup {
         let cgroup = cgroups::Cgroup::open(location)?;
+        let is_empty = cgroup.remove_empty()?;
         // Without a process the container never got into its cgroup, and a reboot takes all cgroups away: whoever is in there is a
-        // stranger.
+        // stranger. So is a container that was made there when this one had ended.
         let had_process = record.init.is_some() || container.damaged;
-        if had_process && record.is_of_this_boot()? {
+        if had_process
+            && record.is_of_this_boot()?
+            && (is_empty || !is_anothers(container, location)?)
+        {
             cgroup.remove()?;
-        } else {
-            cgroup.remove_empty()?;
         }
     }
     if record.init.is_some() {
@@ -84,6 +86,21 @@ pub(crate) fn destroy(container: &Container) -> Result<()> {
         );
     }
     container.directory.remove()
+}
+
+/// Whether a running container of the same state root has this cgroup.
+fn is_anothers(container: &Container, cgroup: &cgroups::Location) -> Result<bool> {
+    for record in container.directory.others()? {
+        if record.cgroup.as_ref() == Some(cgroup) && record.is_alive()? {
+            log::warn!(
+                "the cgroup of {} stays: container {} lives in it",
+                container.record.id,
+                record.id
+            );
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Kills the container's process and waits for its end.

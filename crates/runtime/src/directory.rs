@@ -161,6 +161,19 @@ impl Directory {
         })
     }
 
+    /// The records of the other containers below the same state root, as far as they have a process and can be read.
+    pub(crate) fn others(&self) -> Result<Vec<Record>> {
+        let root = self.path.parent().unwrap_or(&self.path);
+        let entries = std::fs::read_dir(root)
+            .with_context(|| format!("read state root {}", root.display()))?;
+        let others = entries.flatten().map(|entry| entry.path());
+        Ok(others
+            .filter(|path| *path != self.path)
+            .filter_map(|path| std::fs::read(path.join(STATE_FILE)).ok())
+            .filter_map(|bytes| serde_json::from_slice(&bytes).ok())
+            .collect())
+    }
+
     /// Writes the journal.
     pub(crate) fn write_journal(&self, record: &Record) -> Result<()> {
         self.replace(JOURNAL_FILE, &encode(record)?)

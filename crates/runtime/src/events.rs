@@ -8,6 +8,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
+use cgroups::OomWatch;
+
 use crate::state::{Container, Status};
 use crate::{Context, Error, Kind, Result, Settings};
 
@@ -94,6 +96,15 @@ pub fn was_out_of_memory(settings: &Settings, id: &str) -> bool {
         .and_then(|container| container.cgroup())
         .map(|cgroup| cgroup.map(|cgroup| cgroup.oom_kills()));
     matches!(kills, Ok(Some(Ok(1..))))
+}
+
+/// Becomes readable when [`OomWatch::read`] may have something to tell of the container. Nobody whose cgroup cannot be watched is watched.
+pub fn watch_memory(settings: &Settings, id: &str) -> Option<OomWatch> {
+    let cgroup = Container::open(settings, id).ok()?.cgroup().ok()??;
+    let watch = cgroup.oom_watch();
+    watch
+        .inspect_err(|error| log::debug!("container {id}: {error}"))
+        .ok()?
 }
 
 fn write_event<T: Serialize>(

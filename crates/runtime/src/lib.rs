@@ -48,11 +48,12 @@ mod userns;
 use std::path::PathBuf;
 
 pub use capabilities::NAMES as CAPABILITIES;
+pub use cgroups::OomWatch;
 pub use check::{Availability, Check, Report, check};
 pub use config::parse_resources;
 pub use delete::delete;
 pub use error::{Context, Error, Kind, Result};
-pub use events::{EventsOptions, events, was_out_of_memory};
+pub use events::{EventsOptions, events, was_out_of_memory, watch_memory};
 pub use exec::{ExecOptions, exec};
 pub use features::features;
 pub use foreground::{RawMode, forwarded_signals, output_of_our_own};

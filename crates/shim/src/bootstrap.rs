@@ -5,7 +5,7 @@
 //! bare address means the same to all.) From 2.3 on there is a `BootstrapParams`, answered by a `BootstrapResult`.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -104,7 +104,7 @@ pub(crate) fn start(arguments: &Arguments) -> Result<()> {
     let group = config.group().unwrap_or(&arguments.id);
     let socket = Socket::of(&input.socket_dir, arguments, group);
     if let Some(listener) = socket.listen()? {
-        let started = spawn(arguments, &input.options, &socket, listener);
+        let started = spawn(arguments, &input.options, listener);
         if started.is_err() {
             let _ = fs::remove_file(&socket.path);
         }
@@ -145,7 +145,7 @@ impl Socket {
             fs::create_dir_all(directory).context(listening)?;
         }
         let listener = match UnixListener::bind(&self.path) {
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
                 if UnixStream::connect(&self.path).is_ok() {
                     return Ok(None);
                 }
@@ -162,12 +162,7 @@ impl Socket {
 }
 
 /// Executes this program once more, to stay. Nothing of ours is left open in it, or containerd would wait for the end of the answer.
-fn spawn(
-    arguments: &Arguments,
-    options: &Options,
-    socket: &Socket,
-    listener: UnixListener,
-) -> Result<()> {
+fn spawn(arguments: &Arguments, options: &Options, listener: UnixListener) -> Result<()> {
     let starting = || "start the shim".to_owned();
     if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty()) {
         sys::own_scheduling_core().context(|| "make a scheduling core of its own".to_owned())?;
@@ -179,7 +174,6 @@ fn spawn(
     command
         .args(["-namespace", &arguments.namespace, "-id", &arguments.id])
         .args(["-address", &arguments.address])
-        .env("SHIM_SOCKET", &socket.path)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -205,6 +199,10 @@ fn join(path: &str) -> Result<()> {
     let location =
         cgroups::Location::resolve(&host, &Path::new("/").join(path)).map_err(joining)?;
     let cgroup = cgroups::Cgroup::open(&location).map_err(joining)?;
+    if cgroup.clone_into().is_none() && cgroup.tasks().map_err(joining)?.is_empty() {
+        let text = format!("options: shim_cgroup: there is no cgroup {path}");
+        return Err(Failure::unknown(text));
+    }
     cgroup.add(std::process::id() as i32).map_err(joining)
 }
 
@@ -217,8 +215,21 @@ fn adjust_oom_score() -> Result<()> {
     let score = (score + 1).min(1000);
     match fs::write("/proc/self/oom_score_adj", score.to_string()) {
         // Without the right to go below what we have.
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
         written => written.context(adjusting),
+    }
+}
+
+/// Takes the socket away that a bundle names, if nobody listens there.
+pub(crate) fn remove_dead_socket(bundle: &Path) {
+    let Ok(address) = fs::read_to_string(bundle.join("address")) else {
+        return;
+    };
+    if let Some(path) = address.strip_prefix("unix://")
+        && UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    {
+        let _ = fs::remove_file(path);
     }
 }
 

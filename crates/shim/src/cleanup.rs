@@ -8,11 +8,11 @@ use prost::Message;
 use crate::Arguments;
 use crate::container::check_id;
 use crate::error::{Context, Result};
-use crate::lifecycle::{pid_file, read_pid};
-use crate::mounts;
 use crate::protos::Timestamp;
 use crate::protos::task::DeleteResponse;
 use crate::runtime::{Paper, Runtime};
+use crate::service::{pid_file, read_pid};
+use crate::{bootstrap, idmap, mounts};
 
 /// What a process has as its status that ended together with its shim.
 const KILLED: u32 = 128 + libc::SIGKILL as u32;
@@ -32,7 +32,10 @@ pub(crate) fn delete(arguments: &Arguments) -> Result<()> {
             eprintln!("delete {}: {}", arguments.id, complaint.last_error());
         }
     }
-    mounts::unmount_all(&bundle.join("rootfs"))?;
+    let rootfs = bundle.join("rootfs");
+    idmap::remove(&mounts::place_of_layers(&rootfs));
+    mounts::unmount_all(&rootfs)?;
+    bootstrap::remove_dead_socket(&bundle);
     let response = DeleteResponse {
         pid: read_pid(&pid_file(&bundle, "")).unwrap_or(0) as u32,
         exit_status: KILLED,

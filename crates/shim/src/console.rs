@@ -1,35 +1,40 @@
 //! The socket by which the runtime hands over a terminal's master.
 
+use std::fs::File;
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 use crate::error::{Context, Failure, Result};
 use crate::sys;
 
-/// A console socket; its name goes away with it.
+/// A console socket in a bundle; its name goes away with it.
+///
+/// It is bound, and found by the runtime, by way of the open directory: the bundle's path may be too long for a socket's address.
 #[derive(Debug)]
 pub(crate) struct ConsoleSocket {
     listener: UnixListener,
     path: PathBuf,
+    _bundle: File,
 }
 
 impl ConsoleSocket {
-    /// Not in the bundle, whose name may be too long for a socket's address.
-    pub(crate) fn new(number: u32) -> Result<ConsoleSocket> {
-        let path = PathBuf::from(format!(
-            "/run/coracle-pty-{}-{number}.sock",
-            std::process::id()
-        ));
-        // Left by a shim of the same pid that was killed.
-        let _ = std::fs::remove_file(&path);
-        let listener = UnixListener::bind(&path)
-            .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-            .context(|| format!("make console socket {}", path.display()))?;
-        Ok(ConsoleSocket { listener, path })
+    /// `number` is one that no other socket has.
+    pub(crate) fn new(bundle: &Path, number: u32) -> Result<ConsoleSocket> {
+        let making = || format!("make a console socket in {}", bundle.display());
+        let directory = File::open(bundle).context(making)?;
+        let (pid, fd) = (std::process::id(), directory.as_raw_fd());
+        let path = PathBuf::from(format!("/proc/{pid}/fd/{fd}/{number}.pty"));
+        let listener = UnixListener::bind(&path).context(making)?;
+        listener.set_nonblocking(true).context(making)?;
+        Ok(ConsoleSocket {
+            listener,
+            path,
+            _bundle: directory,
+        })
     }
 
     pub(crate) fn path(&self) -> &PathBuf {

@@ -176,10 +176,7 @@ impl Container {
         }
         match self.execs.get_mut(exec) {
             Some(found) => Ok(&mut found.process),
-            None => Err(Failure::new(
-                Code::NotFound,
-                format!("process does not exist {exec}: not found"),
-            )),
+            None => Err(no_process(exec)),
         }
     }
 
@@ -197,6 +194,25 @@ impl Container {
             .ok_or_else(|| Failure::new(Code::NotFound, "cgroup does not exist"))?;
         Ok(Cgroup::open(location)?)
     }
+}
+
+/// Containerd's words for a process that is not there.
+pub(crate) fn no_process(exec: &str) -> Failure {
+    Failure::new(
+        Code::NotFound,
+        format!("process does not exist {exec}: not found"),
+    )
+}
+
+/// A process, also of a container that nobody sees yet.
+pub(crate) fn process_of<'a>(
+    containers: &'a mut BTreeMap<String, Container>,
+    key: &Key,
+) -> Result<&'a mut Process> {
+    containers
+        .get_mut(&key.container)
+        .ok_or_else(Failure::no_container)?
+        .process(&key.exec)
 }
 
 /// What is read of config.json.

@@ -141,3 +141,72 @@ fn forward(namespace: &str, event: &Event) -> Vec<u8> {
     };
     request.encode_to_vec()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::protos::events::TaskOom;
+    use crate::ttrpc::Connection;
+
+    /// The ids in the events that a connection brings, each of which it answers.
+    fn take(connection: &mut Connection, topics: &mut Vec<String>) {
+        let mut calls = Vec::new();
+        connection.receive(&mut calls).unwrap();
+        for call in calls {
+            let request = call.request.unwrap();
+            assert_eq!((&*request.service, &*request.method), (SERVICE, METHOD));
+            let forward = ForwardRequest::decode(&*request.payload).unwrap();
+            let envelope = forward.envelope.unwrap();
+            assert_eq!(envelope.namespace, "ns");
+            let event = TaskOom::decode(&*envelope.event.unwrap().value).unwrap();
+            topics.push(event.container_id);
+            connection.respond(call.stream, Ok(Vec::new())).unwrap();
+        }
+    }
+
+    fn accept(listener: &UnixListener) -> Connection {
+        let socket = listener.accept().unwrap().0;
+        socket.set_nonblocking(true).unwrap();
+        Connection::new(socket)
+    }
+
+    #[test]
+    fn events_wait_for_containerd_and_keep_their_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ttrpc");
+        let poller = Poller::new().unwrap();
+        let mut events = Events::new("ns", Some(format!("unix://{}", path.display())));
+        for id in ["a", "b", "c"] {
+            let container_id = id.to_owned();
+            events.push("/tasks/oom", "TaskOOM", &TaskOom { container_id });
+        }
+        events.go_on(&poller);
+        assert!(!events.is_idle() && events.deadline().is_some());
+
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut taken = Vec::new();
+        events.retry = None;
+        events.go_on(&poller);
+        take(&mut accept(&listener), &mut taken);
+        // The first is answered, and containerd has gone before the second.
+        events.go_on(&poller);
+        events.retry = None;
+        events.go_on(&poller);
+        let mut connection = accept(&listener);
+        for _ in 0..3 {
+            take(&mut connection, &mut taken);
+            events.go_on(&poller);
+        }
+        assert_eq!(taken, ["a", "b", "c"]);
+        assert!(events.is_idle());
+    }
+
+    #[test]
+    fn without_an_address_nothing_is_kept() {
+        let mut events = Events::new("ns", None);
+        events.push("/tasks/oom", "TaskOOM", &TaskOom::default());
+        assert!(events.is_idle());
+    }
+}

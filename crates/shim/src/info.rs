@@ -14,7 +14,7 @@ use crate::runtime::Runtime;
 /// Prints a `RuntimeInfo`. Options stand on standard input as with `start`.
 pub(crate) fn info(arguments: &Arguments) -> Result<()> {
     let input = Input::read(arguments)?;
-    let runtime = Runtime::new(&input.options, &arguments.namespace, false);
+    let runtime = Runtime::new(&input.options, &arguments.namespace);
     let info = RuntimeInfo {
         name: "io.containerd.coracle.v2".to_owned(),
         version: Some(RuntimeVersion {

@@ -262,12 +262,13 @@ impl Io {
         self.output.is_empty() && self.logger.is_none()
     }
 
-    /// Ends everything now.
-    pub(crate) fn close(&mut self, poller: &Poller) {
+    /// Ends everything now; what is left is a logger, which has to be told.
+    pub(crate) fn close(&mut self, poller: &Poller) -> Option<Logger> {
         let io = std::mem::take(self);
         for relay in io.output.into_iter().chain(io.input) {
             relay.close(poller);
         }
+        io.logger
     }
 }
 
@@ -345,4 +346,165 @@ fn open_file(path: &Path) -> Result<Sink> {
         to: file.into(),
         reader: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, Write};
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    const NOBODY_ELSE: Owner = Owner { uid: 0, gid: 0 };
+
+    fn fifo(directory: &tempfile::TempDir, name: &str) -> String {
+        let path = directory.path().join(name);
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        path.display().to_string()
+    }
+
+    /// A client's end, which does not block.
+    fn client(path: &str, write: bool) -> File {
+        let mut options = OpenOptions::new();
+        options.read(!write).write(write);
+        options.custom_flags(libc::O_NONBLOCK).open(path).unwrap()
+    }
+
+    fn open(stdio: &Stdio, poller: &mut Poller) -> Prepared {
+        Prepared::open(stdio, NOBODY_ELSE, "id", "ns", poller).unwrap()
+    }
+
+    fn pump(io: &mut Io, poller: &Poller) {
+        let numbers: Vec<_> = io
+            .output
+            .iter()
+            .chain(&io.input)
+            .map(Relay::number)
+            .collect();
+        for number in numbers {
+            io.pump(number, poller);
+        }
+    }
+
+    #[test]
+    fn output_goes_on_while_nobody_reads_the_fifo() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut poller = Poller::new().unwrap();
+        let stdio = Stdio {
+            stdout: fifo(&directory, "out"),
+            ..Default::default()
+        };
+        let mut prepared = open(&stdio, &mut poller);
+        let mut process = File::from(prepared.child[1].take().unwrap());
+        let mut text = String::new();
+        for line in ["first\n", "second\n"] {
+            // Each time another client, and for a while none.
+            process.write_all(line.as_bytes()).unwrap();
+            pump(&mut prepared.io, &poller);
+            let _ = client(&stdio.stdout, false).read_to_string(&mut text);
+        }
+        assert_eq!(text, "first\nsecond\n");
+        assert!(!prepared.io.is_drained());
+        drop(process);
+        pump(&mut prepared.io, &poller);
+        assert!(prepared.io.is_drained());
+    }
+
+    #[test]
+    fn a_fifo_that_nobody_empties_holds_the_process_up_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut poller = Poller::new().unwrap();
+        let stdio = Stdio {
+            stdout: fifo(&directory, "out"),
+            ..Default::default()
+        };
+        let mut prepared = open(&stdio, &mut poller);
+        let mut process = File::from(prepared.child[1].take().unwrap());
+        unblock(&process).unwrap();
+        let mut written = 0;
+        for _ in 0..10 {
+            while let Ok(count) = process.write(&[b'x'; 4096]) {
+                written += count;
+            }
+            pump(&mut prepared.io, &poller);
+        }
+        assert!(written < 512 << 10, "{written} bytes are somewhere");
+        drop(process);
+        let mut client = client(&stdio.stdout, false);
+        let mut read = 0;
+        let mut buffer = [0; 4096];
+        while read < written {
+            match client.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => read += count,
+                Err(_) => pump(&mut prepared.io, &poller),
+            }
+        }
+        assert_eq!(read, written);
+    }
+
+    #[test]
+    fn a_file_gets_both_streams() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut poller = Poller::new().unwrap();
+        let path = directory.path().join("new/log");
+        let stdio = Stdio {
+            stdout: format!("file://{}", path.display()),
+            ..Default::default()
+        };
+        let mut prepared = open(&stdio, &mut poller);
+        for index in [1, 2] {
+            let stream = prepared.child[index].take().unwrap();
+            File::from(stream).write_all(b"text\n").unwrap();
+        }
+        pump(&mut prepared.io, &poller);
+        assert_eq!(fs::read_to_string(path).unwrap(), "text\ntext\n");
+        assert!(prepared.io.is_drained());
+    }
+
+    #[test]
+    fn input_ends_when_it_is_closed_and_not_when_a_client_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut poller = Poller::new().unwrap();
+        let stdio = Stdio {
+            stdin: fifo(&directory, "in"),
+            ..Default::default()
+        };
+        let mut prepared = open(&stdio, &mut poller);
+        let mut process = File::from(prepared.child[0].take().unwrap());
+        unblock(&process).unwrap();
+        prepared.io.read_input(&mut poller).unwrap();
+        client(&stdio.stdin, true).write_all(b"text").unwrap();
+        pump(&mut prepared.io, &poller);
+        let mut buffer = [0; 16];
+        assert_eq!(process.read(&mut buffer).unwrap(), 4);
+        pump(&mut prepared.io, &poller);
+        assert!(process.read(&mut buffer).is_err(), "nothing, but no end");
+        prepared.io.close_input();
+        pump(&mut prepared.io, &poller);
+        assert_eq!(process.read(&mut buffer).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_is_no_stream_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        let mut poller = Poller::new().unwrap();
+        let mut refused = |stdin: &str, stdout: &str| {
+            let stdio = Stdio {
+                stdin: stdin.to_owned(),
+                stdout: stdout.to_owned(),
+                ..Default::default()
+            };
+            Prepared::open(&stdio, NOBODY_ELSE, "id", "ns", &mut poller).is_err()
+        };
+        assert!(refused("", "/nonexistent"));
+        assert!(refused("", "http://host"));
+        assert!(refused(&file.display().to_string(), ""));
+        assert!(!refused("", &file.display().to_string()));
+    }
 }

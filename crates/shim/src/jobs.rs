@@ -9,12 +9,14 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use prost::Message;
 
 use crate::console::ConsoleSocket;
 use crate::container::{Exit, Key};
 use crate::error::{Context, Failure, Result};
+use crate::logger::Logger;
 use crate::poller::Token;
-use crate::protos::Timestamp;
+use crate::protos::{Empty, Timestamp};
 use crate::runtime::Paper;
 use crate::shim::Shim;
 use crate::sys;
@@ -100,9 +102,9 @@ impl Jobs {
     }
 
     /// Tells a logger to end.
-    pub(crate) fn end_logger(&mut self, pid: i32) {
-        let _ = sys::kill(pid, libc::SIGTERM);
-        self.loggers.push((pid, Instant::now() + LOGGER_END));
+    pub(crate) fn end_logger(&mut self, logger: &Logger) {
+        let _ = sys::kill(logger.pid, libc::SIGTERM);
+        self.loggers.push((logger.pid, Instant::now() + LOGGER_END));
     }
 
     /// The end of a process, if it was earlier than the news of its beginning.
@@ -220,6 +222,37 @@ impl Shim {
         }
         if !self.jobs.launches() {
             self.jobs.early = Vec::new();
+        }
+    }
+
+    /// The runtime is through with a command.
+    pub(crate) fn finish(&mut self, job: Job, result: Result<()>) {
+        let Job {
+            reply,
+            work,
+            console,
+            ..
+        } = job;
+        let result = match &console {
+            Some(console) if result.is_ok() => self.take_terminal(&work, console),
+            _ => result,
+        };
+        let answer = match &work {
+            Work::Create(id) => result.and_then(|()| self.finish_create(id)),
+            Work::Start(_) | Work::Restore(_) | Work::Exec(_) => {
+                result.and_then(|()| self.finish_start(&work))
+            }
+            Work::Delete(id) => self.finish_delete(id, result),
+            Work::Update | Work::Checkpoint => result.map(|()| Empty {}.encode_to_vec()),
+        };
+        if answer.is_err()
+            && let Some(key) = work.process()
+        {
+            self.not_started(&key, &work);
+        }
+        self.answer(reply, answer);
+        if let Some(key) = work.process() {
+            self.publish_held(&key.container);
         }
     }
 

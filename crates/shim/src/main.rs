@@ -10,14 +10,13 @@ mod bootstrap;
 mod cleanup;
 mod console;
 mod container;
-mod control;
 mod error;
 mod events;
 mod exits;
+mod idmap;
 mod info;
 mod io;
 mod jobs;
-mod lifecycle;
 mod logger;
 mod logging;
 mod mounts;
@@ -28,7 +27,6 @@ mod relay;
 mod runtime;
 mod service;
 mod shim;
-mod stats;
 #[allow(unsafe_code)]
 mod sys;
 mod ttrpc;
@@ -141,12 +139,8 @@ fn stay(arguments: &Arguments) -> Result<()> {
     let socket = sys::listener(SOCKET).context(|| "take over the socket".to_owned())?;
     logging::start(&arguments.id, arguments.debug);
     let events = std::env::var("TTRPC_ADDRESS").ok();
-    let mut shim = Shim::new(&arguments.namespace, arguments.debug, vec![socket], events)?;
-    let served = shim.serve().inspect_err(|failure| log::error!("{failure}"));
-    if let Some(path) = std::env::var_os("SHIM_SOCKET") {
-        let _ = std::fs::remove_file(path);
-    }
-    served
+    let mut shim = Shim::new(&arguments.namespace, vec![socket], events)?;
+    shim.serve().inspect_err(|failure| log::error!("{failure}"))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::error::{Context, Failure, Result};
+use crate::idmap::{Ids, Layers};
 use crate::protos::task::Mount;
 
 /// More than mount(2) takes in one page.
@@ -30,6 +31,18 @@ fn make(wanted: &Mount, rootfs: &Path) -> Result<()> {
         fs::create_dir_all(&target).context(|| format!("make {}", target.display()))?;
     }
     let mut options = Options::parse(&wanted.options);
+    let ids = options
+        .ids
+        .take()
+        .map(|(uids, gids)| Ids::new(&uids, &gids))
+        .transpose()?;
+    // Until the overlay is mounted.
+    let _layers = match &ids {
+        Some(ids) if wanted.kind == "overlay" => {
+            Some(options.map_layers(ids, &place_of_layers(rootfs))?)
+        }
+        _ => None,
+    };
     let failed = |errno: Errno| {
         let Mount { kind, source, .. } = wanted;
         Failure::unknown(format!(
@@ -42,7 +55,16 @@ fn make(wanted: &Mount, rootfs: &Path) -> Result<()> {
         None => options.mount(wanted, &target),
         Some(directory) => from(directory, || options.mount(wanted, &target)),
     };
-    mounted.map_err(failed)
+    mounted.map_err(failed)?;
+    match ids {
+        Some(ids) if wanted.kind != "overlay" => ids.mount(&target, &target),
+        _ => Ok(()),
+    }
+}
+
+/// Where layers are while their ids are mapped: beside the root.
+pub(crate) fn place_of_layers(rootfs: &Path) -> PathBuf {
+    rootfs.with_file_name("layers")
 }
 
 /// The place of a mount inside the root file system.
@@ -81,6 +103,8 @@ fn from<T>(directory: &Path, action: impl FnOnce() -> nix::Result<T>) -> nix::Re
 struct Options {
     flags: MsFlags,
     propagation: MsFlags,
+    /// Maps of user and of group ids.
+    ids: Option<(String, String)>,
     data: Vec<String>,
 }
 
@@ -89,18 +113,46 @@ impl Options {
         let mut parsed = Options {
             flags: MsFlags::empty(),
             propagation: MsFlags::empty(),
+            ids: None,
             data: Vec::new(),
         };
+        let (mut uids, mut gids) = (None, None);
         for option in options {
             if let Some((set, flag)) = flag(option) {
                 parsed.flags.set(flag, set);
             } else if let Some(flag) = propagation(option) {
                 parsed.propagation |= flag;
+            } else if let Some(map) = option.strip_prefix("uidmap=") {
+                uids = Some(map.to_owned());
+            } else if let Some(map) = option.strip_prefix("gidmap=") {
+                gids = Some(map.to_owned());
             } else if !matches!(&**option, "" | "defaults" | "loop") {
                 parsed.data.push(option.clone());
             }
         }
+        parsed.ids = uids.zip(gids);
         parsed
+    }
+
+    /// Which option names the layers of an overlay, and the layers.
+    fn layers(&self) -> Option<(usize, Vec<&Path>)> {
+        let mut options = self.data.iter().enumerate();
+        options.find_map(|(at, option)| {
+            let layers = option.strip_prefix("lowerdir=")?;
+            Some((at, layers.split(':').map(Path::new).collect()))
+        })
+    }
+
+    /// Puts layers with mapped ids in the place of the layers.
+    fn map_layers(&mut self, ids: &Ids, directory: &Path) -> Result<Layers> {
+        let none = || Failure::invalid("rootfs: an overlay with mapped ids has no lowerdir");
+        let (at, layers) = self.layers().ok_or_else(none)?;
+        let mapped = Layers::mount(&layers, ids, directory)?;
+        let places: Vec<String> = (0..layers.len())
+            .map(|number| mapped.place(number).display().to_string())
+            .collect();
+        self.data[at] = format!("lowerdir={}", places.join(":"));
+        Ok(mapped)
     }
 
     fn mount(&self, wanted: &Mount, target: &Path) -> nix::Result<()> {
@@ -132,14 +184,7 @@ impl Options {
         if length <= MAX_DATA {
             return None;
         }
-        let at = self
-            .data
-            .iter()
-            .position(|option| option.starts_with("lowerdir="))?;
-        let layers: Vec<&Path> = self.data[at]["lowerdir=".len()..]
-            .split(':')
-            .map(Path::new)
-            .collect();
+        let (at, layers) = self.layers()?;
         let common = common_directory(&layers)?;
         let short: Option<Vec<&str>> = layers
             .iter()
@@ -269,6 +314,14 @@ mod tests {
         assert!(common.ends_with("snapshots"));
         assert!(long.data[1].starts_with("lowerdir=0/fs:1/fs:"));
         assert_eq!(options(&["lowerdir=/a/b:/a/c"]).shorten(), None);
+    }
+
+    #[test]
+    fn maps_of_ids_come_in_pairs() {
+        let both = options(&["uidmap=0:1:2", "gidmap=0:3:4", "lowerdir=/a"]);
+        assert_eq!(both.ids, Some(("0:1:2".to_owned(), "0:3:4".to_owned())));
+        assert_eq!(both.data, ["lowerdir=/a"]);
+        assert_eq!(options(&["uidmap=0:1:2"]).ids, None);
     }
 
     #[test]

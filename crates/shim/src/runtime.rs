@@ -26,8 +26,6 @@ pub(crate) struct Runtime {
     binary: PathBuf,
     root: PathBuf,
     systemd_cgroup: bool,
-    #[serde(default)]
-    debug: bool,
 }
 
 /// What is read of a container's state.json.
@@ -51,7 +49,7 @@ impl State {
 
 impl Runtime {
     /// As the options say.
-    pub(crate) fn new(options: &Options, namespace: &str, debug: bool) -> Runtime {
+    pub(crate) fn new(options: &Options, namespace: &str) -> Runtime {
         let root = match &*options.root {
             "" => Path::new(ROOT),
             root => Path::new(root),
@@ -60,7 +58,6 @@ impl Runtime {
             binary: find(&options.binary_name),
             root: root.join(namespace),
             systemd_cgroup: options.systemd_cgroup,
-            debug,
         }
     }
 
@@ -72,7 +69,12 @@ impl Runtime {
         fs::write(&path, json).context(writing)
     }
 
-    /// As it was kept in a bundle; `None` when its container was never made.
+    /// Its container is gone.
+    pub(crate) fn forget(bundle: &Path) {
+        let _ = fs::remove_file(bundle.join(FILE));
+    }
+
+    /// As it was kept in a bundle; `None` when there is no container.
     pub(crate) fn load(bundle: &Path) -> Result<Option<Runtime>> {
         let path = bundle.join(FILE);
         let reading = || format!("read {}", path.display());
@@ -91,9 +93,6 @@ impl Runtime {
         command.args(["--log-format", "json"]);
         if self.systemd_cgroup {
             command.arg("--systemd-cgroup");
-        }
-        if self.debug {
-            command.arg("--debug");
         }
         command
             .stdin(Stdio::null())
@@ -216,12 +215,12 @@ half a li"#;
     fn options_choose_binary_and_root() {
         let mut options = Options::default();
         assert_eq!(
-            Runtime::new(&options, "ns", false).root,
+            Runtime::new(&options, "ns").root,
             Path::new("/run/containerd/coracle/ns")
         );
         options.binary_name = "/opt/coracle".to_owned();
         options.root = "/r".to_owned();
-        let runtime = Runtime::new(&options, "ns", false);
+        let runtime = Runtime::new(&options, "ns");
         assert_eq!(
             (runtime.binary, runtime.root),
             ("/opt/coracle".into(), "/r/ns".into())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -25,7 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Shim {
     pub(crate) namespace: String,
-    pub(crate) debug: bool,
     pub(crate) poller: Poller,
     pub(crate) containers: BTreeMap<String, Container>,
     pub(crate) jobs: Jobs,
@@ -41,7 +40,6 @@ impl Shim {
     /// Takes over listening sockets. From now on this process is the parent of all that lose theirs below it.
     pub(crate) fn new(
         namespace: &str,
-        debug: bool,
         sockets: Vec<OwnedFd>,
         events: Option<String>,
     ) -> Result<Shim> {
@@ -65,7 +63,6 @@ impl Shim {
         }
         Ok(Shim {
             namespace: namespace.to_owned(),
-            debug,
             poller,
             containers: BTreeMap::new(),
             jobs: Jobs::default(),
@@ -77,7 +74,7 @@ impl Shim {
         })
     }
 
-    /// Serves until somebody says Shutdown, and everything has been told.
+    /// Serves until somebody says Shutdown, and everything has been told; then nobody finds the socket any more.
     pub(crate) fn serve(&mut self) -> Result<()> {
         while !self.is_over() {
             let tokens = self
@@ -89,6 +86,16 @@ impl Shim {
             }
             self.deadlines();
             self.events.go_on(&self.poller);
+        }
+        for listener in &self.listeners {
+            if let Some(path) = listener
+                .local_addr()
+                .ok()
+                .as_ref()
+                .and_then(SocketAddr::as_pathname)
+            {
+                let _ = std::fs::remove_file(path);
+            }
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use runtime_tests::{
-    Container, Hierarchy, View, by_systemd, eventually, has_cgroup, requires, rootless,
+    Container, Hierarchy, View, by_systemd, eventually, has_cgroup, is_coracle, requires, rootless,
 };
 use serde_json::json;
 
@@ -147,6 +147,34 @@ fn delete_ends_every_process_of_a_shared_pid_namespace() {
     c.delete_force().ok();
     eventually("the orphan is gone", || gone(orphan));
     c.assert_nothing_left();
+}
+
+#[test]
+fn delete_spares_the_container_that_has_its_cgroup_now() {
+    requires!(
+        is_coracle(),
+        "runc leaves the cgroup to whoever is in it and fails"
+    );
+    requires!(
+        rootless().is_none() && !by_systemd(),
+        "root names the cgroup, by its path"
+    );
+    let mut first = Container::new("true");
+    let path = json!(format!("/{}-shared", first.id));
+    first.set("/linux/cgroupsPath", path.clone());
+    first.run_detached();
+    first.wait_for("stopped");
+    let mut second = Container::idle().beside(&first);
+    second.set("/linux/cgroupsPath", path);
+    second.run_detached();
+    let output = first.delete();
+    assert!(
+        output.code == 0 && output.message().contains("lives in it"),
+        "{output:?}"
+    );
+    assert_eq!(second.status(), "running");
+    second.delete_force().ok();
+    first.assert_nothing_left();
 }
 
 #[test]

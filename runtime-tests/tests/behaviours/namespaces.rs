@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use runtime_tests::{Container, is_coracle, kernel_has, requires, rootless};
+use runtime_tests::{Container, is_coracle, kernel_has, kernel_since, requires, rootless};
 use serde_json::json;
 
 const KINDS: [(&str, &str); 7] = [
@@ -200,6 +200,10 @@ fn sysctls_are_set_in_their_namespaces() {
     c.set("/linux/sysctl", json!({
         "kernel.msgmax": "12345", "net.ipv4.ip_unprivileged_port_start": "80", "fs.mqueue.msg_max": "44"
     }));
+    if rootless().is_some() && !kernel_since(5, 19) {
+        c.run().fails_with(1, "since 5.19");
+        return;
+    }
     assert_eq!(c.run().ok(), "12345\n80\n44\n");
 }
 

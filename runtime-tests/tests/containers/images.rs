@@ -61,17 +61,8 @@ pub(crate) fn image(store: &Store, config: &Value) -> String {
 }
 
 fn run(store: &Store, flags: &[&str], image: &str, command: &[&str]) -> runtime_tests::Output {
-    let mut args = vec!["run", "--cgroup-parent", &store.parent];
-    if !flags
-        .iter()
-        .any(|flag| *flag == "-p" || flag.contains("network"))
-    {
-        args.push("--network=none");
-    }
-    args.extend(flags);
-    args.push(image);
-    args.extend(command);
-    store.coracle(&args)
+    let args = store.run_args_of(flags, &[&[image], command].concat());
+    store.coracle(&args.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 #[test]
@@ -84,6 +75,7 @@ fn the_image_says_how_it_is_run() {
         &json!({
             "Entrypoint": ["sh", "-c"], "Cmd": ["echo $A; id -u; pwd; cat /data/seed"], "Env": ["A=image"],
             "User": "user", "WorkingDir": "/tmp", "Volumes": { "/data": {} }, "StopSignal": "SIGUSR1",
+            "ExposedPorts": { "80": {}, "53/udp": {} },
             "Labels": { "run.oci.keep_original_groups": "1", "tier": "front" },
         }),
     );
@@ -108,6 +100,8 @@ fn the_image_says_how_it_is_run() {
     store.wait_to_log("web", "ready");
     let all = store.inspect("web");
     assert_eq!(all["Config"]["Labels"]["tier"], "front");
+    let exposed = json!({ "53/udp": {}, "80/tcp": {} });
+    assert_eq!(all["Config"]["ExposedPorts"], exposed);
     assert_eq!(
         all["Config"]["Annotations"]["run.oci.keep_original_groups"],
         Value::Null,
@@ -146,6 +140,29 @@ fn what_a_container_writes_is_its_own() {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(&store.parent), "nothing stays mounted");
     run(&store, &["--pull=never"], "localhost/none:1", &["true"]).fails(125);
+}
+
+#[test]
+fn another_platform_than_the_images_is_looked_for_or_an_error() {
+    let store = Store::new();
+    let image = image(&store, &json!({ "Cmd": ["true"] }));
+    let text = store.coracle(&["inspect", &image]).ok();
+    let inspected: Value = serde_json::from_str(&text).unwrap();
+    let own = format!("linux/{}", inspected[0]["Architecture"].as_str().unwrap());
+    run(&store, &["--rm", "--platform", &own], &image, &[]).ok();
+    let other = ["--rm", "--platform", "linux/s390x"];
+    let is_other = format!("image {image}: it is for {own}, not for linux/s390x");
+    for (flags, words) in [
+        (&["--pull=never"][..], is_other.clone()),
+        (&[], format!("{is_other}: http://localhost: ")),
+    ] {
+        let output = run(&store, &[&other, flags].concat(), &image, &[]);
+        output.fails_with(125, &words);
+    }
+    let bundle = store.path().join("bundle").display().to_string();
+    let unpack = |platform| store.coracle(&["unpack", "--platform", platform, &image, &bundle]);
+    unpack("linux/s390x").fails_with(1, &is_other);
+    unpack(&own).ok();
 }
 
 #[test]

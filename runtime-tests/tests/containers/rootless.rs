@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use runtime_tests::{Account, Ids, Store, eventually, has_program, requires, runtime, shell};
+use runtime_tests::{
+    Account, Ids, Store, eventually, has_program, kernel_since, requires, runtime, shell,
+};
 use serde_json::json;
 
 use super::images::image;
@@ -21,7 +23,10 @@ impl User {
         let store = Store::new();
         fs::create_dir(store.rootfs().join("data")).unwrap();
         shell(&format!("chown 1000 {}/data", store.rootfs().display()));
-        image(&store, &json!({ "Volumes": { "/data": {} } }));
+        image(
+            &store,
+            &json!({ "Cmd": ["true"], "Volumes": { "/data": {} } }),
+        );
         let home = store.path().join("home");
         fs::create_dir(&home).unwrap();
         shell(&format!(
@@ -101,6 +106,10 @@ impl Drop for User {
 
 #[test]
 fn an_image_runs_with_the_ids_there_are() {
+    requires!(
+        kernel_since(5, 11),
+        "overlay in user namespaces takes Linux 5.11"
+    );
     for ids in [Ids::Ranges, Ids::Own] {
         let user = User::new(ids);
         let script = "id -u; echo mine > /data/file; cat /data/file; echo x > /file";
@@ -123,7 +132,29 @@ fn an_image_runs_with_the_ids_there_are() {
 }
 
 #[test]
+fn where_users_have_no_overlay_an_image_is_unpacked_and_run() {
+    let user = User::new(Ids::Ranges);
+    if !kernel_since(5, 11) {
+        user.run(&["--rm", "--network=none"], "true")
+            .fails_with(125, "takes Linux 5.11");
+        user.assert_nothing_left();
+    }
+    let bundle = user.home().join("bundle").display().to_string();
+    user.coracle(&["unpack", "localhost/app:1", &bundle]).ok();
+    let run = ["run", "--rm", "--network=none", "--rootfs"];
+    let rootfs = format!("{bundle}/rootfs");
+    let said =
+        user.coracle(&[&run[..], &[&rootfs, "sh", "-c", "id -u; stat -c %u /data"]].concat());
+    assert_eq!(said.ok(), "0\n1000\n");
+    user.assert_nothing_left();
+}
+
+#[test]
 fn a_monitor_that_is_killed_loses_no_container() {
+    requires!(
+        kernel_since(5, 11),
+        "overlay in user namespaces takes Linux 5.11"
+    );
     let user = User::new(Ids::Ranges);
     let script = "mkdir /own; chown 7 /own; while :; do sleep 0.1; done";
     user.run(&["-d", "--name=web", "--network=none"], script)
@@ -149,6 +180,10 @@ fn a_monitor_that_is_killed_loses_no_container() {
 
 #[test]
 fn pasta_publishes_ports_and_goes_with_the_container() {
+    requires!(
+        kernel_since(5, 11),
+        "overlay in user namespaces takes Linux 5.11"
+    );
     requires!(has_program("pasta"), "pasta is missing (package passt)");
     let user = User::new(Ids::Ranges);
     let serve = "mkdir /www; echo hello > /www/index.html; exec httpd -f -p 80 -h /www";

@@ -78,3 +78,39 @@ fn nothing_is_half_visible_and_the_next_try_goes_on() {
     disk.resize("16m");
     home.coracle(&["load", "-i", &archive]).ok();
 }
+
+#[test]
+fn layers_that_do_not_fit_when_they_are_unpacked_are_not_there() {
+    requires!(
+        has_tools(),
+        "docker-registry, htpasswd, openssl, skopeo or umoci is not installed"
+    );
+    need_root();
+    let home = Home::new();
+    home.make_layout(1000);
+    let dir = home.path("").display().to_string();
+    shell(&format!(
+        "cd {dir} && mkdir big && head -c 40000000 /dev/zero > big/zeros && tar -C big -cf big.tar . &&
+        umoci raw add-layer --image layout:v1 big.tar"
+    ));
+    let image = format!("oci:{}:v1", home.path("layout").display());
+    let disk = SmallDisk::new(&home);
+    disk.resize("16m");
+    home.coracle(&["pull", &image])
+        .fails_with(1, "No space left on device");
+    assert_eq!(home.coracle(&["images", "-q"]).ok(), "");
+    let layers = home.store().join("layers");
+    assert_eq!(fs::read_dir(&layers).unwrap().count(), 0);
+    disk.resize("80m");
+    let again = home.coracle(&["pull", &image]);
+    assert_eq!(again.stderr.matches(": complete").count(), 0, "{again:?}");
+    assert_eq!(fs::read_dir(&layers).unwrap().count(), 2);
+
+    // The bundle is on the same disk, which has no room for a second copy.
+    let bundle = home.store().join("bundle").display().to_string();
+    home.coracle(&["unpack", "layout:v1", &bundle])
+        .fails_with(1, "No space left on device");
+    assert!(!home.store().join("bundle").exists());
+    disk.resize("160m");
+    home.coracle(&["unpack", "layout:v1", &bundle]).ok();
+}

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runtime_tests::{Engine, Home, Registry, eventually, has_program, requires};
+use runtime_tests::{Engine, Home, Registry, eventually, has_program, requires, shell};
 use serde_json::Value;
 
 use super::has_tools;
@@ -285,11 +285,99 @@ fn the_image_of_a_platform_is_chosen_from_a_list() {
         let inspected: Value = serde_json::from_str(&coracle(&["inspect", &image]).ok()).unwrap();
         assert_eq!(inspected[0]["Architecture"], arch);
     }
+    let bundle = engine.path("bundle").display().to_string();
+    let unpack = ["unpack", "-q", "--platform", "linux/s390x", &image, &bundle];
+    coracle(&unpack).ok();
+    let config = fs::read(engine.path("bundle/config.json")).unwrap();
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    let architecture = &config["annotations"]["org.opencontainers.image.architecture"];
+    assert_eq!(
+        architecture, "s390x",
+        "the store had another one under this name"
+    );
     let none = coracle(&["pull", "-q", "--platform", "linux/riscv64", &image]);
     none.fails_with(
         1,
         "there is no image for linux/riscv64, only for: linux/amd64, linux/arm64",
     );
+}
+
+/// Makes the layout `artifact` in the current directory: one file of a type that is no image's, which refers to `$SUBJECT`.
+const ARTIFACT: &str = r#"
+mkdir -p artifact/blobs/sha256 && cd artifact
+put() {
+    digest=$(sha256sum part | cut -c-64)
+    descriptor="\"mediaType\":\"application/$1\",\"digest\":\"sha256:$digest\",\"size\":$(stat -c %s part)"
+    mv part blobs/sha256/$digest
+}
+echo '{"name":"app","version":"1"}' > part; put vnd.cncf.helm.config.v1+json; config=$descriptor
+echo a chart > part; put vnd.cncf.helm.chart.content.v1.tar+gzip
+printf '{"schemaVersion":2,"config":{%s},"layers":[{%s}],"subject":%s}' "$config" "$descriptor" "$SUBJECT" > part
+put vnd.oci.image.manifest.v1+json
+printf '{"schemaVersion":2,"manifests":[{%s,"annotations":{"org.opencontainers.image.ref.name":"v1"}}]}' "$descriptor" > index.json
+"#;
+
+#[test]
+fn an_artifact_is_kept_and_passed_on_but_never_run() {
+    requires!(
+        has_tools(),
+        "docker-registry, htpasswd, openssl, skopeo or umoci is not installed"
+    );
+    let (home, registry) = (Home::new(), Registry::plain());
+    let (image, chart) = (registry.image("app:1"), registry.image("app:chart"));
+    home.coracle(&["pull", "-q", &home.make_layout(1000)]).ok();
+    home.coracle(&["push", "-q", "layout:v1", &image]).ok();
+    let digest = home.digest("layout:v1");
+    let subject = format!(
+        r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":1}}"#
+    );
+    let dir = home.path("").display().to_string();
+    shell(&format!(
+        "cd {dir} && export SUBJECT='{subject}' && set -e\n{ARTIFACT}"
+    ));
+    let layout = format!("oci:{}:v1", home.path("artifact").display());
+    home.coracle(&["pull", "-q", &layout]).ok();
+    home.coracle(&["push", "-q", "localhost/artifact:v1", &chart])
+        .ok();
+    let pushed = home.digest("localhost/artifact:v1");
+    let to = format!("docker://{chart}");
+    let raw = ["inspect", "--raw", "--tls-verify=false", &to];
+    let kind = "application/vnd.cncf.helm.config.v1+json";
+    assert!(home.run("skopeo", &raw).ok().contains(kind));
+
+    // This registry has no list of referrers, so the client keeps it.
+    let text = home.coracle(&["inspect", "--referrers", &image]).ok();
+    let referrers: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(referrers[0]["digest"], *pushed, "{text}");
+    assert_eq!(referrers[0]["artifactType"], kind, "{text}");
+    assert_eq!(
+        home.coracle(&["inspect", "--referrers", &chart]).ok(),
+        "[]\n"
+    );
+
+    let other = Home::new();
+    other.coracle(&["pull", &chart]).ok();
+    assert!(other.coracle(&["images"]).ok().contains("chart"));
+    let text = other.coracle(&["inspect", &chart]).ok();
+    let inspected: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(inspected[0]["Config"], Value::Null);
+    assert_eq!(inspected[0]["ConfigMediaType"], kind);
+    let sentence =
+        format!("image {chart}: it is no container image, but an artifact of type \"{kind}\"");
+    for (args, code) in [
+        (&["run", &chart][..], 125),
+        (&["unpack", &chart, "bundle"], 1),
+        (&["save", "-o", "archive", &chart], 1),
+    ] {
+        other.coracle(args).fails_with(code, &sentence);
+    }
+    assert!(!other.path("bundle").exists() && !other.path("archive").exists());
+    let archive = ["save", "--format", "oci-archive", "-o", "archive", &chart];
+    other.coracle(&archive).ok();
+    other.coracle(&["rmi", &chart]).ok();
+    other.coracle(&["load", "-i", "archive"]).ok();
+    assert_eq!(other.digest(&chart), pushed);
+    other.coracle(&["prune", "--all"]).ok();
 }
 
 #[test]

@@ -253,6 +253,26 @@ fn a_bundle_runs_under_any_runtime() {
 }
 
 #[test]
+fn an_image_without_a_command_is_a_bundle_with_a_shell() {
+    requires!(
+        has_tools(),
+        "docker-registry, htpasswd, openssl, skopeo or umoci is not installed"
+    );
+    let home = Home::new();
+    let image = home.make_layout(1000);
+    let clear = ["config", "--image", "layout:v1", "--clear", "config.cmd"];
+    home.run("umoci", &clear).ok();
+    home.coracle(&["unpack", &image, "bundle"]).ok();
+    let umoci = ["unpack", "--rootless", "--image", "layout:v1", "theirs"];
+    home.run("umoci", &umoci).ok();
+    for bundle in ["bundle", "theirs"] {
+        let config = fs::read(home.path(bundle).join("config.json")).unwrap();
+        let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        assert_eq!(config["process"]["args"], serde_json::json!(["sh"]));
+    }
+}
+
+#[test]
 fn an_ordinary_user_unpacks_with_the_ids_there_are() {
     requires!(
         has_tools() && has_program("setcap") && has_program("getfattr") && has_program("newuidmap"),

@@ -20,6 +20,9 @@ use serde_json::{Value, json};
 /// `vm` says so when something has to be built and Debian's archive does not answer.
 const NO_ARCHIVE: i32 = 75;
 
+/// What a test program says so by.
+const TESTS_FAILED: i32 = 101;
+
 /// What came of a cell.
 struct Outcome {
     cell: Cell,
@@ -33,31 +36,37 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn of(cell: Cell, output: String) -> Self {
+    fn of(cell: Cell, output: String, status: Option<i32>) -> Self {
         let lines = |prefix: &'static str| {
             output
                 .lines()
                 .filter_map(move |line| line.strip_prefix(prefix))
         };
-        let failed: Vec<_> = lines("test ")
+        let mut failed: Vec<_> = lines("test ")
             .filter_map(|line| line.strip_suffix(" ... FAILED").map(str::to_owned))
             .collect();
-        // Parallel tests may write these after the beginning of another line.
+        if status == Some(TESTS_FAILED) && failed.is_empty() {
+            failed.push("one whose line was lost".to_owned());
+        }
+        // Parallel tests may write before and after these on the same line.
         let skipped: Vec<_> = output
-            .lines()
-            .filter_map(|line| line.split_once("skipped: ")?.1.split_once(": "))
+            .split("[skipped: ")
+            .skip(1)
+            .filter_map(|rest| rest.split_once(']')?.0.split_once(": "))
             .map(|(test, reason)| (test.to_owned(), reason.to_owned()))
             .collect();
-        let passed = lines("test result: ").find_map(|line| {
+        // A machine that is started twice has two: the second is about what the first has made.
+        let passed = lines("test result: ").filter_map(|line| {
             let (head, _) = line.split_once(" passed")?;
             head.rsplit(' ').next()?.parse::<usize>().ok()
         });
+        let passed = passed.last().unwrap_or(0);
         Self {
             cell,
-            ok: passed.unwrap_or(0).saturating_sub(skipped.len()),
+            ok: passed.saturating_sub(skipped.len()),
             failed,
             skipped,
-            complete: passed.is_some(),
+            complete: matches!(status, Some(0 | TESTS_FAILED)),
             output,
         }
     }
@@ -103,7 +112,8 @@ fn ask(args: &[&str]) -> String {
 fn run(cell: Cell) -> Outcome {
     let output = vm().args(cell.command_line()).output().expect("bash");
     let text = [output.stdout, output.stderr].concat();
-    Outcome::of(cell, String::from_utf8_lossy(&text).into_owned())
+    let text = String::from_utf8_lossy(&text).into_owned();
+    Outcome::of(cell, text, output.status.code())
 }
 
 /// Where the outcomes of whole cells are kept, a line each: the last one of a cell counts.

@@ -5,7 +5,8 @@ pub(crate) const KERNELS: [&str; 4] = ["5.10", "6.1", "6.12", "newest"];
 
 /// What the bounded part does without.
 pub(crate) const LEFT_OUT: &str = "all behaviours on 5.10, 6.1 and the newest kernel, on cgroup v1 and hybrid, by systemd and as \
-    ordinary users; all engines; small machines; crun and runc for comparison: run `make vm-test`";
+    ordinary users; all engines; most containers of images, networks and images; machines that are started again, on other kernels than 6.12; \
+    small machines; crun and runc for comparison: run `make vm-test`";
 
 /// One guest and the tests in it.
 #[derive(Debug, Clone)]
@@ -17,7 +18,7 @@ pub(crate) struct Cell {
     pub(crate) driver: &'static str,
     /// `root`, or what `ROOTLESS` says.
     pub(crate) user: &'static str,
-    /// The test program: `behaviours`, or `engines`.
+    /// The test program.
     pub(crate) suite: &'static str,
     /// Another runtime of the guest; Coracle if empty.
     pub(crate) runtime: &'static str,
@@ -54,7 +55,7 @@ impl Cell {
         parts.join("-")
     }
 
-    /// The arguments of `vm`. Engines need systemd beside them, whoever makes the cgroups.
+    /// The arguments of `vm`. Engines need systemd beside them, whoever makes the cgroups; `reboot` has its tests around one.
     pub(crate) fn command_line(&self) -> Vec<String> {
         let systemd = self.driver == "systemd" || self.suite == "engines";
         let init = if systemd { "systemd" } else { "minimal" };
@@ -85,6 +86,9 @@ impl Cell {
         }
         if !self.runtime.is_empty() {
             words.extend(["--runtime", self.runtime]);
+        }
+        if self.suite == "reboot" {
+            words.push("--reboot");
         }
         words.push("--");
         words.extend(self.tests);
@@ -122,6 +126,22 @@ pub(crate) fn bounded() -> Vec<Cell> {
         smoke("newest"),
         smoke("6.1"),
         smoke("5.10"),
+        Cell {
+            suite: "reboot",
+            ..PLAIN
+        },
+        Cell {
+            kernel: "5.10",
+            suite: "containers",
+            tests: &["monitor::a_memory", "flags::limits", "images::a_published"],
+            ..PLAIN
+        },
+        Cell {
+            driver: "systemd",
+            suite: "containers",
+            tests: &["monitor::a_memory", "flags::limits", "monitor::stop"],
+            ..PLAIN
+        },
     ]
 }
 
@@ -161,11 +181,38 @@ pub(crate) fn everything() -> Vec<Cell> {
             },
             Cell {
                 user: "delegated",
-                ..plain
+                ..plain.clone()
+            },
+            Cell {
+                driver: "systemd",
+                suite: "containers",
+                ..plain.clone()
+            },
+            Cell {
+                suite: "reboot",
+                ..plain.clone()
             },
         ]);
+        cells.extend(["containers", "network", "images"].map(|suite| Cell {
+            suite,
+            ..plain.clone()
+        }));
     }
+    cells.extend(["own", "delegated"].map(|user| Cell {
+        suite: "containers",
+        user,
+        ..PLAIN
+    }));
     cells.extend([
+        Cell {
+            cgroup: "hybrid",
+            suite: "containers",
+            ..PLAIN
+        },
+        Cell {
+            suite: "portability",
+            ..PLAIN
+        },
         Cell {
             suite: "engines",
             ..PLAIN

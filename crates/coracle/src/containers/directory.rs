@@ -9,13 +9,14 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
@@ -413,7 +414,8 @@ impl Container {
     pub(crate) fn hold(&self) -> Result<Held> {
         let waiting = || format!("wait for the monitor of container {}", self.record.name);
         let lock = self.open_lock()?;
-        let changes = Inotify::init(InitFlags::IN_CLOEXEC).with_context(waiting)?;
+        let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
+        let changes = Inotify::init(flags).with_context(waiting)?;
         // The lock is free when a descriptor of the directory is closed, and a monitor is there when its socket has got its name.
         let kinds = AddWatchFlags::IN_MOVED_TO
             | AddWatchFlags::IN_CLOSE_NOWRITE
@@ -422,6 +424,7 @@ impl Container {
             Err(Errno::ENOENT) => return Err(missing(&self.record.name)),
             watched => watched.with_context(waiting)?,
         };
+        let mut pause = None;
         loop {
             if let Some(connection) = self.connect()? {
                 return Ok(Held::ByMonitor(connection));
@@ -429,7 +432,7 @@ impl Container {
             if self.take_lock(&lock)? {
                 return Ok(Held::ByUs(lock));
             }
-            changes.read_events().with_context(waiting)?;
+            pause = wait(&changes, pause).with_context(waiting)?;
         }
     }
 
@@ -437,6 +440,24 @@ impl Container {
     fn socket_address(&self, name: &str) -> Result<UnixAddr> {
         let path = format!("/proc/self/fd/{}/{name}", self.directory.as_raw_fd());
         UnixAddr::new(path.as_str()).context("address the control socket")
+    }
+}
+
+/// Waits for a change, at most for `pause` milliseconds, and gives the next pause. The kernel tells of a closed descriptor a moment before
+/// the lock goes with it (`__fput`), and never again: after a change the lock has to be tried a few times.
+fn wait(changes: &Inotify, pause: Option<u16>) -> nix::Result<Option<u16>> {
+    const LONGEST: u16 = 1024;
+    let timeout = pause.map_or(PollTimeout::NONE, PollTimeout::from);
+    match poll(
+        &mut [PollFd::new(changes.as_fd(), PollFlags::POLLIN)],
+        timeout,
+    ) {
+        Ok(0) => Ok(pause
+            .map(|pause| pause * 2)
+            .filter(|pause| *pause <= LONGEST)),
+        Ok(_) => changes.read_events().map(|_| Some(1)),
+        Err(Errno::EINTR) => Ok(pause),
+        Err(error) => Err(error),
     }
 }
 

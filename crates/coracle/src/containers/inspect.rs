@@ -80,12 +80,17 @@ fn config(container: &Container, spec: &Value) -> Value {
     let record = &container.record;
     let process = &spec["process"];
     let user = format!("{}:{}", process["user"]["uid"], process["user"]["gid"]);
+    // As Docker: published ones are exposed as well.
+    let exposed = record.exposed_ports.iter().cloned();
+    let exposed = exposed.chain(record.network.ports.iter().map(inner));
+    let exposed: Map<_, _> = exposed.map(|port| (port, json!({}))).collect();
     json!({
         "Hostname": record.network.hostname,
         "User": user,
         "Tty": record.tty,
         "OpenStdin": record.interactive,
         "StdinOnce": record.stdin_once,
+        "ExposedPorts": exposed,
         "Env": process["env"],
         "Cmd": record.command,
         "Image": record.origin(),

@@ -35,6 +35,7 @@ pub(crate) use commands::COMMANDS;
 pub(crate) use directory::{Container, Containers};
 pub(crate) use inspect::{describe, is_paused, published};
 pub(crate) use lifecycle::{delete, kill, start};
+pub(crate) use options::Pull;
 pub(crate) use record::Status;
 pub(crate) use run::names_an_image;
 pub(crate) use show::listed;

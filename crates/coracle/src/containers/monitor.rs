@@ -6,6 +6,7 @@
 //! lock is free, and the next command that looks at the container starts another one, which is told to [`Message::Adopt`] it.
 
 mod clients;
+mod memory;
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -32,6 +33,7 @@ use super::restart::Backoff;
 use super::rootfs;
 use super::streams::{self, Streams};
 use clients::Clients;
+use memory::Memory;
 
 /// The name under which `coracle` is a monitor.
 pub(crate) const NAME: &str = "coracle-monitor";
@@ -106,6 +108,7 @@ enum Event {
     Input,
     Client(usize),
     Network,
+    Memory,
 }
 
 struct Monitor {
@@ -120,6 +123,7 @@ struct Monitor {
     clients: Clients,
     network: Network,
     init: Option<Init>,
+    memory: Memory,
     streams: Streams,
     backoff: Backoff,
     /// Somebody has asked for the container's end: no policy starts it again.
@@ -144,6 +148,7 @@ impl Monitor {
             clients: Clients::new(first),
             network: Network::of(&container),
             init: None,
+            memory: Memory::default(),
             streams: Streams::none(),
             backoff: Backoff::default(),
             stopped: false,
@@ -168,6 +173,7 @@ impl Monitor {
                 }
                 Event::Input => self.streams.write_input(),
                 Event::Network => self.network.handle(),
+                Event::Memory => self.memory.read(),
                 Event::Client(at) => {
                     while let Some(message) = self.clients.next(at) {
                         self.obey(at, message);
@@ -218,6 +224,9 @@ impl Monitor {
         }
         if let Some(proxy) = self.network.watched() {
             watch(Event::Network, proxy, PollFlags::POLLIN);
+        }
+        if let Some(memory) = self.memory.watched() {
+            watch(Event::Memory, memory, PollFlags::POLLIN);
         }
         // Last, so that what it has said comes before its end.
         if let Some(init) = &self.init {
@@ -387,6 +396,7 @@ impl Monitor {
         );
         streams::use_null()?;
         let prepared = prepared?;
+        self.memory = Memory::of(&self.container);
         self.network.attach(prepared.pid())?;
         let pid = prepared.pid();
         let (init, terminal) = prepared.start()?;
@@ -428,6 +438,7 @@ impl Monitor {
             (_, Ok(Some(init))) => match Streams::adopt(&self.container) {
                 Ok(streams) => {
                     self.streams = streams;
+                    self.memory = Memory::of(&self.container);
                     // It was killed between the start and writing that down.
                     if self.status.phase != Phase::Running {
                         self.note_running(init.pid());
@@ -477,7 +488,9 @@ impl Monitor {
             }
         };
         let id = &self.container.record.id;
-        self.status.oom_killed = runtime::was_out_of_memory(&self.settings, id);
+        let memory = std::mem::take(&mut self.memory);
+        self.status.oom_killed =
+            memory.was_short(&self.container, self.status.exit_code, self.stopped);
         if let Err(error) = runtime::delete(&self.settings, id, true) {
             log::warn!("{error}");
         }

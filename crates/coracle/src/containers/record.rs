@@ -1,6 +1,6 @@
 //! What is kept of a container: the [`Record`] of what was asked for, written once, and the [`Status`] that its monitor keeps up to date.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -49,6 +49,9 @@ pub(crate) struct Record {
     pub(crate) stop_timeout: u32,
     pub(crate) log: LogOptions,
     pub(crate) network: NetworkOptions,
+    /// `80/tcp`: what the image says of itself.
+    #[serde(default)]
+    pub(crate) exposed_ports: BTreeSet<String>,
     pub(crate) mounts: Vec<MountPoint>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) privileged: bool,

@@ -1,6 +1,6 @@
 //! `run IMAGE`: from the options to a container that runs, or has run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Write, stdout};
 use std::os::fd::AsFd;
@@ -21,14 +21,14 @@ use super::control::{Connection, Message, Started};
 use super::directory::{Container, Containers, Lock};
 use super::lifecycle::remove;
 use super::network::{NetworkMode, NetworkOptions};
-use super::options::{Options, Pull};
+use super::options::Options;
 use super::record::Record;
 use super::spec::{Surroundings, complete};
 use super::streams::Streams;
 use super::volumes::MountOption;
 use super::{id, init, monitor, network, of_image, of_network, rootfs, spec, userns};
 use crate::flags::Flags;
-use crate::images::Bars;
+use crate::images::{Bars, obtain};
 use crate::table::OF_BUNDLES;
 use crate::{Failure, Outcome, signals};
 
@@ -160,7 +160,16 @@ impl Source {
 
     fn of_image(containers: &Containers, options: &Options) -> image::Result<Self> {
         let store = Store::open(containers.store())?;
-        let image = find_image(&store, options)?;
+        let pull = PullOptions {
+            platform: options.platform.clone(),
+            unpack: true,
+            connection: image::Connection {
+                tls_verify: options.tls_verify,
+                ..image::Connection::default()
+            },
+        };
+        let bars = Bars::new(false);
+        let image = obtain(&store, &options.image, options.pull, &pull, &bars)?;
         let hold = store.hold()?;
         let configuration = image.configuration(&store)?;
         let layers = image::layers::ensure(containers.store(), Layer::of(&image, &store)?)?;
@@ -190,16 +199,21 @@ impl Source {
             .map_err(|error| Error::failed(format!("encode the configuration: {error}")))
     }
 
+    /// The ports that the image exposes, with their protocol.
+    fn exposed(&self) -> BTreeSet<String> {
+        let config = self.configuration.config().as_ref();
+        let ports = config.and_then(|config| config.exposed_ports().as_deref());
+        let whole = |port: &String| match port.contains('/') {
+            true => port.clone(),
+            false => format!("{port}/tcp"),
+        };
+        ports.unwrap_or_default().iter().map(whole).collect()
+    }
+
     /// Published ports: those that were asked for, and with `--publish-all` those that the image exposes.
     fn ports(&self, options: &Options) -> Result<Vec<Port>> {
         let mut ports = options.publish.clone();
-        let config = self.configuration.config().as_ref();
-        let exposed = config.and_then(|config| config.exposed_ports().as_deref());
-        for text in exposed
-            .unwrap_or_default()
-            .iter()
-            .filter(|_| options.publish_all)
-        {
+        for text in self.exposed().iter().filter(|_| options.publish_all) {
             let exposed = Port::parse(text).map_err(of_network)?;
             let is_new = |port: &Port| {
                 let same = |other: &&Port| {
@@ -211,28 +225,6 @@ impl Source {
         }
         Ok(ports)
     }
-}
-
-/// The image in the store, or as `--pull` says from where its name says.
-fn find_image(store: &Store, options: &Options) -> image::Result<Image> {
-    let source: image::Source = options.image.parse()?;
-    let is_reference = matches!(source, image::Source::Registry(_));
-    if is_reference && options.pull != Pull::Always {
-        match store.find(&options.image) {
-            Err(error)
-                if error.kind() == image::Kind::NotFound && options.pull == Pull::Missing => {}
-            found => return found,
-        }
-    }
-    let pull = PullOptions {
-        platform: options.platform.clone(),
-        unpack: true,
-        connection: image::Connection {
-            tls_verify: options.tls_verify,
-            ..image::Connection::default()
-        },
-    };
-    image::pull(store, &source, &pull, &Bars::new(false))
 }
 
 fn record(
@@ -278,6 +270,7 @@ fn record(
             ip: options.ip,
             ports: source.ports(options)?,
         },
+        exposed_ports: source.exposed(),
         mounts: Vec::new(),
         labels: labels(options, source),
         privileged: options.privileged,

@@ -3,12 +3,16 @@
 use image::{Image, Kind, Reference, Store};
 use serde_json::{Value, json};
 
+use super::connection;
 use crate::commands::{self, Invocation, answer};
 use crate::containers;
 use crate::{Failure, Outcome};
 
 /// Prints all that were found, and fails when one was not.
 pub(super) fn inspect(invocation: &Invocation<'_>) -> Outcome {
+    if invocation.flags.is_set("referrers") {
+        return referrers(invocation);
+    }
     let store = invocation.store()?;
     let mut found = Vec::new();
     let mut missing = Vec::new();
@@ -31,9 +35,22 @@ pub(super) fn inspect(invocation: &Invocation<'_>) -> Outcome {
     }
 }
 
-/// The fields that Docker and podman show, with their names.
+/// The descriptors of what refers to images in their registries.
+fn referrers(invocation: &Invocation<'_>) -> Outcome {
+    let mut found = Vec::new();
+    for name in &invocation.flags.args {
+        let name: Reference = name.parse()?;
+        found.extend(image::referrers(&name, &connection(invocation.flags))?);
+    }
+    answer(&(commands::json(&found, "    ") + "\n"))
+}
+
+/// The fields that Docker and podman show, with their names. An artifact has not all of them.
 fn describe(store: &Store, image: &Image) -> image::Result<Value> {
-    let configuration = image.configuration(store)?;
+    let configuration = match image.is_artifact() {
+        true => Value::Null,
+        false => json!(image.configuration(store)?),
+    };
     let references = image
         .names
         .iter()
@@ -52,15 +69,16 @@ fn describe(store: &Store, image: &Image) -> image::Result<Value> {
         "Digest": image.manifest.digest,
         "RepoTags": tags,
         "RepoDigests": digests,
-        "Created": configuration.created(),
-        "Author": configuration.author(),
-        "Architecture": configuration.architecture(),
-        "Os": configuration.os(),
-        "Variant": configuration.variant(),
+        "Created": configuration["created"],
+        "Author": configuration["author"],
+        "Architecture": configuration["architecture"],
+        "Os": configuration["os"],
+        "Variant": configuration["variant"],
         "Size": image.size(),
-        "Config": configuration.config(),
-        "RootFS": { "Type": "layers", "Layers": configuration.rootfs().diff_ids() },
+        "Config": configuration["config"],
+        "ConfigMediaType": image.config.media_type,
+        "RootFS": { "Type": "layers", "Layers": configuration["rootfs"]["diff_ids"] },
         "Layers": image.layers,
-        "History": configuration.history(),
+        "History": configuration["history"],
     }))
 }

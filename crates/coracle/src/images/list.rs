@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use image::{Image, Reference, Store};
+use image::{Image, ImageConfiguration, Reference, Store};
 use serde::Serialize;
 
 use crate::columns::columns;
@@ -18,8 +18,8 @@ struct Entry {
     digest: String,
     created_at: Option<String>,
     size: u64,
-    os: String,
-    architecture: String,
+    os: Option<String>,
+    architecture: Option<String>,
 }
 
 pub(super) fn images(invocation: &Invocation<'_>) -> Outcome {
@@ -97,15 +97,21 @@ fn matching(images: Vec<Image>, wanted: &str) -> Vec<Image> {
 }
 
 fn entry(store: &Store, image: &Image) -> image::Result<Entry> {
-    let configuration = image.configuration(store)?;
+    let configuration = match image.is_artifact() {
+        true => None,
+        false => Some(image.configuration(store)?),
+    };
+    let of = |part: fn(&ImageConfiguration) -> String| configuration.as_ref().map(part);
     Ok(Entry {
         id: image.id().to_string(),
         names: image.names.clone(),
         digest: image.manifest.digest.to_string(),
-        created_at: configuration.created().clone(),
+        created_at: configuration
+            .as_ref()
+            .and_then(|image| image.created().clone()),
         size: image.size(),
-        os: configuration.os().to_string(),
-        architecture: configuration.architecture().to_string(),
+        os: of(|image| image.os().to_string()),
+        architecture: of(|image| image.architecture().to_string()),
     })
 }
 

@@ -12,6 +12,7 @@ mod unpack;
 use image::{Connection, Reference};
 
 pub(crate) use progress::Bars;
+pub(crate) use transfer::obtain;
 
 use crate::commands::Invocation;
 use crate::flags::{Flag, Flags};
@@ -48,6 +49,13 @@ pub(crate) const COMMANDS: &[Command] = &[
     Command {
         args: "<container or image> [container or image...]",
         arity: Arity::AtLeast(1),
+        flags: &[
+            Flag::switch(
+                &["referrers"],
+                "ask the registry what refers to the images: signatures, attestations, lists of what is in them",
+            ),
+            TLS_VERIFY,
+        ],
         description: "Prints a JSON array with what is known of each, under Docker's names.",
         ..Command::of(
             "inspect",

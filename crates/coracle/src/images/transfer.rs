@@ -1,11 +1,12 @@
 //! `pull` and `push`.
 
-use image::{PullOptions, PushOptions, Reference, Source, Store};
+use image::{Context, Image, Kind, PullOptions, PushOptions, Reference, Source, Store};
 
 use super::progress::Bars;
 use super::{connection, name_of};
 use crate::Outcome;
 use crate::commands::{Invocation, answer};
+use crate::containers::Pull;
 
 /// The last line is the image's name, as Docker prints it: the name by which it can be run.
 pub(super) fn pull(invocation: &Invocation<'_>) -> Outcome {
@@ -34,6 +35,35 @@ pub(super) fn pull(invocation: &Invocation<'_>) -> Outcome {
     answer(&format!(
         "Digest: {digest}\nStatus: {status} for {name}\n{name}\n"
     ))
+}
+
+/// The image that a name stands for: from the store, or as `policy` says from where the name leads.
+pub(crate) fn obtain(
+    store: &Store,
+    name: &str,
+    policy: Pull,
+    options: &PullOptions,
+    progress: &Bars,
+) -> image::Result<Image> {
+    let source: Source = name.parse()?;
+    let pull = || image::pull(store, &source, options, progress);
+    if !matches!(source, Source::Registry(_)) || policy == Pull::Always {
+        return pull();
+    }
+    let may_pull = |error: &image::Error| error.kind() == Kind::NotFound && policy == Pull::Missing;
+    let image = match store.find(name) {
+        Err(error) if may_pull(&error) => return pull(),
+        found => found?,
+    };
+    match options
+        .platform
+        .as_ref()
+        .map(|wanted| image.require(store, wanted))
+    {
+        Some(Err(error)) if may_pull(&error) => pull().context(|| error.to_string()),
+        Some(Err(error)) => Err(error),
+        _ => Ok(image),
+    }
 }
 
 /// How to pull, as the flags say.

@@ -82,6 +82,8 @@ impl Output<'_> {
     fn saved(&mut self, images: &[Image]) -> Result<()> {
         let mut list = Vec::new();
         for image in images {
+            // Docker has no place for artifacts.
+            image.configuration(self.store)?;
             let config = format!("{}.json", image.id().hex());
             self.blob(config.clone(), &image.config)?;
             let mut layers = Vec::new();

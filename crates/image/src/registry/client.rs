@@ -1,7 +1,8 @@
 //! Requests to one registry: authorization, redirects, and another try when that may help.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Take};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use ureq::{Agent, SendBody};
 
 use super::Connection;
 use super::challenge::Challenge;
-use super::retry::{Failure, Retry};
+use super::retry::{Failure, Retry, retry_after};
 use super::tls;
 use super::token;
 use super::url::{Url, is_loopback};
@@ -40,8 +41,8 @@ pub(super) struct Request<'a> {
 pub(super) enum Body<'a> {
     None,
     Bytes(&'a [u8]),
-    /// A file of this length from its beginning.
-    File(&'a File, u64),
+    /// These bytes of a file; the last field is told how far it has been read.
+    File(&'a File, Range<u64>, &'a dyn Fn(u64)),
 }
 
 impl<'a> Request<'a> {
@@ -313,11 +314,15 @@ impl Client {
         let result = match request.body {
             Body::None => self.agent.run(builder.body(()).map_err(bad)?),
             Body::Bytes(bytes) => self.agent.run(builder.body(bytes).map_err(bad)?),
-            Body::File(file, length) => {
-                let mut file = file;
-                file.seek(SeekFrom::Start(0))
+            Body::File(mut file, ref range, read) => {
+                file.seek(SeekFrom::Start(range.start))
                     .map_err(|error| Error::new(Kind::Failed, format!("read a blob: {error}")))?;
-                let mut reader = file.take(length);
+                let length = range.end - range.start;
+                let mut reader = Told {
+                    file: file.take(length),
+                    at: range.start,
+                    read,
+                };
                 let body = SendBody::from_reader(&mut reader);
                 self.agent.run(
                     builder
@@ -352,7 +357,7 @@ impl Client {
             return Failure::Final(Error::new(Kind::Denied, context(why)));
         }
         let refused = match &error {
-            ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+            ureq::Error::Io(error) => error.kind() == io::ErrorKind::ConnectionRefused,
             ureq::Error::HostNotFound => true,
             _ => false,
         };
@@ -376,13 +381,13 @@ impl Client {
             403 => return Err(Failure::Final(self.denied(response))),
             _ => Kind::Failed,
         };
-        let after = header(response.headers(), RETRY_AFTER.as_str())
-            .and_then(|text| text.parse().ok())
-            .map(Duration::from_secs);
+        let after = header(response.headers(), RETRY_AFTER.as_str()).and_then(retry_after);
         let registry = &self.registry;
         let said = message_of(response).map_or(String::new(), |message| format!(": {message}"));
         let error = Error::new(kind, format!("registry {registry} answers {status}{said}"));
         Err(match status.as_u16() {
+            // In smaller pieces it may go.
+            413 => Failure::Transient(error, Some(Duration::ZERO)),
             408 | 429 | 500..=599 => Failure::Transient(error, after),
             _ => Failure::Final(error),
         })
@@ -391,6 +396,22 @@ impl Client {
     /// The registry's own root.
     pub(super) fn base(&self) -> &Url {
         &self.base
+    }
+}
+
+/// A file that tells how far it has been read.
+struct Told<'a> {
+    file: Take<&'a File>,
+    at: u64,
+    read: &'a dyn Fn(u64),
+}
+
+impl Read for Told<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.at += count as u64;
+        (self.read)(self.at);
+        Ok(count)
     }
 }
 

@@ -3,6 +3,7 @@
 mod challenge;
 mod client;
 mod push;
+mod referrers;
 mod retry;
 mod tls;
 mod token;
@@ -10,8 +11,8 @@ mod url;
 
 use std::io::Read;
 
-use ureq::http::Method;
 use ureq::http::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use ureq::http::{HeaderMap, Method};
 
 use crate::auth::Credentials;
 use crate::descriptor::{Descriptor, media_type};
@@ -25,6 +26,7 @@ use crate::store::{Partial, verify};
 use crate::transfer::Origin;
 
 use client::{Client, Request, Response, body_of, header};
+pub use referrers::referrers;
 use retry::Failure;
 pub use retry::Patience;
 
@@ -78,7 +80,9 @@ impl Repository {
             (Some(digest), _) => digest.as_str(),
             (None, tag) => tag.unwrap_or_default(),
         };
-        let (bytes, media_type) = self.fetch(&format!("manifests/{name}"), DOCUMENT_LIMIT)?;
+        let url = self.url(&format!("manifests/{name}"));
+        let (headers, bytes) = self.fetch(&url, DOCUMENT_LIMIT)?;
+        let media_type = content_type(&headers);
         let found = Digest::of(&bytes);
         if digest.is_some_and(|digest| *digest != found) {
             return Err(Error::invalid(format!(
@@ -89,26 +93,26 @@ impl Repository {
         Ok(Document { descriptor, bytes })
     }
 
-    /// A whole small document with the type that the registry calls it by, or nothing for types that say nothing.
-    fn fetch(&self, path: &str, limit: u64) -> Result<(Vec<u8>, String)> {
+    /// A whole small document.
+    fn fetch(&self, url: &url::Url, limit: u64) -> Result<(HeaderMap, Vec<u8>)> {
         let accept = [
             media_type::MANIFEST,
             media_type::INDEX,
             media_type::DOCKER_MANIFEST,
             media_type::DOCKER_LIST,
         ];
-        let request = Request::get(self.url(path)).header(ACCEPT.as_str(), accept.join(", "));
+        let request = Request::get(url.clone()).header(ACCEPT.as_str(), accept.join(", "));
         let mut retry = self.client.retry();
         loop {
             let answer = self.client.once(&request).and_then(|response| {
-                let media_type = content_type(&response);
-                Ok((body_of(response, limit)?, media_type))
+                let headers = response.headers().clone();
+                Ok((headers, body_of(response, limit)?))
             });
             match answer {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => {
                     let (pause, why) = retry.after(failure)?;
-                    log::debug!("{}: {why}: again in {pause:?}", request.url);
+                    log::debug!("{url}: {why}: again in {pause:?}");
                     Cancel::default().wait(pause)?;
                 }
             }
@@ -179,9 +183,9 @@ fn too_long(blob: &Descriptor) -> Failure {
     )))
 }
 
-/// The type without its parameters; empty for types that any file has.
-fn content_type(response: &Response) -> String {
-    let text = header(response.headers(), CONTENT_TYPE.as_str()).unwrap_or_default();
+/// What a registry calls a document, without parameters; empty for types that any file has.
+fn content_type(headers: &HeaderMap) -> String {
+    let text = header(headers, CONTENT_TYPE.as_str()).unwrap_or_default();
     let text = text.split(';').next().unwrap_or_default().trim();
     match text {
         "application/json" | "application/octet-stream" | "text/plain" => String::new(),
@@ -197,8 +201,10 @@ impl Origin for Repository {
                 blob.digest, blob.size
             )));
         }
-        let (bytes, media_type) = self.fetch(&format!("manifests/{}", blob.digest), blob.size)?;
+        let url = self.url(&format!("manifests/{}", blob.digest));
+        let (headers, bytes) = self.fetch(&url, blob.size)?;
         verify(&bytes, blob)?;
+        let media_type = content_type(&headers);
         if !media_type.is_empty() && media_type != blob.media_type {
             return Err(Error::invalid(format!(
                 "{}: the registry calls it {media_type:?}, the index {:?}",

@@ -1,6 +1,6 @@
 //! When to try again, and when to give up.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::error::Error;
 
@@ -88,6 +88,15 @@ impl<'a> Retry<'a> {
     }
 }
 
+/// What `Retry-After` asks for: seconds, or a date that is still to come (RFC 9110, 10.2.3).
+pub(super) fn retry_after(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let time = httpdate::parse_http_date(text).ok()?;
+    time.duration_since(SystemTime::now()).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +134,18 @@ mod tests {
                 .after(Failure::Final(Error::invalid("x")))
                 .is_err()
         );
+    }
+
+    #[test]
+    fn the_pause_is_named_in_seconds_or_by_its_end() {
+        assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
+        let at = |time| retry_after(&httpdate::fmt_http_date(time));
+        let soon = at(SystemTime::now() + Duration::from_secs(100)).unwrap();
+        assert!((90..=100).contains(&soon.as_secs()), "{soon:?}");
+        assert_eq!(at(SystemTime::now() - Duration::from_secs(100)), None);
+        for bad in ["", "-1", "soon", "Sat, 99 Nov 2026 13:30:00 GMT"] {
+            assert_eq!(retry_after(bad), None, "{bad}");
+        }
     }
 
     #[test]

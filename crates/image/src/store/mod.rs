@@ -24,10 +24,11 @@ use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, mkdirat};
 use oci_spec::image::ImageConfiguration;
 
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Descriptor, media_type};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
 use crate::manifest::{DOCUMENT_LIMIT, Document, parse};
+use crate::platform::Platform;
 use crate::reference::Reference;
 
 pub(crate) use blob::Partial;
@@ -67,9 +68,28 @@ impl Image {
         &self.config.digest
     }
 
-    /// How to run it.
+    /// It is something else than a container image, such as a Helm chart: it is kept and passed on, never unpacked or run.
+    pub fn is_artifact(&self) -> bool {
+        !media_type::is_config(&self.config.media_type)
+    }
+
+    /// How to run it. An artifact does not say that, which is an error here.
     pub fn configuration(&self, store: &Store) -> Result<ImageConfiguration> {
-        store.configuration(&self.config)
+        store
+            .configuration(&self.config)
+            .context(|| format!("image {}", self.name()))
+    }
+
+    /// An error when it is for another platform than the one that is wanted.
+    pub fn require(&self, store: &Store, platform: &Platform) -> Result<()> {
+        platform
+            .require(&self.configuration(store)?)
+            .context(|| format!("image {}", self.name()))
+    }
+
+    fn name(&self) -> &str {
+        let digest = self.manifest.digest.as_str();
+        self.names.first().map_or(digest, String::as_str)
     }
 
     /// What its blobs occupy, in bytes.
@@ -219,6 +239,12 @@ impl Store {
 
     /// A configuration.
     pub(crate) fn configuration(&self, config: &Descriptor) -> Result<ImageConfiguration> {
+        if !media_type::is_config(&config.media_type) {
+            return Err(Error::invalid(format!(
+                "it is no container image, but an artifact of type {:?}",
+                config.media_type
+            )));
+        }
         let bytes = self.document(config)?;
         serde_json::from_slice(&bytes).context(|| format!("configuration {}", config.digest))
     }

@@ -14,6 +14,7 @@ use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
 use crate::layers;
 use crate::reference::Reference;
+use crate::unpack;
 
 /// What became of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -125,8 +126,8 @@ impl Store {
                 .into_iter()
                 .chain(&image.layers);
             blobs.extend(parts.map(|part| part.digest.hex().to_owned()));
-            for diff_id in image.configuration(self)?.rootfs().diff_ids() {
-                layers.insert(diff_id.parse()?);
+            if !image.is_artifact() {
+                layers.extend(unpack::diff_ids(self, &image.config, &image.layers)?);
             }
         }
         layers::remove_unused(&self.path, &layers)?;

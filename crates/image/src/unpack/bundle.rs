@@ -23,9 +23,15 @@ const CONFIG: &str = "config.json";
 pub fn bundle(store: &Store, image: &Image, directory: &Path) -> Result<()> {
     let _hold = store.hold()?;
     let configuration = image.configuration(store)?;
+    let mut overrides = Overrides::default();
+    if !convert::has_command(&configuration) {
+        // As umoci and "runc spec" write it: a bundle is there to be edited.
+        overrides.command.push("sh".to_owned());
+    }
+    convert::check(&configuration, &overrides)?;
     let layers = Layer::of(image, store)?;
     make(directory, layers, |rootfs| {
-        let spec = convert::spec(&configuration, rootfs.as_fd(), &Overrides::default())?;
+        let spec = convert::spec(&configuration, rootfs.as_fd(), &overrides)?;
         let text = serde_json::to_vec_pretty(&spec).context(|| "write config.json")?;
         Ok(Some(text))
     })

@@ -6,6 +6,7 @@
 use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
+use nix::sys::prctl::set_no_new_privs;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{chroot, fchdir};
 use seccompiler::{
@@ -94,7 +95,7 @@ pub fn enter(directory: BorrowedFd<'_>) -> Result<()> {
         Err(error) => return Err(error).context(|| "make the unpacker's directory its root"),
     }
     sys::drop_capabilities(CAPABILITIES).context(|| "drop the unpacker's capabilities")?;
-    sys::no_new_privileges().context(|| "keep the unpacker from gaining privileges")?;
+    set_no_new_privs().context(|| "keep the unpacker from gaining privileges")?;
     match sys::restrict_to(directory) {
         // Not in this kernel, or not in its list of security modules.
         Ok(()) | Err(Errno::ENOSYS | Errno::EOPNOTSUPP) => {}

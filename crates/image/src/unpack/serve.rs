@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::fcntl::OFlag;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, mkdirat, umask};
 
 use super::archive::Archive;
@@ -95,7 +97,7 @@ fn task(args: &[String]) -> Result<()> {
     let blob = File::from(inherited(0)?);
     let directory = inherited(1)?;
     identity.assume(&mut UnixStream::from(inherited(2)?))?;
-    sys::die_with_parent().context(|| "follow the parent")?;
+    set_pdeathsig(Signal::SIGKILL).context(|| "follow the parent")?;
     umask(Mode::empty());
     jail::enter(directory.as_fd())?;
     perform(&task, identity, blob, directory)

@@ -1,5 +1,6 @@
 //! Registries that hang, fail, lie, and want credentials that are not for them.
 
+mod push;
 mod server;
 
 use std::sync::Arc;
@@ -217,10 +218,15 @@ fn a_registry_that_hangs_is_left() {
 
 #[test]
 fn a_busy_or_broken_registry_is_asked_again() {
-    for status in [429, 500, 502, 503] {
+    for (status, after) in [
+        (429, "0"),
+        (500, "soon"),
+        (502, "-1"),
+        (503, "Fri, 31 Dec 1999 23:59:59 GMT"),
+    ] {
         let client = Client::new();
         let server = server(move |_, _, number| {
-            (number < 3).then(|| Answer::new(status, "").header("Retry-After", "0"))
+            (number < 3).then(|| Answer::new(status, "").header("Retry-After", after))
         });
         assert_is_content(&client, &client.pull(&server).unwrap());
         assert_eq!(server.asked("/manifests/").len(), 4, "{status}");
@@ -232,10 +238,11 @@ fn patience_ends() {
     let broken = server(|_, _, _| Some(Answer::new(500, r#"{"errors":[{"message":"disk"}]}"#)));
     Client::new().fails(&broken, Kind::Failed, "500 Internal Server Error: disk");
     assert_eq!(broken.asked("/manifests/").len(), 4);
-    let tomorrow = server(|_, _, _| Some(Answer::new(429, "").header("Retry-After", "86400")));
-    let begun = Instant::now();
-    Client::new().fails(&tomorrow, Kind::Failed, "429");
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    for later in ["86400", "Tue, 31 Dec 2999 23:59:59 GMT"] {
+        let later = server(move |_, _, _| Some(Answer::new(429, "").header("Retry-After", later)));
+        Client::new().fails(&later, Kind::Failed, "429");
+        assert_eq!(later.asked("/manifests/").len(), 1);
+    }
 }
 
 #[test]
@@ -363,6 +370,7 @@ fn serving(document: Value, called: &'static str) -> Server {
     })
 }
 
+// CVE-2021-41190
 #[test]
 fn a_document_with_two_meanings_is_refused() {
     let mut both = content().manifest;
@@ -446,9 +454,39 @@ fn an_image_of_another_platform_is_no_substitute() {
     client.options.platform = Some("linux/arm64".parse().unwrap());
     client.fails(
         &server(|_, _, _| None),
-        Kind::Invalid,
-        "the image is for linux/amd64, not for linux/arm64",
+        Kind::NotFound,
+        "it is for linux/amd64, not for linux/arm64",
     );
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_is_no_images() {
+    for (config, words) in [
+        ("{", "configuration"),
+        (
+            "{\"architecture\":\"amd64\",\"os\":\"linux\",\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[]}}",
+            "1 layers",
+        ),
+        (
+            "{\"architecture\":\"amd64\",\"os\":\"linux\",\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"../x\"]}}",
+            "digest",
+        ),
+    ] {
+        let bad = server(move |content, request, _| {
+            let mut document = content.manifest.clone();
+            let digest = Digest::of(config.as_bytes());
+            document["config"]["digest"] = json!(digest);
+            document["config"]["size"] = json!(config.len());
+            match request.path.ends_with(digest.as_str()) {
+                true => Some(Answer::new(200, config)),
+                false => request
+                    .path
+                    .contains("/manifests/")
+                    .then(|| manifest(&document)),
+            }
+        });
+        Client::new().fails(&bad, Kind::Invalid, words);
+    }
 }
 
 #[test]
@@ -564,6 +602,7 @@ fn tokens_come_from_the_registrys_own_server_for_the_password() {
     );
 }
 
+// CVE-2020-15157
 #[test]
 fn a_stranger_who_gives_tokens_sees_no_password() {
     let (tokens, registry) = with_tokens("127.0.0.2");
@@ -589,6 +628,7 @@ fn a_token_server_without_tls_elsewhere_is_not_asked() {
     Client::with_password().fails(&registry, Kind::Denied, "not encrypted");
 }
 
+// CVE-2026-48978
 #[test]
 fn a_redirect_takes_no_authorization_to_another_host() {
     let other = Arc::new(Server::at("127.0.0.2", |_| {
@@ -636,6 +676,7 @@ fn the_target_of_a_redirect_cannot_ask_for_the_password() {
     Client::new().fails(&circle, Kind::Failed, "too many redirects");
 }
 
+// CVE-2024-3727
 #[test]
 fn urls_of_a_descriptor_are_not_followed() {
     let other = Arc::new(Server::new(|_| Answer::new(200, content().layer)));

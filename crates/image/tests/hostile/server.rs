@@ -14,6 +14,20 @@ pub(crate) struct Request {
     pub(crate) path: String,
     /// By names in lower case.
     pub(crate) headers: BTreeMap<String, String>,
+    /// As much as the server takes.
+    pub(crate) body: Vec<u8>,
+}
+
+impl Request {
+    /// More would have come.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.length() > self.body.len()
+    }
+
+    pub(crate) fn length(&self) -> usize {
+        let length = self.headers.get("content-length");
+        length.and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
 }
 
 /// What the server does with it.
@@ -25,6 +39,7 @@ pub(crate) struct Answer {
     /// The Content-Length that is told.
     length: usize,
     hang: bool,
+    gone: bool,
 }
 
 impl Answer {
@@ -36,6 +51,15 @@ impl Answer {
             length: body.len(),
             body,
             hang: false,
+            gone: false,
+        }
+    }
+
+    /// Drops the connection without a word.
+    pub(crate) fn gone() -> Self {
+        Answer {
+            gone: true,
+            ..Answer::new(200, "")
         }
     }
 
@@ -82,6 +106,15 @@ impl Server {
         host: &str,
         answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
     ) -> Self {
+        Self::taking(usize::MAX, host, answer)
+    }
+
+    /// Takes only so many bytes of a body.
+    pub(crate) fn taking(
+        most: usize,
+        host: &str,
+        answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind((host, 0)).expect("a port");
         let address = listener.local_addr().expect("an address");
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -93,7 +126,7 @@ impl Server {
                     return;
                 }
                 let (seen, answer) = (Arc::clone(&seen), Arc::clone(&answer));
-                thread::spawn(move || serve(stream, &seen, &*answer));
+                thread::spawn(move || serve(stream, most, &seen, &*answer));
             }
         });
         Server {
@@ -129,13 +162,21 @@ impl Drop for Server {
 }
 
 /// One request for each connection. What is no HTTP (the client tries TLS first) is closed.
-fn serve(stream: TcpStream, seen: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request) -> Answer) {
+fn serve(
+    stream: TcpStream,
+    most: usize,
+    seen: &Mutex<Vec<Request>>,
+    answer: &dyn Fn(&Request) -> Answer,
+) {
     let mut reader = BufReader::new(stream.try_clone().expect("a descriptor"));
-    let Some(request) = read(&mut reader) else {
+    let Some(request) = read(&mut reader, most) else {
         return;
     };
     seen.lock().unwrap().push(request.clone());
     let answer = answer(&request);
+    if answer.gone {
+        return;
+    }
     if answer.hang {
         let _ = reader.read(&mut [0]);
         return;
@@ -156,11 +197,11 @@ fn serve(stream: TcpStream, seen: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request
     let _ = reader.read(&mut [0]);
 }
 
-fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
+fn read(reader: &mut BufReader<TcpStream>, most: usize) -> Option<Request> {
     if !reader.fill_buf().ok()?.first()?.is_ascii_uppercase() {
         return None;
     }
-    let mut lines = reader.lines().map_while(Result::ok);
+    let mut lines = reader.by_ref().lines().map_while(Result::ok);
     let first = lines.next()?;
     let mut words = first.split(' ').map(str::to_owned);
     let (method, path) = (words.next()?, words.next()?);
@@ -171,9 +212,13 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
                 .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         })
         .collect();
-    Some(Request {
+    let mut request = Request {
         method,
         path,
         headers,
-    })
+        body: Vec::new(),
+    };
+    let length = request.length().min(most) as u64;
+    reader.take(length).read_to_end(&mut request.body).ok()?;
+    Some(request)
 }

@@ -1,4 +1,5 @@
-//! Hostile layers: whatever stands in them, nothing outside of the bundle changes, and there is a whole tree or none.
+//! Hostile layers: whatever stands in them, nothing outside of the bundle changes, and there is a whole tree or none (CVE-2021-29136,
+//! CVE-2021-32760, CVE-2025-47290, RUSTSEC-2026-0112, RUSTSEC-2026-0113).
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -4,6 +4,10 @@ use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Mutex;
+
+use image::{Descriptor, Digest, Event, Progress, PullOptions, Source, Store, media_type};
+use serde_json::json;
 
 use crate::Test;
 use crate::corpus::gzip;
@@ -14,10 +18,12 @@ pub(crate) const TESTS: &[Test] = &[
     ("metadata_survives", metadata),
     ("sparse_files_have_holes", sparse),
     ("every_compression_is_found_out", compression),
+    ("all_readers_see_the_same_entries", sizes),
     ("an_archive_without_an_end_is_whole", unended),
     ("overlay_layers_have_whiteouts", overlay),
     ("a_killed_unpackers_remains_go", remains),
     ("unused_layers_go", unused),
+    ("a_pull_tells_what_is_unpacked", told),
 ];
 
 /// The tree of layers in a plain bundle, looked at by `look`.
@@ -312,6 +318,45 @@ fn compression() {
     }
 }
 
+/// A size that stands twice, or where none belongs, hides no entry from us that Go's reader sees, and shows none that it does not
+/// (CVE-2025-62518, CVE-2026-33056): a scanner has read the same files.
+fn sizes() {
+    let inner = Tar::new().file("inner", b"x").0;
+    let header = |kind, size| Header {
+        size,
+        link: b"b",
+        ..Header::new(kind, b"a")
+    };
+    let length = inner.len() as u64;
+    let rows: &[(&str, u8, u64, &[&str])] = &[
+        ("1024", b'0', 0, &["a", "b"]),
+        ("0", b'0', length, &["a", "b", "inner"]),
+        ("", b'0', length, &["a", "b"]),
+        ("", b'2', length, &["a", "b", "inner"]),
+        ("1024", b'2', length, &["a", "b", "inner"]),
+        ("1024", b'5', 0, &["a", "b", "inner"]),
+    ];
+    for (record, kind, size, wanted) in rows {
+        let tar = match *record {
+            "" => Tar::new(),
+            record => Tar::new().pax(&[("size", record.as_bytes())]),
+        };
+        let tar = tar
+            .header(&header(*kind, *size))
+            .data(&inner)
+            .file("b", b"");
+        unpack(&[tar], |root| {
+            let names = list(root).into_iter().map(|line| {
+                line.split(['=', ' ', '/'])
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned()
+            });
+            assert_eq!(Vec::from_iter(names), *wanted, "{record} {size}");
+        });
+    }
+}
+
 /// Archives that simply stop, after the last entry's data or its padding, are whole (umoci writes such).
 fn unended() {
     let tar = Tar::new().file("a", b"x");
@@ -414,4 +459,61 @@ fn unused() {
     assert_eq!(BTreeSet::from_iter(found), removed.into());
     assert_eq!(list(&dir.path().join("layers")).len(), 4);
     assert_eq!(list(&paths[0]), ["d/", "d/a=1", "d/l -> /etc"]);
+}
+
+/// What has happened to one blob.
+struct Told(Digest, Mutex<Vec<&'static str>>);
+
+impl Progress for Told {
+    fn blob(&self, blob: &Descriptor, event: Event<'_>) {
+        let word = match event {
+            Event::Moved(_) | Event::Retrying(..) => return,
+            Event::Exists => "exists",
+            Event::Complete => "complete",
+            Event::Unpacking => "unpacking",
+            Event::Unpacked => "unpacked",
+        };
+        if blob.digest == self.0 {
+            self.1.lock().expect("no panic").push(word);
+        }
+    }
+}
+
+fn told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let layout = dir.path().join("layout");
+    fs::create_dir_all(layout.join("blobs/sha256")).expect("a directory");
+    let put = |kind: &str, content: &[u8]| {
+        let digest = Digest::of(content);
+        let path = layout.join("blobs/sha256").join(digest.hex());
+        fs::write(path, content).expect("a file");
+        json!({ "mediaType": kind, "digest": digest, "size": content.len() })
+    };
+    let content = Tar::new().file("a", b"1").end();
+    let layer = Digest::of(&content);
+    let config = json!({ "architecture": "amd64", "os": "linux", "rootfs": { "type": "layers", "diff_ids": [layer] } });
+    let manifest = json!({
+        "schemaVersion": 2, "config": put(media_type::CONFIG, config.to_string().as_bytes()),
+        "layers": [put(media_type::LAYER, &content)],
+    });
+    let manifest = put(media_type::MANIFEST, manifest.to_string().as_bytes());
+    let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
+    fs::write(layout.join("index.json"), index.to_string()).expect("a file");
+    let store = Store::open(&dir.path().join("store")).expect("a store");
+    let source: Source = format!("oci:{}", layout.display())
+        .parse()
+        .expect("a source");
+    for (unpack, events) in [
+        (false, &["complete"][..]),
+        (true, &["exists", "unpacking", "unpacked"]),
+        (true, &["exists", "unpacked"]),
+    ] {
+        let told = Told(layer.clone(), Mutex::default());
+        let options = PullOptions {
+            unpack,
+            ..PullOptions::default()
+        };
+        image::pull(&store, &source, &options, &told).expect("an image");
+        assert_eq!(*told.1.lock().expect("no panic"), events);
+    }
 }

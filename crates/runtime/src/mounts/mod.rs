@@ -300,6 +300,9 @@ impl Mount {
                 ": a user namespace gets a new one only where nothing covers parts of the one around it, as another container's masked paths do \
                  (podman: --security-opt unmask=ALL)"
             }
+            (b"overlay", Errno::EPERM, None) => {
+                ": a user namespace mounts overlays since Linux 5.11"
+            }
             (_, Errno::EPERM, None) => ": this file system cannot be mounted in a user namespace",
             _ => "",
         }
@@ -321,7 +324,7 @@ impl Mount {
         let context = FsContext::open(fs_type).with_context(|| self.describe())?;
         context
             .set(c"source", Some(&self.source))
-            .or_else(|error| self.refused(&context, error, None))?;
+            .or_else(|error| self.refused(context.message(), error, None))?;
         self.configure(&context)?;
         // A device that is read-only can only be mounted so; file systems without one don't care.
         if attributes & options::RDONLY != 0 && self.source.as_bytes().starts_with(b"/dev/") {
@@ -329,7 +332,7 @@ impl Mount {
         }
         context
             .mount(attributes)
-            .or_else(|error| self.refused(&context, error, None))
+            .or_else(|error| self.refused(context.message(), error, None))
     }
 
     /// Hands the options that are the file system's to it.
@@ -337,16 +340,18 @@ impl Mount {
         self.options.data.iter().try_for_each(|(key, value)| {
             context
                 .set(key, value.as_deref())
-                .or_else(|error| self.refused(context, error, Some(key)))
+                .or_else(|error| self.refused(context.message(), error, Some(key)))
         })
     }
 
     /// The error for what the kernel has refused, an option or the whole, with what it says about it.
-    fn refused<T>(&self, context: &FsContext, error: Errno, option: Option<&CStr>) -> Result<T> {
-        let kernel = context
-            .message()
-            .map(|text| format!(" ({text})"))
-            .unwrap_or_default();
+    fn refused<T>(
+        &self,
+        message: Option<String>,
+        error: Errno,
+        option: Option<&CStr>,
+    ) -> Result<T> {
+        let kernel = message.map(|text| format!(" ({text})")).unwrap_or_default();
         let text = match option {
             Some(key) => format!(
                 "mounts[{}].options: {:?} for {}",
@@ -379,7 +384,7 @@ impl Mount {
             flags,
             Some(data.join(&b',').as_slice()),
         );
-        mounted.with_context(|| self.describe())?;
+        mounted.or_else(|error| self.refused(None, error, None))?;
         let scratch_path = CString::new(scratch.as_os_str().as_encoded_bytes()).unwrap_or_default();
         let tree = clone_tree(AT_FDCWD, &scratch_path, false);
         umount2(scratch, MntFlags::MNT_DETACH).with_context(|| self.describe())?;
@@ -468,7 +473,7 @@ impl Mount {
                 self.configure(&context)?;
                 context
                     .reconfigure()
-                    .or_else(|error| self.refused(&context, error, None))?;
+                    .or_else(|error| self.refused(context.message(), error, None))?;
             }
             self.set_attributes(&there, &self.options.attributes, &self.options.recursive)?;
             return self.propagate(&there);

@@ -15,8 +15,6 @@ pub(crate) struct Metrics {
     pub(crate) memory: Option<MemoryStat>,
     #[prost(message, optional, tag = "5")]
     pub(crate) blkio: Option<BlkIoStat>,
-    #[prost(message, repeated, tag = "7")]
-    pub(crate) network: Vec<NetworkStat>,
     #[prost(message, optional, tag = "9")]
     pub(crate) memory_oom_control: Option<MemoryOomControl>,
 }
@@ -211,27 +209,4 @@ pub(crate) struct BlkIoEntry {
     pub(crate) minor: u64,
     #[prost(uint64, tag = "5")]
     pub(crate) value: u64,
-}
-
-/// `NetworkStat`.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct NetworkStat {
-    #[prost(string, tag = "1")]
-    pub(crate) name: String,
-    #[prost(uint64, tag = "2")]
-    pub(crate) rx_bytes: u64,
-    #[prost(uint64, tag = "3")]
-    pub(crate) rx_packets: u64,
-    #[prost(uint64, tag = "4")]
-    pub(crate) rx_errors: u64,
-    #[prost(uint64, tag = "5")]
-    pub(crate) rx_dropped: u64,
-    #[prost(uint64, tag = "6")]
-    pub(crate) tx_bytes: u64,
-    #[prost(uint64, tag = "7")]
-    pub(crate) tx_packets: u64,
-    #[prost(uint64, tag = "8")]
-    pub(crate) tx_errors: u64,
-    #[prost(uint64, tag = "9")]
-    pub(crate) tx_dropped: u64,
 }

@@ -17,8 +17,6 @@ pub(crate) struct Metrics {
     pub(crate) hugetlb: Vec<HugeTlbStat>,
     #[prost(message, optional, tag = "8")]
     pub(crate) memory_events: Option<MemoryEvents>,
-    #[prost(message, repeated, tag = "9")]
-    pub(crate) network: Vec<NetworkStat>,
 }
 
 /// `PSIData`.
@@ -210,27 +208,4 @@ pub(crate) struct HugeTlbStat {
     pub(crate) pagesize: String,
     #[prost(uint64, tag = "4")]
     pub(crate) failcnt: u64,
-}
-
-/// `NetworkStat`.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct NetworkStat {
-    #[prost(string, tag = "1")]
-    pub(crate) name: String,
-    #[prost(uint64, tag = "2")]
-    pub(crate) rx_bytes: u64,
-    #[prost(uint64, tag = "3")]
-    pub(crate) rx_packets: u64,
-    #[prost(uint64, tag = "4")]
-    pub(crate) rx_errors: u64,
-    #[prost(uint64, tag = "5")]
-    pub(crate) rx_dropped: u64,
-    #[prost(uint64, tag = "6")]
-    pub(crate) tx_bytes: u64,
-    #[prost(uint64, tag = "7")]
-    pub(crate) tx_packets: u64,
-    #[prost(uint64, tag = "8")]
-    pub(crate) tx_errors: u64,
-    #[prost(uint64, tag = "9")]
-    pub(crate) tx_dropped: u64,
 }

@@ -1,13 +1,15 @@
 //! A connection of ours to containerd, with one request under way at a time.
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use prost::Message;
 
 use super::frame::{self, Content, Decoder};
+use super::outbox::Outbox;
 use crate::protos::{Request, Response, Status};
 
 /// A client's connection.
@@ -15,20 +17,21 @@ use crate::protos::{Request, Response, Status};
 pub(crate) struct Client {
     socket: UnixStream,
     decoder: Decoder,
-    unsent: Vec<u8>,
+    outbox: Outbox,
     /// Of the last request; clients count odd numbers.
     stream: u32,
 }
 
 impl Client {
-    /// Connects; a unix socket does so at once or not at all.
+    /// Connects; a unix socket that does not block does so at once or not at all.
     pub(crate) fn connect(path: &Path) -> io::Result<Client> {
-        let socket = UnixStream::connect(path)?;
-        socket.set_nonblocking(true)?;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
         Ok(Client {
-            socket,
+            socket: UnixStream::from(socket),
             decoder: Decoder::default(),
-            unsent: Vec::new(),
+            outbox: Outbox::default(),
             stream: u32::MAX,
         })
     }
@@ -47,21 +50,15 @@ impl Client {
             payload,
             timeout_nano: 0,
         };
-        self.unsent = frame::encode(self.stream, frame::REQUEST, &request.encode_to_vec());
+        let message = request.encode_to_vec();
+        self.outbox
+            .push(frame::encode(self.stream, frame::REQUEST, &message));
         self.flush()
     }
 
     /// Sends what the socket takes.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        while !self.unsent.is_empty() {
-            match self.socket.write(&self.unsent) {
-                Ok(count) => drop(self.unsent.drain(..count)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        self.outbox.flush(&self.socket)
     }
 
     /// The answer to the request, once it has come: its status, `None` for success.
@@ -93,7 +90,7 @@ impl Client {
 
     /// Whether something waits to be sent.
     pub(crate) fn has_unsent(&self) -> bool {
-        !self.unsent.is_empty()
+        self.outbox.len() > 0
     }
 }
 

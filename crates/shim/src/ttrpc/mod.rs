@@ -4,6 +4,7 @@
 
 mod client;
 mod frame;
+mod outbox;
 mod server;
 
 pub(crate) use client::Client;

@@ -1,17 +1,23 @@
 //! One connection of containerd's: requests in, responses out, neither ever waited for.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use prost::Message;
 
 use super::frame::{self, Content, Decoder};
+use super::outbox::Outbox;
 use crate::error::{Code, Failure, Result};
 use crate::protos::{Request, Response, Status};
 
 /// A peer that reads nothing may have this much waiting for it.
 const MAX_UNSENT: usize = 2 * frame::MAX_LENGTH;
+
+/// As much is read in one go.
+const PIECE: usize = 8192;
+/// After so many pieces somebody else has a turn.
+const TURN: usize = 64;
 
 /// Where the answer to a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +38,7 @@ pub(crate) struct Call {
 pub(crate) struct Connection {
     socket: UnixStream,
     decoder: Decoder,
-    unsent: Vec<u8>,
+    outbox: Outbox,
 }
 
 impl Connection {
@@ -41,14 +47,14 @@ impl Connection {
         Connection {
             socket,
             decoder: Decoder::default(),
-            unsent: Vec::new(),
+            outbox: Outbox::default(),
         }
     }
 
     /// Reads what has come; `false` when the peer has gone.
     pub(crate) fn receive(&mut self, calls: &mut Vec<Call>) -> io::Result<bool> {
-        let mut piece = [0; 8192];
-        loop {
+        let mut piece = [0; PIECE];
+        for _ in 0..TURN {
             match self.socket.read(&mut piece) {
                 Ok(0) => return Ok(false),
                 Ok(count) => self.decoder.push(&piece[..count]),
@@ -66,6 +72,7 @@ impl Connection {
                 }
             }
         }
+        Ok(true)
     }
 
     /// Answers a call. What the socket does not take now is sent by [`Connection::flush`].
@@ -84,30 +91,21 @@ impl Connection {
             ));
         }
         let frame = frame::encode(stream, frame::RESPONSE, &response.encode_to_vec());
-        if self.unsent.len() + frame.len() > MAX_UNSENT {
+        if self.outbox.len() + frame.len() > MAX_UNSENT {
             return Err(io::Error::other("the peer does not read its answers"));
         }
-        self.unsent.extend(frame);
+        self.outbox.push(frame);
         self.flush()
     }
 
     /// Sends what the socket takes.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        while !self.unsent.is_empty() {
-            match self.socket.write(&self.unsent) {
-                Ok(count) => drop(self.unsent.drain(..count)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.unsent = Vec::new();
-        Ok(())
+        self.outbox.flush(&self.socket)
     }
 
     /// Whether something waits to be sent.
     pub(crate) fn has_unsent(&self) -> bool {
-        !self.unsent.is_empty()
+        self.outbox.len() > 0
     }
 }
 
@@ -138,7 +136,7 @@ fn request(stream: u32, content: Content) -> Result<Request> {
             return Err(Failure::new(Code::ResourceExhausted, text));
         }
     };
-    if stream % 2 == 0 {
+    if stream.is_multiple_of(2) {
         return Err(Failure::invalid(
             "StreamID must be odd for client initiated streams",
         ));
@@ -149,6 +147,8 @@ fn request(stream: u32, content: Content) -> Result<Request> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     fn pair() -> (UnixStream, Connection) {

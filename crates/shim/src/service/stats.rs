@@ -65,7 +65,6 @@ fn legacy(stats: &Stats, oom_kill: u64) -> v1::Metrics {
         }),
         memory: Some(legacy_memory(stats)),
         blkio: Some(legacy_blkio(stats)),
-        network: Vec::new(),
         memory_oom_control: Some(v1::MemoryOomControl {
             oom_kill,
             ..Default::default()
@@ -194,7 +193,6 @@ fn unified(stats: &Stats, oom_kill: u64) -> v2::Metrics {
             oom_kill,
             ..Default::default()
         }),
-        network: Vec::new(),
     }
 }
 

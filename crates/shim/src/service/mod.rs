@@ -1,5 +1,12 @@
 //! The Task service, versions 2 and 3: which call is which function.
 
+mod control;
+mod create;
+mod delete;
+mod start;
+mod stats;
+mod update;
+
 use prost::Message;
 
 use crate::error::{Code, Failure, Result};
@@ -8,6 +15,8 @@ use crate::shim::Shim;
 use crate::ttrpc::Reply;
 
 const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
+
+pub(crate) use start::{pid_file, read_pid};
 
 /// What a call is answered with; `None` when that comes later.
 pub(crate) type Answer = Result<Option<Vec<u8>>>;

@@ -1,5 +1,6 @@
 //! Calls that are answered at once: what is known, and what takes no command of the runtime's.
 
+use super::{Answer, done, empty, stats};
 use crate::container::{Container, Process, Status};
 use crate::error::{Code, Context, Failure, Result};
 use crate::protos::Any;
@@ -10,10 +11,10 @@ use crate::protos::task::{
     PidsResponse, ProcessInfo, ResizePtyRequest, ResumeRequest, ShutdownRequest, StateRequest,
     StateResponse, StatsRequest, StatsResponse, WaitRequest, WaitResponse,
 };
-use crate::service::{Answer, done, empty};
+
 use crate::shim::Shim;
+use crate::sys;
 use crate::ttrpc::Reply;
-use crate::{stats, sys};
 
 impl Shim {
     /// A container that has been created.
@@ -209,14 +210,14 @@ fn finished() -> Failure {
 }
 
 /// Containerd's sentence for what cannot be done in a state.
-pub(crate) fn wrong(action: &str, state: &str) -> Failure {
+pub(super) fn wrong(action: &str, state: &str) -> Failure {
     let article = if state.starts_with('i') { "an" } else { "a" };
     let text = format!("cannot {action} {article} {state} process");
     Failure::new(Code::FailedPrecondition, text)
 }
 
 /// A status as a word.
-pub(crate) fn name(status: Status) -> &'static str {
+pub(super) fn name(status: Status) -> &'static str {
     match status {
         Status::Creating => "creating",
         Status::Created => "created",

@@ -1,0 +1,100 @@
+//! Update and Checkpoint: commands of the runtime's on a container that is there.
+
+use std::process::Command;
+
+use prost::Message;
+
+use super::Answer;
+use super::control::{name, wrong};
+use crate::container::{Container, Status};
+use crate::error::{Failure, Result};
+use crate::jobs::{Job, Work};
+use crate::protos::options::CheckpointOptions;
+use crate::protos::task::{CheckpointTaskRequest, UpdateTaskRequest};
+use crate::runtime::Paper;
+use crate::shim::Shim;
+use crate::ttrpc::Reply;
+
+impl Shim {
+    /// Has the runtime do something with a container that makes no process.
+    pub(super) fn command(
+        &mut self,
+        reply: Reply,
+        id: &str,
+        work: Work,
+        describe: impl FnOnce(&mut Command, &Container, &mut Job) -> Result<()>,
+    ) -> Result<()> {
+        let container = self.container(id)?;
+        let mut job = Job {
+            reply,
+            work,
+            complaint: Paper::new()?,
+            console: None,
+            input: None,
+        };
+        let mut command = container.runtime.command(&job.complaint);
+        describe(&mut command, container, &mut job)?;
+        self.run(command, job)
+    }
+
+    pub(crate) fn update(&mut self, reply: Reply, request: UpdateTaskRequest) -> Answer {
+        let container = self.container(&request.id)?;
+        if container.init.exit.is_some() {
+            return Err(wrong("update", "stopped"));
+        }
+        let resources = request.resources.map(|any| any.value).unwrap_or_default();
+        self.command(
+            reply,
+            &request.id,
+            Work::Update,
+            |command, container, job| {
+                let paper = job.input.insert(Paper::with(&resources)?);
+                command
+                    .args(["update", "--resources", &paper.path()])
+                    .arg(&container.id);
+                Ok(())
+            },
+        )?;
+        Ok(None)
+    }
+
+    pub(crate) fn checkpoint(&mut self, reply: Reply, request: &CheckpointTaskRequest) -> Answer {
+        let container = self.container(&request.id)?;
+        if container.init.status != Status::Running {
+            return Err(wrong("checkpoint", name(container.init.status)));
+        }
+        let options = match &request.options {
+            Some(any) => CheckpointOptions::decode(&*any.value)
+                .map_err(|error| Failure::invalid(format!("options: {error}")))?,
+            None => CheckpointOptions::default(),
+        };
+        self.command(
+            reply,
+            &request.id,
+            Work::Checkpoint,
+            |command, container, _| {
+                command
+                    .arg("checkpoint")
+                    .arg("--image-path")
+                    .arg(&request.path);
+                let switches = [
+                    ("--leave-running", !options.exit),
+                    ("--tcp-established", options.open_tcp),
+                    ("--ext-unix-sk", options.external_unix_sockets),
+                    ("--shell-job", options.terminal),
+                    ("--file-locks", options.file_locks),
+                ];
+                command.args(switches.iter().filter(|(_, on)| *on).map(|(flag, _)| *flag));
+                for namespace in &options.empty_namespaces {
+                    command.arg("--empty-ns").arg(namespace);
+                }
+                if !options.work_path.is_empty() {
+                    command.arg("--work-path").arg(&options.work_path);
+                }
+                command.arg(&container.id);
+                Ok(())
+            },
+        )?;
+        Ok(None)
+    }
+}
