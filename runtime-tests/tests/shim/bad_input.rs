@@ -139,7 +139,7 @@ fn a_disk_that_is_full() {
     let alone = Alone::new("sleep 1000000");
     let mut client = alone.connect();
     // The runtime's state, and the shim's, are below /run.
-    let line = "head -c 9999999 /dev/zero > /run/full 2>/dev/null; true";
+    let line = "head -c 9999999 /dev/zero > /run/full 2>/dev/null || true";
     alone
         .host
         .sh(&format!("mount -o remount,size=1m /run; {line}"));

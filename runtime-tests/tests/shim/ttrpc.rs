@@ -3,9 +3,10 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::symlink;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::thread;
 use std::time::Duration;
 
 use runtime_tests::{
@@ -23,6 +24,7 @@ pub(crate) const FAILED_PRECONDITION: u64 = 9;
 pub(crate) const UNIMPLEMENTED: u64 = 12;
 
 const REQUEST: u8 = 1;
+const RESPONSE: u8 = 2;
 
 /// A shim on a machine of its own, for the container `box`.
 pub(crate) struct Alone {
@@ -47,6 +49,12 @@ impl Alone {
         for name in ["runc", "coracle"] {
             symlink(runtime(), bin.join(name)).unwrap();
         }
+        let events = UnixListener::bind(host.path("events")).unwrap();
+        thread::spawn(move || {
+            for stream in events.incoming().flatten() {
+                thread::spawn(|| hear(stream));
+            }
+        });
         let mut alone = Self {
             host,
             shim: Shim::under_test(),
@@ -68,7 +76,8 @@ impl Alone {
         // A mount namespace is entered in its root, whatever directory the command was given. The shell stays: a shim's parent
         // is in its pid namespace.
         let line = "cd $0 || exit; env \"$@\"; exit $?";
-        let mut args = vec!["-c", line, &dir, &path, "TTRPC_ADDRESS=/nobody", &program];
+        let events = format!("TTRPC_ADDRESS={}", self.host.path("events").display());
+        let mut args = vec!["-c", line, &dir, &path, &events, &program];
         args.extend(["-namespace", "test", "-address", "/nobody", "-id", "box"]);
         args.extend(flags);
         args.push(action);
@@ -119,6 +128,19 @@ impl Alone {
                 .is_empty()
                 .then_some(())
         });
+    }
+}
+
+/// Takes every event, as containerd does; a shim without anybody to tell them may end.
+fn hear(mut stream: UnixStream) -> io::Result<()> {
+    loop {
+        let mut head = [0; 10];
+        stream.read_exact(&mut head)?;
+        let [a, b, c, d, e, f, g, h, ..] = head;
+        let mut event = vec![0; u32::from_be_bytes([a, b, c, d]) as usize];
+        stream.read_exact(&mut event)?;
+        let id = u32::from_be_bytes([e, f, g, h]);
+        stream.write_all(&frame(0, id, RESPONSE, b""))?;
     }
 }
 

@@ -15,6 +15,7 @@ use crate::kubelet::{IMAGE, container, limited, namespaces};
 fn two_containers_share_a_pod_and_its_shim() {
     let Some(kubelet) = kubelet() else { return };
     let first = kubelet.pod(&kubelet.pod_config("first"));
+    first.start(container("one", &["true"]));
     first.remove();
     let before = kubelet.containerd.inventory();
     let pod = kubelet.pod(&kubelet.pod_config("pod"));

@@ -64,8 +64,10 @@ fn fifos_survive_their_reader() {
     let mut command = containerd.run_command(&[], IMAGE, "box", &["sh", "-c", script]);
     let mut client = command.stdout(Stdio::piped()).spawn().unwrap();
     containerd.wait_for("box", "RUNNING");
+    // One that ends by itself removes its fifos.
+    let kill = ["-KILL", "-x", "ctr"];
+    containerd.engine.run("pkill", &kill).ok();
     containerd.kill();
-    let _ = client.kill();
     client.wait().unwrap();
     containerd.start_again();
     containerd.wait_for("box", "RUNNING");
