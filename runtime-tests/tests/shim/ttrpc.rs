@@ -1,6 +1,6 @@
 //! A bundle with a shim, and as much of ttrpc as it takes to say wrong things to it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use runtime_tests::{
     Host, Output, Shim, base_config, eventually, fill_rootfs, finish, pids_in_cgroups_named,
-    runtime,
+    runtime, shell,
 };
 use serde_json::json;
 
@@ -31,6 +31,7 @@ pub(crate) struct Alone {
     pub(crate) host: Host,
     shim: Shim,
     address: String,
+    _log: File,
 }
 
 impl Alone {
@@ -49,6 +50,12 @@ impl Alone {
         for name in ["runc", "coracle"] {
             symlink(runtime(), bin.join(name)).unwrap();
         }
+        // Where containerd reads what a shim has to say.
+        shell(&format!("mkfifo {}", bundle.join("log").display()));
+        let log = File::options()
+            .read(true)
+            .write(true)
+            .open(bundle.join("log"));
         let events = UnixListener::bind(host.path("events")).unwrap();
         thread::spawn(move || {
             for stream in events.incoming().flatten() {
@@ -59,6 +66,7 @@ impl Alone {
             host,
             shim: Shim::under_test(),
             address: String::new(),
+            _log: log.unwrap(),
         };
         let answer = alone.call("start", &[]).ok();
         let address = answer.split('"').find(|word| word.starts_with("unix://"));
