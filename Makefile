@@ -6,7 +6,7 @@ SHIM       := target/$(TARGET)/release/containerd-shim-coracle-v2
 PREFIX     ?= /usr/local
 SYSCONFDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),/etc,$(PREFIX)/etc)
 
-.PHONY: build demo test vm-test check bench install clean setup
+.PHONY: build demo test long vm-test check bench install clean setup
 
 build: setup
 	cargo build --release --target $(TARGET) -p coracle -p shim
@@ -16,6 +16,10 @@ demo: build
 
 test: build
 	cargo test --workspace
+
+# The whole of what `make test` has a bounded part of: 200 pods, 10,000 execs.
+long: build
+	LONG=yes cargo test -p cri-tests many::
 
 # All tests in virtual machines: kernels, cgroup views, drivers, users, engines. Writes docs/PORTABILITY.md. `make test` has a part
 # of it; CELLS=6.12-v1 chooses by names.
@@ -29,7 +33,7 @@ check: setup
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 bench: build
-	cargo bench -p runtime-tests --bench peers --bench images --bench cold_start
+	cargo bench -p runtime-tests --bench peers --bench images --bench cold_start --bench shim
 
 install: $(BINARY) $(SHIM)
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/coracle

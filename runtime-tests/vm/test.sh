@@ -33,6 +33,7 @@ vm_test() {
         local binary=${RUNTIME:-$target/$(uname -m)-unknown-linux-musl/release/coracle}
         [ -x "$binary" ] || die "test: no $binary: run \`make build\`"
         cp "$binary" "$stage/runtime/coracle"
+        [ ! -x "${binary%/*}/containerd-shim-coracle-v2" ] || cp "${binary%/*}/containerd-shim-coracle-v2" "$stage/runtime/"
         runtime=/opt/coracle/coracle
     fi
     SHARES+=("$stage/target:$target" "$stage/runtime:/opt/coracle" "$workspace/packaging" "$workspace/docs")

@@ -4,9 +4,11 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 
-use runtime_tests::{Account, Engine, Ids, Registry, has_program, is_coracle, requires, runtime};
+use runtime_tests::{
+    Account, Engine, Ids, Registry, blocks, document, has_program, is_coracle, requires, runtime,
+};
+use std::path::Path;
 
 /// The title of what is not for root.
 const BY_A_USER: &str = "\n## As an ordinary user\n";
@@ -39,17 +41,9 @@ fn by_a_user(account: &Account, home: &str, lines: &str) -> String {
 
 /// The lines of all `sh` blocks. `make` is what builds and tests this very tree.
 fn commands(document: &str) -> String {
-    let mut inside = false;
-    let mut lines = Vec::new();
-    for line in document.lines() {
-        match line.strip_prefix("```") {
-            Some(kind) => inside = kind == "sh",
-            None if inside && !line.trim_start_matches("sudo ").starts_with("make ") => {
-                lines.push(line);
-            }
-            None => {}
-        }
-    }
+    let lines = blocks(document, "sh").concat();
+    let is_make = |line: &&str| line.trim_start_matches("sudo ").starts_with("make ");
+    let lines: Vec<_> = lines.lines().filter(|line| !is_make(line)).collect();
     lines.join("\n")
 }
 
@@ -67,12 +61,7 @@ fn execute(name: &str) {
     fs::create_dir(&bin).unwrap();
     symlink(runtime(), bin.join("coracle")).unwrap();
     fs::write(bin.join("sudo"), "#!/bin/sh\nexec \"$@\"\n").unwrap();
-    let document = fs::read_to_string(
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .with_file_name("")
-            .join(name),
-    )
-    .unwrap();
+    let document = document(name);
     let (by_root, by_user) = parts(&document);
     let lines = commands(&by_root);
     assert!(lines.lines().count() > 5, "{name} has commands");

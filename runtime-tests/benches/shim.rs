@@ -1,0 +1,199 @@
+//! What a shim costs: Coracle's, and containerd's own above crun, in turn on the same containerd.
+//!
+//! `cargo bench -p runtime-tests --bench shim -- [--rounds N]`. Times are medians in milliseconds, and ratios those of pairs. CPU is that of
+//! the whole machine without idling, so nothing else should run.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use runtime_tests::{Containerd, Shim, has_containerd, has_program, need_root, read_text, runtime};
+
+/// Pods of a node whose memory is averaged.
+const TOGETHER: usize = 10;
+
+fn main() -> ExitCode {
+    need_root();
+    if !has_containerd() || !has_program("buildah") {
+        println!("shim: skipped, containerd or buildah is not installed");
+        return ExitCode::SUCCESS;
+    }
+    let args: Vec<String> = env::args().collect();
+    let rounds = args
+        .iter()
+        .position(|arg| arg == "--rounds")
+        .and_then(|at| args.get(at + 1));
+    let rounds = rounds.map_or(15, |word| word.parse().expect("a number"));
+    let containerd = Containerd::new();
+    let theirs = env::var("PEER").unwrap_or_else(|_| "crun".to_owned());
+    let peers = [
+        Peer::new(
+            "coracle",
+            Shim::under_test(),
+            runtime().display().to_string(),
+        ),
+        Peer::new("go", Shim::runc(), theirs),
+    ];
+    let mut found = [const { BTreeMap::<&str, Vec<f64>>::new() }; 2];
+    for round in 0..=rounds {
+        for (peer, found) in peers.iter().zip(&mut found) {
+            let figures = peer.times(&containerd);
+            // Nobody's first is counted: caches are warm afterwards.
+            if round > 0 {
+                for (name, value) in figures {
+                    found.entry(name).or_default().push(value);
+                }
+            }
+        }
+    }
+    for (peer, found) in peers.iter().zip(&mut found) {
+        for (name, value) in peer.memory(&containerd) {
+            found.insert(name, vec![value]);
+        }
+    }
+    println!("{:<28}{:>10}{:>10}{:>10}", "", "coracle", "go", "ratio");
+    for (name, ours) in &found[0] {
+        let theirs = &found[1][name];
+        let ratios = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs);
+        let ratio = median(ratios.collect());
+        let [ours, theirs] = [ours, theirs].map(|values| median(values.clone()));
+        println!("{name:<28}{ours:>10.1}{theirs:>10.1}{ratio:>10.2}");
+    }
+    ExitCode::SUCCESS
+}
+
+/// A shim with its runtime.
+struct Peer {
+    name: &'static str,
+    shim: Shim,
+    runtime: String,
+}
+
+impl Peer {
+    fn new(name: &'static str, shim: Shim, runtime: String) -> Self {
+        Self {
+            name,
+            shim,
+            runtime,
+        }
+    }
+
+    fn run(&self, containerd: &Containerd, flags: &[&str], id: &str, args: &[&str]) {
+        let program = self.shim.runtime_type();
+        let cgroup = format!("/{}/{id}", containerd.engine.name);
+        let mut all = vec!["run", "--runtime", &program, "--cgroup", &cgroup];
+        if self.shim.is_runc() {
+            all.extend(["--runc-binary", &self.runtime]);
+        }
+        all.extend(flags);
+        all.extend(["localhost/busybox:latest", id]);
+        all.extend(args);
+        containerd.ctr(&all).ok();
+    }
+
+    fn start(&self, containerd: &Containerd, id: &str) {
+        let flags = ["--detach", "--null-io"];
+        self.run(containerd, &flags, id, &["sleep", "1000000"]);
+    }
+
+    /// One run, one exec and one end.
+    fn times(&self, containerd: &Containerd) -> [(&'static str, f64); 4] {
+        let cpu = busy();
+        let run = time(|| self.run(containerd, &["--rm"], self.name, &["true"]));
+        let cpu = busy() - cpu;
+        self.start(containerd, self.name);
+        let exec = time(|| {
+            containerd.exec(self.name, &["true"]).ok();
+        });
+        let kill = ["tasks", "kill", "--signal", "SIGKILL", self.name];
+        containerd.ctr(&kill).ok();
+        containerd.wait_for(self.name, "STOPPED");
+        let delete = time(|| {
+            containerd.ctr(&["tasks", "delete", self.name]);
+        });
+        containerd.ctr(&["containers", "delete", self.name]).ok();
+        [
+            ("1 run --rm, ms", run),
+            ("2 its CPU, ms", cpu),
+            ("3 exec, ms", exec),
+            ("4 delete with ctr, ms", delete),
+        ]
+    }
+
+    /// Of one shim, and of ten.
+    fn memory(&self, containerd: &Containerd) -> Vec<(&'static str, f64)> {
+        self.start(containerd, "box-0");
+        let shim = self.processes()[0];
+        let status = read_text(format!("/proc/{shim}/status").as_ref());
+        let mut found = vec![
+            ("5 PSS of one, kB", rollup(shim, "Pss:")),
+            ("6 private dirty of one, kB", rollup(shim, "Private_Dirty:")),
+            ("8 threads", field(&status, "Threads:")),
+        ];
+        for number in 1..TOGETHER {
+            self.start(containerd, &format!("box-{number}"));
+        }
+        let all: f64 = self
+            .processes()
+            .iter()
+            .map(|&pid| rollup(pid, "Pss:"))
+            .sum();
+        found.push(("7 PSS of ten, average, kB", all / TOGETHER as f64));
+        for number in 0..TOGETHER {
+            containerd.remove(&format!("box-{number}"));
+        }
+        found
+    }
+
+    /// The shims of this kind on the whole machine, on which nothing else shall run.
+    fn processes(&self) -> Vec<i32> {
+        let entries = fs::read_dir("/proc").expect("proc is mounted").flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let is_shim = |pid: &i32| {
+            let exe = fs::read_link(format!("/proc/{pid}/exe"));
+            exe.is_ok_and(|exe| exe == self.shim.program())
+        };
+        pids.filter(is_shim).collect()
+    }
+}
+
+fn time(work: impl FnOnce()) -> f64 {
+    let began = Instant::now();
+    work();
+    began.elapsed().as_secs_f64() * 1e3
+}
+
+/// Milliseconds that this machine's processors have worked.
+fn busy() -> f64 {
+    let text = read_text("/proc/stat".as_ref());
+    let numbers = text
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(1);
+    let numbers: Vec<f64> = numbers.filter_map(|word| word.parse().ok()).collect();
+    // user, nice, system, and interrupts; ticks of 10 ms
+    [0, 1, 2, 5, 6].iter().map(|&at| numbers[at]).sum::<f64>() * 10.0
+}
+
+fn rollup(pid: i32, key: &str) -> f64 {
+    field(
+        &read_text(format!("/proc/{pid}/smaps_rollup").as_ref()),
+        key,
+    )
+}
+
+fn field(text: &str, key: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    let word = line.and_then(|line| line.split_whitespace().next());
+    word.and_then(|word| word.parse().ok())
+        .expect("the kernel tells it")
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -1,0 +1,47 @@
+//! The shim is killed, and called once more to `delete`, as containerd does then.
+
+use runtime_tests::Shim;
+
+use crate::ttrpc::{Alone, OK, number, text};
+
+/// After `steps` of a container's life.
+fn kill_after(steps: usize) {
+    let alone = Alone::new("sleep 1000000");
+    let mut client = alone.connect();
+    let kill = [text(1, "box"), number(3, 9)].concat();
+    let life = [
+        ("Create", alone.create("")),
+        ("Start", text(1, "box")),
+        ("Kill", kill),
+        ("Wait", text(1, "box")),
+        ("Delete", text(1, "box")),
+    ];
+    for (method, request) in &life[..steps] {
+        assert_eq!(client.call(method, request).0, OK, "{method}");
+    }
+    alone.kill();
+    let bundle = alone.host.path("bundle").display().to_string();
+    let deleted = alone.call("delete", &["-bundle", &bundle]);
+    assert_eq!(deleted.code, 0, "{deleted:?}");
+    alone.wait_until_empty();
+    let mounts = alone.host.sh("cat /proc/self/mountinfo");
+    assert!(!mounts.contains("/bundle/rootfs"), "{mounts}");
+    let left = alone.host.sh("find /run -mindepth 1 -name box");
+    assert_eq!(left, "", "state is left");
+    assert!(
+        Shim::under_test().is_runc() || !alone.has_socket(),
+        "the socket is left"
+    );
+}
+
+#[test]
+fn before_there_is_a_container() {
+    kill_after(0);
+}
+
+#[test]
+fn with_a_container_at_each_step() {
+    for steps in 1..=5 {
+        kill_after(steps);
+    }
+}
