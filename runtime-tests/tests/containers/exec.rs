@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::process::Stdio;
 
-use runtime_tests::{Store, shell};
+use runtime_tests::{Store, by_systemd, shell};
 
 /// A store whose root file system knows a user.
 fn store() -> Store {
@@ -115,7 +115,11 @@ fn a_bundles_container_is_told_in_numbers() {
     let mut spec: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
     spec["process"]["args"] = serde_json::json!(["sleep", "1000"]);
     spec["process"]["terminal"] = false.into();
-    spec["linux"]["cgroupsPath"] = format!("/{}/bundle", store.parent).into();
+    spec["linux"]["cgroupsPath"] = match by_systemd() {
+        true => format!("{}.slice:coracle:bundle", store.parent),
+        false => format!("/{}/bundle", store.parent),
+    }
+    .into();
     fs::write(&config, spec.to_string()).unwrap();
     store
         .coracle(&["run", "-d", "-b", bundle.to_str().unwrap(), "bundle"])

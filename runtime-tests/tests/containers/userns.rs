@@ -3,14 +3,14 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use runtime_tests::{Output, Store, requires, shell};
+use runtime_tests::{Output, Store, kernel_since, requires, shell};
 use serde_json::json;
 
 use super::images::image;
 
 fn run(store: &Store, flags: &[&str], script: &str) -> Output {
-    let base = ["run", "--cgroup-parent", &store.parent, "--network=none"];
-    store.coracle(&[&base, flags, &["localhost/app:1", "sh", "-c", script]].concat())
+    let args = store.run_args_of(flags, &["localhost/app:1", "sh", "-c", script]);
+    store.coracle(&args.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// What a store's file system can do.
@@ -40,6 +40,10 @@ fn auto_gives_each_container_ids_of_its_own() {
         ]
     };
     let work = "echo mine > /file; echo mine > /data/file; echo $(id -u) > /shared/$HOSTNAME; chown 5 /shared/$HOSTNAME; exec sleep 1000";
+    if !kernel_since(5, 12) {
+        run(&store, &flags("one"), work).fails_with(125, "need Linux 5.12");
+        return;
+    }
     run(&store, &flags("one"), work).ok();
     run(&store, &flags("two"), work).ok();
     let exec = |name: &str, script: &str| store.coracle(&["exec", name, "sh", "-c", script]);
@@ -87,7 +91,7 @@ fn auto_gives_each_container_ids_of_its_own() {
 fn ids_of_the_user_containers_are_given_and_end() {
     let store = Store::new();
     requires!(
-        can_map(&store),
+        can_map(&store) && kernel_since(5, 12),
         "the file system of /tmp has no id-mapped mounts"
     );
     image(&store, &json!({}));
@@ -100,10 +104,8 @@ fn ids_of_the_user_containers_are_given_and_end() {
         .map(|word| word.to_str().unwrap())
         .collect();
     let (coracle, file) = (words.join(" "), file.display());
-    let run = format!(
-        "{coracle} run --cgroup-parent {} --network=none --userns=auto",
-        store.parent
-    );
+    let run = store.run_args_of(&["--userns=auto"], &[]).join(" ");
+    let run = format!("{coracle} {run}");
     let said = shell(&format!(
         "unshare --mount --propagation slave sh -c '
             mount --bind {file} /etc/subuid; mount --bind {file} /etc/subgid
