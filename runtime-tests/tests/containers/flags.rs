@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use runtime_tests::{Store, has_controller, requires, rootless};
+use runtime_tests::{Hierarchy, Store, has_controller, hierarchy, requires, rootless};
 
 /// Flag, what is run, and what it says.
 #[test]
@@ -179,6 +179,11 @@ fn limits_are_those_of_the_cgroup() {
         "{stats}"
     );
     assert_eq!(stats["Name"], "web");
+    if hierarchy() == Hierarchy::V2 {
+        let script = "cat /proc/self/cgroup /sys/fs/cgroup/memory.max";
+        let seen = store.coracle(&["exec", "web", "sh", "-c", script]).ok();
+        assert_eq!(seen, "0::/\n67108864\n");
+    }
 }
 
 #[test]

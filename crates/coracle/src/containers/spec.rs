@@ -102,6 +102,10 @@ fn annotations(spec: &mut Value, options: &Options) {
 
 fn limits(spec: &mut Value, options: &Options, around: &Surroundings<'_>) {
     let linux = &mut spec["linux"];
+    // As Docker: with cgroup v2 alone a container sees its own cgroup as the root.
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        elements(&mut linux["namespaces"]).push(json!({ "type": "cgroup" }));
+    }
     options.limits.write(&mut linux["resources"]);
     if let Some(parent) = &options.cgroup_parent {
         linux["cgroupsPath"] = match around.systemd {

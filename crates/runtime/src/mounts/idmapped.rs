@@ -151,6 +151,12 @@ pub fn mount_shifted(source: &Path, target: &Path, first: u32, count: u32) -> Re
         .namespace(&Procfs::open()?)
         .with_context(mounting)?;
     take_mapping(&tree, namespace.as_fd(), false).with_context(mounting)?;
+    // A peer of the source would hand its unmounting on to what has been mounted there since.
+    let private = MountAttr {
+        propagation: libc::MS_PRIVATE,
+        ..MountAttr::default()
+    };
+    set_attributes(tree.as_fd(), false, &private).with_context(mounting)?;
     attach(tree.as_fd(), to.as_fd()).with_context(mounting)
 }
 
