@@ -206,14 +206,15 @@ fn join(path: &str) -> Result<()> {
     cgroup.add(std::process::id() as i32).map_err(joining)
 }
 
+const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
 /// One more than containerd: when memory is short, rather the shim.
 fn adjust_oom_score() -> Result<()> {
     let adjusting = || "adjust the OOM score of the shim".to_owned();
-    let parent = format!("/proc/{}/oom_score_adj", nix::unistd::getppid());
-    let score = fs::read_to_string(parent).context(adjusting)?;
-    let score: i32 = score.trim().parse().context(adjusting)?;
-    let score = (score + 1).min(1000);
-    match fs::write("/proc/self/oom_score_adj", score.to_string()) {
+    // Inherited from containerd, which may be out of sight.
+    let inherited = fs::read_to_string(OOM_SCORE).context(adjusting)?;
+    let score: i32 = inherited.trim().parse().context(adjusting)?;
+    match fs::write(OOM_SCORE, (score + 1).min(1000).to_string()) {
         // Without the right to go below what we have.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
         written => written.context(adjusting),
