@@ -9,7 +9,10 @@ use std::fs;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use runtime_tests::{Containerd, Shim, has_containerd, has_program, need_root, read_text, runtime};
+use runtime_tests::{
+    Containerd, Hierarchy, Shim, has_containerd, has_program, hierarchy, need_root, read_text,
+    runtime,
+};
 
 /// Pods of a node whose memory is averaged.
 const TOGETHER: usize = 10;
@@ -27,7 +30,12 @@ fn main() -> ExitCode {
         .and_then(|at| args.get(at + 1));
     let rounds = rounds.map_or(15, |word| word.parse().expect("a number"));
     let containerd = Containerd::new();
-    let theirs = env::var("PEER").unwrap_or_else(|_| "crun".to_owned());
+    // crun refuses hybrid cgroups.
+    let usual = match hierarchy() {
+        Hierarchy::Hybrid => "runc",
+        _ => "crun",
+    };
+    let theirs = env::var("PEER").unwrap_or_else(|_| usual.to_owned());
     let peers = [
         Peer::new(
             "coracle",

@@ -113,7 +113,11 @@ pub(crate) fn bounded() -> Vec<Cell> {
         Cell {
             driver: "systemd",
             suite: "engines",
-            tests: &["podman::a_kill_for", "podman::limits", "containerd::tasks::a_task"],
+            tests: &[
+                "podman::a_kill_for",
+                "podman::limits",
+                "containerd::tasks::a_task",
+            ],
             ..PLAIN
         },
         Cell {
