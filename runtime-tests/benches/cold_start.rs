@@ -4,14 +4,13 @@
 //! `cargo bench -p runtime-tests --bench cold_start -- [--rounds N]`. Coracle is the engines' runtime too, which is
 //! to their advantage: what differs is what they do around it.
 
-use std::env;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use runtime_tests::{Docker, has_program, need_root, within};
+use runtime_tests::{Docker, has_program, need_root, number_of, within};
 
 const IMAGE: &str = "localhost/busybox:latest";
 const SERVER: [&str; 5] = ["httpd", "-f", "-p", "80", "-v"];
@@ -31,12 +30,7 @@ fn main() -> ExitCode {
         println!("cold start: skipped, {program} is not installed");
         return ExitCode::SUCCESS;
     }
-    let args: Vec<String> = env::args().collect();
-    let rounds = args
-        .iter()
-        .position(|arg| arg == "--rounds")
-        .and_then(|at| args.get(at + 1));
-    let rounds = rounds.map_or(15, |word| word.parse().expect("a number"));
+    let rounds = number_of("--rounds", 15);
     let docker = Docker::new();
     let engine = &docker.engine;
     let archive = engine.path("cold.tar").display().to_string();

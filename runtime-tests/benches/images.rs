@@ -15,7 +15,7 @@ use flate2::read::MultiGzDecoder;
 use image::Hasher;
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::TimeVal;
-use runtime_tests::{Registry, has_program, need_root, runtime, shell};
+use runtime_tests::{Registry, has_program, need_root, number_of, runtime, shell};
 use tempfile::TempDir;
 
 const LAYERS: usize = 5;
@@ -36,12 +36,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     }
-    let rounds = args
-        .iter()
-        .position(|arg| arg == "--rounds")
-        .and_then(|at| args.get(at + 1))
-        .map_or(5, |word| word.parse().expect("a number"));
-    compare(rounds);
+    compare(number_of("--rounds", 5));
     ExitCode::SUCCESS
 }
 

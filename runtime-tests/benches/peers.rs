@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use runtime_tests::{
     Hierarchy, View, base_config, fill_rootfs, has_capability, has_program, hierarchy, need_root,
-    runtime,
+    number_of, runtime,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -23,13 +23,7 @@ const SYS_RESOURCE: u32 = 24;
 fn main() -> ExitCode {
     need_root();
     let args: Vec<String> = env::args().skip(1).collect();
-    let number = |name: &str, default: usize| {
-        args.iter()
-            .position(|arg| arg == name)
-            .and_then(|at| args.get(at + 1))
-            .map_or(default, |word| word.parse().expect("a number"))
-    };
-    let (rounds, listed) = (number("--rounds", 30), number("--list", 50));
+    let (rounds, listed) = (number_of("--rounds", 30), number_of("--list", 50));
     match args.iter().find_map(|arg| arg.strip_prefix("--in-view=")) {
         Some(view) => compare(view, rounds, listed),
         None => in_each_view(&args),

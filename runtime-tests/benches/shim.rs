@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use runtime_tests::{
-    Containerd, Hierarchy, Shim, has_containerd, has_program, hierarchy, need_root, read_text,
-    runtime,
+    Containerd, Hierarchy, Shim, has_containerd, has_program, hierarchy, need_root, number_of,
+    read_text, runtime,
 };
 
 /// Pods of a node whose memory is averaged.
@@ -23,12 +23,7 @@ fn main() -> ExitCode {
         println!("shim: skipped, containerd or buildah is not installed");
         return ExitCode::SUCCESS;
     }
-    let args: Vec<String> = env::args().collect();
-    let rounds = args
-        .iter()
-        .position(|arg| arg == "--rounds")
-        .and_then(|at| args.get(at + 1));
-    let rounds = rounds.map_or(15, |word| word.parse().expect("a number"));
+    let rounds = number_of("--rounds", 15);
     let containerd = Containerd::new();
     // crun refuses hybrid cgroups.
     let usual = match hierarchy() {

@@ -17,6 +17,13 @@ pub fn skip(reason: &str) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
+/// The number after a flag of this program's, as benchmarks take them.
+pub fn number_of(flag: &str, default: usize) -> usize {
+    let mut args = std::env::args().skip_while(|arg| arg != flag).skip(1);
+    args.next()
+        .map_or(default, |word| word.parse().expect("a number"))
+}
+
 /// Every test needs root.
 pub fn need_root() {
     assert!(

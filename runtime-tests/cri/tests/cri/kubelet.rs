@@ -380,7 +380,17 @@ pub(crate) fn secured(
     config
 }
 
-/// The same with limits.
+/// A pod with a change of what it may do.
+pub(crate) fn secured_pod(
+    mut config: PodSandboxConfig,
+    change: impl FnOnce(&mut LinuxSandboxSecurityContext),
+) -> PodSandboxConfig {
+    let linux = config.linux.as_mut().expect("it is there");
+    change(linux.security_context.as_mut().expect("it is there"));
+    config
+}
+
+/// A container with limits.
 pub(crate) fn limited(
     mut config: ContainerConfig,
     resources: LinuxContainerResources,

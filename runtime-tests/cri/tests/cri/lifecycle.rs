@@ -9,7 +9,7 @@ use runtime_tests::{
 };
 
 use crate::kubelet;
-use crate::kubelet::{IMAGE, container, limited, namespaces};
+use crate::kubelet::{IMAGE, container, limited, namespaces, secured};
 
 #[test]
 fn two_containers_share_a_pod_and_its_shim() {
@@ -178,7 +178,7 @@ fn a_pod_has_a_network_of_its_own() {
     let pod = kubelet.pod(&config);
     let ip = pod.status().network.unwrap().ip;
     assert!(ip.starts_with("10.88."), "{ip}");
-    let mut server = container(
+    let server = container(
         "server",
         &[
             "sh",
@@ -186,15 +186,9 @@ fn a_pod_has_a_network_of_its_own() {
             "mkdir /www && hostname > /www/index.html && exec httpd -f -p 80 -h /www",
         ],
     );
-    server
-        .linux
-        .as_mut()
-        .unwrap()
-        .security_context
-        .as_mut()
-        .unwrap()
-        .namespace_options = Some(namespaces(NamespaceMode::Pod));
-    let id = pod.start(server);
+    let id = pod.start(secured(server, |context| {
+        context.namespace_options = Some(namespaces(NamespaceMode::Pod));
+    }));
     assert_eq!(
         runtime_tests::http_get(&kubelet.containerd.engine, None, &ip, 80),
         "inside\n"

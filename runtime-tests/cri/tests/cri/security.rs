@@ -3,21 +3,15 @@
 use k8s_cri::v1::*;
 use runtime_tests::{blocks, containerd_version, document, requires};
 
-use crate::kubelet::{Kubelet, container, namespaces, secured, words};
+use crate::kubelet::{Kubelet, container, namespaces, secured, secured_pod, words};
 use crate::{can_have_one, kubelet};
 
 #[test]
 fn privileges() {
     let Some(kubelet) = kubelet() else { return };
-    let mut config = kubelet.pod_config("pod");
-    config
-        .linux
-        .as_mut()
-        .unwrap()
-        .security_context
-        .as_mut()
-        .unwrap()
-        .privileged = true;
+    let config = secured_pod(kubelet.pod_config("pod"), |context| {
+        context.privileged = true;
+    });
     let pod = kubelet.pod(&config);
     let sleep = |name| container(name, &["sleep", "1000000"]);
     let field = |id: &str, name: &str| {
@@ -149,15 +143,9 @@ fn a_pod_with_a_user_namespace() {
         uids: mapping.clone(),
         gids: mapping,
     });
-    let mut config = kubelet.pod_config("pod");
-    config
-        .linux
-        .as_mut()
-        .unwrap()
-        .security_context
-        .as_mut()
-        .unwrap()
-        .namespace_options = Some(options.clone());
+    let config = secured_pod(kubelet.pod_config("pod"), |context| {
+        context.namespace_options = Some(options.clone());
+    });
     let pod = kubelet.pod(&config);
     let id = pod.start(secured(
         container("one", &["sleep", "1000000"]),
