@@ -25,9 +25,13 @@ use crate::{forward, ipam, sysctl};
 pub const DEFAULT: &str = "bridge";
 
 /// The networks of one state directory.
+///
+/// Dropping it after rules were replaced waits until the kernel has cleared the old ones away (some 10 ms, an RCU grace period): it does
+/// that whenever a socket of nftables is closed. Who is in a hurry keeps it for a while.
 #[derive(Debug)]
 pub struct Networks {
     pub(crate) directory: PathBuf,
+    netfilter: Option<Socket>,
 }
 
 /// What is wanted of an attachment.
@@ -113,7 +117,17 @@ impl Networks {
         let directory = directory
             .canonicalize()
             .context(|| format!("find the directory {}", directory.display()))?;
-        Ok(Networks { directory })
+        Ok(Networks {
+            directory,
+            netfilter: None,
+        })
+    }
+
+    fn netfilter(&mut self) -> Result<&mut Socket> {
+        match &mut self.netfilter {
+            Some(socket) => Ok(socket),
+            none => Ok(none.insert(Socket::netfilter()?)),
+        }
     }
 
     /// Takes ports of this machine. Each is [`Kind::InUse`] when a process listens there, or a container on record has it; then none is
@@ -135,7 +149,7 @@ impl Networks {
     }
 
     /// Attaches a network namespace to the default network and publishes ports. On failure nothing is left.
-    pub fn attach(&self, request: &Attach<'_>) -> Result<Attached> {
+    pub fn attach(&mut self, request: &Attach<'_>) -> Result<Attached> {
         check_id(request.id)?;
         let netns = open_netns(request.netns)?;
         let mut locked = Locked::open(&self.directory)?;
@@ -143,16 +157,19 @@ impl Networks {
         let mut route = Socket::route()?;
         let attached = record(&mut locked.state, &mut route, request)?;
         locked.save()?;
-        let connect = |locked: &Locked, route: &mut Socket| {
-            let (bridge, link) = put_in_force(&locked.state, route, Some(request.id))?;
-            bridge.connect(route, &link, &netns, &attached)?;
+        let netfilter = self.netfilter()?;
+        let mut connect = |locked: &Locked| {
+            let (bridge, link) =
+                put_in_force(&locked.state, &mut route, netfilter, Some(request.id))?;
+            bridge.connect(&mut route, &link, &netns, &attached)?;
             if !attached.ports.is_empty() {
-                rules(&locked.state, &bridge, None).apply(&mut Socket::netfilter()?)?;
+                rules(&locked.state, &bridge, None).apply(netfilter)?;
             }
-            forget_flows(&attached.ports)
+            forget_udp(netfilter, &attached.ports);
+            Ok::<_, Error>(())
         };
-        if let Err(error) = connect(&locked, &mut route) {
-            if let Err(left) = remove(&mut locked, request.id) {
+        if let Err(error) = connect(&locked) {
+            if let Err(left) = remove(&mut locked, netfilter, request.id) {
                 log::warn!("undo the attachment of {}: {left}", request.id);
             }
             return Err(error)
@@ -162,7 +179,7 @@ impl Networks {
     }
 
     /// Takes away everything that an attachment has left, however far it had come. One that is not on record is as good as detached.
-    pub fn detach(&self, id: &str) -> Result<()> {
+    pub fn detach(&mut self, id: &str) -> Result<()> {
         check_id(id)?;
         // Most have never been attached: they need no lock.
         let state = state::read(&self.directory)?;
@@ -176,19 +193,19 @@ impl Networks {
                 drop(locked);
                 self.undo(id, &other)
             }
-            None => remove(&mut locked, id),
+            None => remove(&mut locked, self.netfilter()?, id),
         }
         .context(|| format!("detach {id} from the network {}", attached.network))
     }
 
     /// Puts everything back in force that is on record: after somebody has flushed the firewall, or deleted the bridge.
-    pub fn reload(&self) -> Result<()> {
+    pub fn reload(&mut self) -> Result<()> {
         let locked = Locked::open(&self.directory)?;
         if locked.state.attached.is_empty() {
             return Ok(());
         }
         let mut route = Socket::route()?;
-        let (_, link) = put_in_force(&locked.state, &mut route, None)?;
+        let (_, link) = put_in_force(&locked.state, &mut route, self.netfilter()?, None)?;
         for attached in locked.state.attached.values() {
             plug(&mut route, &link, attached)?;
         }
@@ -292,15 +309,15 @@ fn record(state: &mut State, route: &mut Socket, request: &Attach<'_>) -> Result
 fn put_in_force(
     state: &State,
     route: &mut Socket,
+    netfilter: &mut Socket,
     unconnected: Option<&str>,
 ) -> Result<(Bridge, Link)> {
     let bridge = state
         .bridge
         .clone()
         .ok_or_else(|| Error::failed("the network on record is missing"))?;
-    let mut netfilter = Socket::netfilter()?;
-    rules(state, &bridge, unconnected).apply(&mut netfilter)?;
-    forward::accept(&mut netfilter, &bridge.interface)?;
+    rules(state, &bridge, unconnected).apply(netfilter)?;
+    forward::accept(netfilter, &bridge.interface)?;
     for [name, _, value] in bridge.forwarding() {
         sysctl::set(&name, &value)?;
     }
@@ -326,34 +343,37 @@ fn rules<'a>(state: &State, bridge: &'a Bridge, unconnected: Option<&str>) -> Ru
 }
 
 /// Removes the kernel's objects of an attachment, then its record.
-fn remove(locked: &mut Locked, id: &str) -> Result<()> {
+fn remove(locked: &mut Locked, netfilter: &mut Socket, id: &str) -> Result<()> {
     let Some(attached) = locked.state.attached.remove(id) else {
         return Ok(());
     };
     let mut route = Socket::route()?;
     disconnect(&mut route, &attached)?;
     if let Some(bridge) = &mut locked.state.bridge {
-        let mut netfilter = Socket::netfilter()?;
         if locked.state.attached.is_empty() {
-            bridge.tear_down(&mut route, &mut netfilter)?;
+            bridge.tear_down(&mut route, netfilter)?;
             bridge.changed.clear();
         } else if !attached.ports.is_empty() {
             let bridge = bridge.clone();
-            rules(&locked.state, &bridge, None).apply(&mut netfilter)?;
+            rules(&locked.state, &bridge, None).apply(netfilter)?;
         }
     }
-    forget_flows(&attached.ports)?;
+    // A connection that stays is a nuisance that ends by itself.
+    for own in &attached.addresses {
+        if let Err(refusal) = netfilter.forget_address(own.address) {
+            log::warn!("forget the connections of {}: {refusal}", own.address);
+        }
+    }
     locked.save()
 }
 
 /// A flow that stays is a nuisance that ends by itself, so no attachment fails for it.
-fn forget_flows(ports: &[Port]) -> Result<()> {
+fn forget_udp(netfilter: &mut Socket, ports: &[Port]) {
     let udp = ports.iter().filter(|port| port.protocol == Protocol::Udp);
     let udp: Vec<_> = udp.map(|port| port.host_port).collect();
     if !udp.is_empty()
-        && let Err(refusal) = Socket::netfilter()?.forget_udp(&udp)
+        && let Err(refusal) = netfilter.forget_udp(&udp)
     {
         log::warn!("forget the UDP flows to published ports: {refusal}");
     }
-    Ok(())
 }

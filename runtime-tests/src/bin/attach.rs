@@ -36,12 +36,12 @@ fn run(args: &[String]) -> Result<()> {
     match (command, rest) {
         ("serve", [name, ports @ ..]) => serve(name, ports),
         ("ask", [protocol, address]) => ask(protocol, address.parse().expect("an address")),
-        _ => return with_networks(&Networks::open(Path::new(directory))?, command, rest),
+        _ => return with_networks(&mut Networks::open(Path::new(directory))?, command, rest),
     }
     Ok(())
 }
 
-fn with_networks(networks: &Networks, command: &str, rest: &[String]) -> Result<()> {
+fn with_networks(networks: &mut Networks, command: &str, rest: &[String]) -> Result<()> {
     match (command, rest) {
         ("attach", [id, netns, options @ ..]) => {
             let reservation = networks.reserve(&ports(options)?)?;

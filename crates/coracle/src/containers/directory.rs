@@ -34,6 +34,8 @@ use super::userns::{self, UserNamespace};
 
 const RECORD_FILE: &str = "container.json";
 const STATUS_FILE: &str = "status.json";
+/// The runtime's configuration.
+pub(crate) const CONFIG_FILE: &str = "config.json";
 /// Where the monitor listens.
 pub(crate) const SOCKET: &str = "control.sock";
 
@@ -114,8 +116,8 @@ impl Containers {
         Ok((container, lock))
     }
 
-    /// Makes a directory that is a container's as soon as it has its name. What a killed command has left on the way goes first: the
-    /// caller has the names' lock, so nobody else is at it.
+    /// Makes a directory that is a container's as soon as it has its name. What a killed command, or a failure of the machine, has left on
+    /// the way goes first: the caller has the names' lock, so nobody else is at it.
     fn make_directory(&self, record: Record) -> Result<Container> {
         let making = || {
             format!(
@@ -125,8 +127,9 @@ impl Containers {
         };
         for entry in fs::read_dir(self.directory()).with_context(making)? {
             let entry = entry.with_context(making)?;
-            if entry.file_name().as_encoded_bytes().starts_with(b".") {
-                fs::remove_dir_all(entry.path()).with_context(making)?;
+            let is_new = entry.file_name().as_encoded_bytes().starts_with(b".");
+            if is_new || is_unfinished(&entry.path()) {
+                userns::remove_dir_all(&entry.path())?;
             }
         }
         let temporary = self.directory().join(format!(".{}", record.id));
@@ -222,6 +225,9 @@ impl Containers {
                 path.join(RECORD_FILE).display()
             )),
         })?;
+        if record.is_empty() {
+            return Err(missing(id));
+        }
         let record = serde_json::from_slice(&record).map_err(|error| {
             Error::new(
                 Kind::Damaged,
@@ -346,6 +352,28 @@ impl Container {
         self.write(STATUS_FILE, status)
     }
 
+    /// Forces onto the disk what a container cannot be started without after a failure of the machine.
+    pub(crate) fn sync(&self) -> Result<()> {
+        for name in [RECORD_FILE, CONFIG_FILE] {
+            self.sync_file(name)?;
+        }
+        self.directory
+            .sync_all()
+            .with_context(|| format!("force {} onto the disk", self.path.display()))
+    }
+
+    /// The same for how it has ended.
+    pub(crate) fn sync_status(&self) -> Result<()> {
+        self.sync_file(STATUS_FILE)
+    }
+
+    fn sync_file(&self, name: &str) -> Result<()> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let forcing = || format!("force {} onto the disk", self.path.join(name).display());
+        let file = openat(&self.directory, name, flags, Mode::empty()).with_context(forcing)?;
+        File::from(file).sync_all().with_context(forcing)
+    }
+
     /// Replaces a JSON file atomically.
     pub(crate) fn write(&self, name: &str, value: &impl Serialize) -> Result<()> {
         let text = serde_json::to_vec(value)
@@ -353,7 +381,7 @@ impl Container {
         self.replace(name, &text)
     }
 
-    /// Replaces a file atomically.
+    /// Replaces a file atomically, but not on the disk yet: whatever runs ends with a failure of the machine.
     pub(crate) fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let writing = || format!("write {}", self.path.join(name).display());
         let temporary = format!("{name}.new");
@@ -361,9 +389,7 @@ impl Container {
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         let file = openat(&self.directory, temporary.as_str(), flags, mode);
         let mut file = File::from(file.with_context(writing)?);
-        file.write_all(bytes)
-            .and_then(|()| file.sync_all())
-            .with_context(writing)?;
+        file.write_all(bytes).with_context(writing)?;
         renameat(&self.directory, temporary.as_str(), &self.directory, name).with_context(writing)
     }
 
@@ -493,6 +519,12 @@ impl From<Lock> for std::process::Stdio {
     fn from(lock: Lock) -> Self {
         lock.0.into()
     }
+}
+
+/// A failure of the machine leaves a file empty that was not forced onto the disk: nobody had been told of that container.
+fn is_unfinished(container: &Path) -> bool {
+    let record = fs::metadata(container.join(RECORD_FILE));
+    record.is_ok_and(|record| record.len() == 0)
 }
 
 fn missing(name: &str) -> Error {

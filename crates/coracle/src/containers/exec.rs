@@ -8,7 +8,7 @@ use oci_spec::runtime::Process;
 use runtime::{Error, ExecOptions, Kind, Result};
 use serde_json::{Value, json};
 
-use super::directory::Container;
+use super::directory::{CONFIG_FILE, Container};
 use super::lifecycle::settle;
 use super::monitor::failure_status;
 use super::{files, of_image, options, streams};
@@ -54,7 +54,7 @@ fn process(
     let record = &container.record;
     let stopped = || Error::new(Kind::WrongStatus, "cannot exec in a stopped container");
     let init = runtime::init(&record.settings(), &record.id)?.ok_or_else(stopped)?;
-    let mut spec: Value = container.read("config.json")?;
+    let mut spec: Value = container.read(CONFIG_FILE)?;
     let mut process = spec["process"].take();
     process["args"] = json!(asked.args);
     process["terminal"] = json!(asked.tty && !asked.detach);

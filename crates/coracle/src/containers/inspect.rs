@@ -8,7 +8,7 @@ use network::{Attached, Port};
 use runtime::{Result, Status as RuntimeStatus};
 use serde_json::{Map, Value, json};
 
-use super::directory::Container;
+use super::directory::{CONFIG_FILE, Container};
 use super::lifecycle::settle;
 use super::network::attachment;
 use super::record::{Phase, Status};
@@ -19,7 +19,7 @@ use crate::signals;
 pub(crate) fn describe(container: &Container) -> Result<Value> {
     let status = settle(container)?;
     let record = &container.record;
-    let spec: Value = container.read("config.json").unwrap_or_default();
+    let spec: Value = container.read(CONFIG_FILE).unwrap_or_default();
     let attached = attachment(container)?;
     Ok(json!({
         "Id": record.id,

@@ -357,6 +357,7 @@ impl Monitor {
             Ok(()) => self.clients.started(),
             Err(error) => self.failed(&error),
         }
+        self.network.settle();
     }
 
     fn start_again(&mut self) {
@@ -524,6 +525,11 @@ impl Monitor {
             self.status.error = error.to_string();
         }
         self.note();
+        if !self.container.record.remove
+            && let Err(error) = self.container.sync_status()
+        {
+            log::warn!("{error}");
+        }
         self.end = Some(status);
     }
 

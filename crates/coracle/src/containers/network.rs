@@ -78,6 +78,8 @@ pub(crate) struct Network {
     path: PathBuf,
     store: Containers,
     reservation: Option<Reservation>,
+    /// While the container is started: see [`Network::settle`].
+    networks: Option<Networks>,
     proxy: Option<Proxy>,
     /// What pasta was shown: it ends when they go.
     namespaces: Vec<userns::Namespace>,
@@ -91,6 +93,7 @@ impl Network {
             path: container.path.clone(),
             store: Containers::around(container),
             reservation: None,
+            networks: None,
             proxy: None,
             namespaces: Vec::new(),
         }
@@ -154,7 +157,7 @@ impl Network {
             ip6,
             mac: None,
         };
-        let networks = self.open()?;
+        let networks = self.networks.insert(self.open()?);
         let attached = match &self.options.mode {
             NetworkMode::Cni(name) => networks.attach_cni(name, &request),
             _ if userns::is_machines_root() => networks.attach(&request),
@@ -175,6 +178,11 @@ impl Network {
         let attached = attached.map_err(of_network)?;
         self.serve(&attached)?;
         write_files(&self.path, &self.options, Some(&attached))
+    }
+
+    /// Lets go of what has changed the machine's network, for which it has to be waited. The container runs meanwhile.
+    pub(crate) fn settle(&mut self) {
+        self.networks = None;
     }
 
     /// Serves what the kernel cannot lead to the container.

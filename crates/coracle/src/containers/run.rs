@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::attach::{AttachOptions, Parted, attach};
 use super::control::{Connection, Message, Started};
-use super::directory::{Container, Containers, Lock};
+use super::directory::{CONFIG_FILE, Container, Containers, Lock};
 use super::lifecycle::remove;
 use super::network::{NetworkMode, NetworkOptions};
 use super::options::Options;
@@ -75,8 +75,17 @@ pub(crate) fn run(settings: &Settings, containers: &Containers, options: &Option
 
 fn start(container: &Container, lock: Lock, options: &Options) -> Result<Parted> {
     let connection = monitor::spawn(container, lock)?;
+    if !options.detach {
+        connection.say(&Message::Attach)?;
+    }
+    connection.say(&Message::Start)?;
+    // While the monitor is at work, and before anybody is told of the container. After a failure of the machine one of --rm is not wanted.
+    if !options.remove
+        && let Err(error) = container.sync()
+    {
+        log::warn!("{error}");
+    }
     if options.detach {
-        connection.say(&Message::Start)?;
         return Ok(match connection.started()? {
             Started::Failed(status, text) => Parted::Failed(status, text),
             Started::Running | Started::Ended => {
@@ -85,8 +94,6 @@ fn start(container: &Container, lock: Lock, options: &Options) -> Result<Parted>
             }
         });
     }
-    connection.say(&Message::Attach)?;
-    connection.say(&Message::Start)?;
     foreground(container, connection, options)
 }
 
@@ -371,7 +378,7 @@ fn fill(
     userns::adapt(&mut spec, userns, &options.network);
     container.record.command = spec::command(&spec);
     container.write_record()?;
-    container.write("config.json", &spec)?;
+    container.write(CONFIG_FILE, &spec)?;
     match &options.cidfile {
         Some(path) => write_id(path, &container.record.id),
         None => Ok(()),
