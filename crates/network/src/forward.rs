@@ -7,6 +7,7 @@
 use nix::errno::Errno;
 
 use crate::error::{Context, Result};
+use crate::legacy::LEGACY;
 use crate::netlink::nft::{End, Family, Rule, Table};
 use crate::netlink::{Refusal, Socket};
 
@@ -41,22 +42,12 @@ impl Chain {
     }
 }
 
-/// Lets packets from and to a bridge through the chains that would drop them. A firewall that does not let anybody write to its table
-/// is only told of: the administrator has to decide.
+/// Lets packets from and to a bridge through the chains that would drop them. A firewall that does not let anybody write to its table is
+/// one of the [`obstacles`].
 pub(crate) fn accept(socket: &mut Socket, bridge: &str) -> Result<()> {
     let mark = mark(bridge);
     for chain in CHAINS {
-        let drops = match socket.chain_drops(chain.table, chain.name) {
-            Ok(policy) => policy.unwrap_or(false) || !chain.by_policy,
-            Err(Refusal {
-                errno: Errno::ENOENT,
-                ..
-            }) => false,
-            Err(refusal) => {
-                return Err(refusal).context(|| format!("look at the chain {}", chain.describe()));
-            }
-        };
-        if !drops || !marked(socket, chain, &mark)?.is_empty() {
+        if !drops(socket, chain)? || !marked(socket, chain, &mark)?.is_empty() {
             continue;
         }
         let end = if chain.by_policy {
@@ -73,17 +64,57 @@ pub(crate) fn accept(socket: &mut Socket, bridge: &str) -> Result<()> {
             Err(Refusal {
                 errno: Errno::EPERM,
                 ..
-            }) => log::warn!(
-                "the firewall with the chain {} lets nobody add to it, so it may drop what {bridge} forwards: \
-                 with firewalld, `firewall-cmd --permanent --zone=trusted --add-interface={bridge}` and a reload allow it",
-                chain.describe()
-            ),
+            }) => {}
             verdict => {
                 verdict.context(|| format!("accept {bridge} in the chain {}", chain.describe()))?
             }
         }
     }
     Ok(())
+}
+
+/// What other firewalls still drop, and what can be done about it: the administrator has to decide. One whose rules name the bridge knows
+/// of it.
+pub(crate) fn obstacles(socket: &mut Socket, bridge: &str) -> Result<Vec<String>> {
+    let mut obstacles = Vec::new();
+    for chain in CHAINS {
+        if drops(socket, chain)? && !names_bridge(socket, chain, bridge)? {
+            obstacles.push(format!(
+                "the firewall with the chain {} lets nobody add to it, so it may drop what {bridge} forwards: \
+                 with firewalld, `firewall-cmd --permanent --zone=trusted --add-interface={bridge}` and a reload allow it",
+                chain.describe()
+            ));
+        }
+    }
+    for table in LEGACY {
+        if table.drops(bridge)? {
+            let program = table.program;
+            obstacles.push(format!(
+                "the policy of FORWARD in {program} is DROP, so it drops what {bridge} forwards: \
+                 `{program} -I FORWARD -i {bridge} -j ACCEPT` and `{program} -I FORWARD -o {bridge} -j ACCEPT` allow it"
+            ));
+        }
+    }
+    Ok(obstacles)
+}
+
+fn drops(socket: &mut Socket, chain: &Chain) -> Result<bool> {
+    match socket.chain_drops(chain.table, chain.name) {
+        Ok(policy) => Ok(policy.unwrap_or(false) || !chain.by_policy),
+        Err(Refusal {
+            errno: Errno::ENOENT,
+            ..
+        }) => Ok(false),
+        Err(refusal) => Err(refusal).context(|| format!("look at the chain {}", chain.describe())),
+    }
+}
+
+/// Whether any rule in the table of a chain is about the bridge, ours or somebody's.
+fn names_bridge(socket: &mut Socket, chain: &Chain, bridge: &str) -> Result<bool> {
+    let name = [bridge.as_bytes(), &[0]].concat();
+    socket
+        .has_rule_with(chain.table, &name)
+        .context(|| format!("list the rules of the table {}", chain.table.name))
 }
 
 /// Takes the accepting rules away again.

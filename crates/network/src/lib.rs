@@ -12,6 +12,7 @@ mod error;
 mod execute;
 mod forward;
 mod ipam;
+mod legacy;
 mod mac;
 mod names;
 mod netlink;

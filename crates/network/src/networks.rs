@@ -212,6 +212,14 @@ impl Networks {
         Ok(())
     }
 
+    /// What keeps packets from the default network although everything is in force, each with a remedy: other firewalls.
+    pub fn obstacles(&mut self) -> Result<Vec<String>> {
+        match state::read(&self.directory)?.bridge {
+            Some(bridge) => forward::obstacles(self.netfilter()?, &bridge.interface),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// Every network: the default one, and those of other programs that something is attached to.
     pub fn list(&self) -> Result<Vec<Network>> {
         let state = state::read(&self.directory)?;

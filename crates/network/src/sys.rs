@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
@@ -14,6 +14,27 @@ pub(crate) fn unblock_signals(command: &mut Command) {
     let unblock = || SigSet::empty().thread_set_mask().map_err(Into::into);
     // SAFETY: between fork and exec this is one system call, on memory of its own.
     unsafe { command.pre_exec(unblock) };
+}
+
+/// getsockopt(2) of an option that no library knows: fills the buffer, which the kernel reads too.
+pub(crate) fn socket_option(
+    socket: impl AsFd,
+    level: i32,
+    name: i32,
+    buffer: &mut [u8],
+) -> nix::Result<()> {
+    let mut length = buffer.len() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, which are the buffer's.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            name,
+            buffer.as_mut_ptr().cast(),
+            &mut length,
+        )
+    };
+    Errno::result(done).map(drop)
 }
 
 /// pidfd_open(2) of a child that nobody has waited for.

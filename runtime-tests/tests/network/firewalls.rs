@@ -84,6 +84,44 @@ fn a_forward_policy_of_drop_is_met_by_an_accept() {
     assert_eq!(machine.host.sh("iptables -S; ip6tables -S"), before);
 }
 
+/// Nobody writes into the old tables: the administrator is told how, until it has been done.
+#[test]
+fn a_drop_in_the_old_tables_is_told() {
+    requires!(is_coracle(), "the command network is Coracle's");
+    requires!(has_program("iptables-legacy"), "iptables is missing");
+    let machine = Machine::new();
+    let has_tables = "iptables-legacy -S && ip6tables-legacy -S || echo none";
+    requires!(
+        !machine.host.sh(has_tables).contains("none"),
+        "the kernel has no old tables"
+    );
+    let _web = publish(&machine);
+    let reload = || {
+        let output = machine.coracle(&["network", "reload"]);
+        assert_eq!(output.code, 0, "{output:?}");
+        output.stderr
+    };
+    assert_eq!(reload(), "", "tables alone drop nothing");
+    for program in ["iptables-legacy", "ip6tables-legacy"] {
+        machine.host.sh(&format!("{program} -P FORWARD DROP"));
+        let told = reload();
+        let warning = format!("the policy of FORWARD in {program} is DROP, so it drops what cor0");
+        assert!(told.contains(&warning), "{told}");
+        // As told, word for word.
+        for remedy in told.split('`').filter(|part| part.starts_with(program)) {
+            machine.host.sh(remedy);
+        }
+        assert_eq!(reload(), "");
+    }
+    for (address, answer) in [
+        ("192.0.2.1:8080", "web 192.0.2.2"),
+        ("[2001:db8::1]:8080", "web 2001:db8::2"),
+    ] {
+        assert_eq!(machine.neighbour.ask("tcp", address), answer);
+    }
+    machine.detach("web");
+}
+
 #[test]
 fn a_chain_of_firewalld_is_passed() {
     let machine = Machine::new();
@@ -122,6 +160,52 @@ fn udp_flows_follow_a_mapping_that_changes() {
     drop(held);
     let _held = machine.attach("two", &two, &["-p", "5353:53/udp"]);
     assert_eq!(ask(), "two 192.0.2.2\n");
+}
+
+/// A connection to a container that is gone is nobody's: whoever gets the address or the port next is not taken for it.
+#[test]
+fn connections_end_with_their_container() {
+    requires!(has_program("conntrack"), "conntrack is missing");
+    let machine = Machine::new();
+    let web = Namespace::new();
+    let attached = machine.attach("web", &web, &["-p", "8080:80", "-p", "5353:80/udp"]);
+    let other = Namespace::new();
+    let _other = machine.attach("other", &other, &["-p", "8081:80"]);
+    let servers = [web.serve("web", &["80"]), other.serve("other", &["80"])];
+    for (protocol, port) in [("tcp", 8080), ("udp", 5353), ("tcp", 8081)] {
+        for address in ["192.0.2.1", "[2001:db8::1]"] {
+            let answer = machine
+                .neighbour
+                .ask(protocol, &format!("{address}:{port}"));
+            assert!(
+                answer.contains("2"),
+                "{protocol} {address}:{port}: {answer}"
+            );
+        }
+    }
+    // One that the container has begun.
+    assert_eq!(web.ask("tcp", "192.0.2.9:8081"), "other 10.89.0.1");
+    let known = |of: &str| {
+        let list = "for family in ipv4 ipv6; do conntrack -L -f $family 2> /dev/null; done";
+        let known = machine.host.sh(list);
+        known.lines().filter(|line| line.contains(of)).count()
+    };
+    let addresses = attached.json()["addresses"].clone();
+    let addresses = addresses.as_array().expect("a list").iter().map(|address| {
+        let (address, _) = address
+            .as_str()
+            .and_then(|text| text.split_once('/'))
+            .expect("with a prefix");
+        format!("={address} ")
+    });
+    let addresses: Vec<_> = addresses.collect();
+    assert_eq!((known(&addresses[0]), known(&addresses[1])), (3, 2));
+    drop(servers);
+    machine.detach("web");
+    drop(attached);
+    assert_eq!((known(&addresses[0]), known(&addresses[1])), (0, 0));
+    assert_eq!(known("dport=8081 "), 2, "those of others stay");
+    machine.detach("other");
 }
 
 /// Real ones, from Debian's packages: the port stays reachable when they are loaded anew.

@@ -16,7 +16,11 @@ pub(crate) fn network(invocation: &Invocation<'_>) -> Outcome {
         ("ls", []) => list(invocation),
         ("inspect", names) => inspect(&invocation.networks()?, names),
         ("reload", []) => {
-            invocation.networks()?.reload()?;
+            let mut networks = invocation.networks()?;
+            networks.reload()?;
+            for obstacle in networks.obstacles()? {
+                log::warn!("{obstacle}");
+            }
             Ok(0)
         }
         ("ls" | "reload", _) => Err(Failure::new(format!("network {what} takes no arguments"))),

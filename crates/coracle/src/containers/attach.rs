@@ -299,6 +299,7 @@ impl<'a> Attached<'a> {
                 output.write();
             }
             Message::Started => self.started = true,
+            Message::Warning(text) => log::warn!("{text}"),
             Message::Exited(status) => self.parted = Some(Parted::Exited(status)),
             Message::Failed(status, text) => self.parted = Some(Parted::Failed(status, text)),
             _ => {}

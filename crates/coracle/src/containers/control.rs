@@ -50,6 +50,8 @@ pub(crate) enum Message {
     // What the monitor says.
     /// The container runs.
     Started,
+    /// It will run, but something is not as one might expect. Before the word on the start.
+    Warning(String),
     /// It could not be started: the exit status for that, and why.
     Failed(i32, String),
     /// What it has written.
@@ -85,6 +87,7 @@ impl Message {
             ),
             Message::Wait => with(b'w', &[]),
             Message::Started => with(b'!', &[]),
+            Message::Warning(text) => with(b'h', &[text.as_bytes()]),
             Message::Failed(status, text) => with(b'f', &[&status.to_le_bytes(), text.as_bytes()]),
             Message::Output(Stream::Stdout, bytes) => with(b'o', &[bytes]),
             Message::Output(Stream::Stderr, bytes) => with(b'e', &[bytes]),
@@ -120,6 +123,7 @@ impl Message {
             },
             b'w' => Message::Wait,
             b'!' => Message::Started,
+            b'h' => Message::Warning(String::from_utf8_lossy(rest).into_owned()),
             b'f' => {
                 let text = String::from_utf8_lossy(rest.get(4..)?).into_owned();
                 Message::Failed(number(0)?, text)
@@ -200,6 +204,7 @@ impl Connection {
                 Some(Message::Started) => return Ok(Started::Running),
                 Some(Message::Exited(_)) => return Ok(Started::Ended),
                 Some(Message::Failed(status, text)) => return Ok(Started::Failed(status, text)),
+                Some(Message::Warning(text)) => log::warn!("{text}"),
                 Some(_) => {}
                 None => {
                     return Err(Error::failed(
@@ -253,6 +258,7 @@ mod tests {
             },
             Message::Wait,
             Message::Started,
+            Message::Warning("a firewall".into()),
             Message::Failed(127, "no such file".into()),
             Message::Output(Stream::Stderr, vec![0; CHUNK]),
             Message::Exited(137),

@@ -319,7 +319,11 @@ impl Monitor {
                 self.stop(signal, seconds);
             }
             Message::Wait => self.clients.asks_for_end(client),
-            Message::Started | Message::Failed(..) | Message::Output(..) | Message::Exited(_) => {}
+            Message::Started
+            | Message::Warning(_)
+            | Message::Failed(..)
+            | Message::Output(..)
+            | Message::Exited(_) => {}
         }
     }
 
@@ -354,7 +358,12 @@ impl Monitor {
 
     fn first_start(&mut self) {
         match self.start() {
-            Ok(()) => self.clients.started(),
+            Ok(()) => {
+                for obstacle in self.network.obstacles() {
+                    self.clients.warn(&obstacle);
+                }
+                self.clients.started();
+            }
             Err(error) => self.failed(&error),
         }
         self.network.settle();

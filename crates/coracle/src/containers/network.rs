@@ -180,6 +180,16 @@ impl Network {
         write_files(&self.path, &self.options, Some(&attached))
     }
 
+    /// What else is in the way of the network that it has just been given.
+    pub(crate) fn obstacles(&mut self) -> Vec<String> {
+        let bridged = self.options.mode == NetworkMode::Bridge && userns::is_machines_root();
+        let networks = self.networks.as_mut().filter(|_| bridged);
+        let obstacles = networks.map(Networks::obstacles).transpose();
+        obstacles
+            .unwrap_or_else(|error| Some(vec![error.to_string()]))
+            .unwrap_or_default()
+    }
+
     /// Lets go of what has changed the machine's network, for which it has to be waited. The container runs meanwhile.
     pub(crate) fn settle(&mut self) {
         self.networks = None;

@@ -21,9 +21,8 @@ const PROTOCOL_NUMBER: u16 = 1;
 const PROTOCOL_DESTINATION: u16 = 3;
 const ZONE: u16 = 18;
 const FILTER: u16 = 25;
-
-/// What the kernel compares of a tuple: the bits of `CTA_IP_SRC` and `CTA_PROTO_NUM`.
-const BY_SOURCE: u32 = 1;
+const FILTER_ORIGINAL: u16 = 1;
+/// The bit of `CTA_PROTO_NUM` in the flags of a filter.
 const BY_PROTOCOL: u32 = 1 << 3;
 
 fn message(kind: i32, flags: i32, family: u8, attributes: Attributes) -> Message {
@@ -35,14 +34,10 @@ impl Socket {
     /// Forgets every UDP flow to one of these ports. UDP has no beginning: while a client goes on sending, the kernel goes on as it began,
     /// past a mapping that is new.
     pub(crate) fn forget_udp(&mut self, ports: &[u16]) -> Result<(), Refusal> {
-        let protocol = Attributes::new().bytes(PROTOCOL_NUMBER, &[libc::IPPROTO_UDP as u8]);
-        let udp = Attributes::new().nest(TUPLE_PROTOCOL, protocol);
         for family in [libc::AF_INET, libc::AF_INET6] {
-            self.forget(
-                family as u8,
-                flows(family as u8, TUPLE_ORIGINAL, udp.clone(), BY_PROTOCOL),
-                |tuple| destination_port(tuple).is_some_and(|port| ports.contains(&port)),
-            )?;
+            self.forget(family as u8, udp(), |original, _| {
+                destination_port(original).is_some_and(|port| ports.contains(&port))
+            })?;
         }
         Ok(())
     }
@@ -54,30 +49,32 @@ impl Socket {
             IpAddr::V4(_) => (libc::AF_INET as u8, SOURCE_V4),
             IpAddr::V6(_) => (libc::AF_INET6 as u8, SOURCE_V6),
         };
-        let source = Attributes::new().bytes(attribute, &octets(address));
-        let addresses = Attributes::new().nest(TUPLE_ADDRESSES, source);
-        // Whatever the packets of the other side were sent to, the container's own have its address.
-        for direction in [TUPLE_ORIGINAL, TUPLE_REPLY] {
-            let query = flows(family, direction, addresses.clone(), BY_SOURCE);
-            self.forget(family, query, |_| true)?;
-        }
-        Ok(())
+        let own = octets(address);
+        let is_from = |tuple: Read<'_>| {
+            let addresses = tuple.nested(TUPLE_ADDRESSES);
+            addresses.and_then(|addresses| addresses.get(attribute)) == Some(&own)
+        };
+        // The kernel could look for it, but what it finds for IPv6 are all the others (`ctnetlink_filter_match_tuple`, Linux 6.18).
+        self.forget(family, Attributes::new(), |original, reply| {
+            is_from(original) || is_from(reply)
+        })
     }
 
-    /// Forgets those of the listed flows whose original tuple is `wanted`.
+    /// Forgets the flows whose tuples, the original one and that of replies, are `wanted`.
     fn forget(
         &mut self,
         family: u8,
-        query: Message,
-        wanted: impl Fn(Read<'_>) -> bool,
+        filter: Attributes,
+        wanted: impl Fn(Read<'_>, Read<'_>) -> bool,
     ) -> Result<(), Refusal> {
         let mut found = Vec::new();
-        self.get(&query, |answer| {
+        self.get(&message(GET, NLM_F_DUMP, family, filter), |answer| {
             let attributes = answer.attributes(4);
-            if let Some(tuple) = attributes.nested(TUPLE_ORIGINAL)
-                && wanted(tuple)
+            if let Some(original) = attributes.nested(TUPLE_ORIGINAL)
+                && let Some(reply) = attributes.nested(TUPLE_REPLY)
+                && wanted(original, reply)
             {
-                let mut flow = Attributes::new().nest_bytes(TUPLE_ORIGINAL, tuple.0);
+                let mut flow = Attributes::new().nest_bytes(TUPLE_ORIGINAL, original.0);
                 if let Some(zone) = attributes.get(ZONE) {
                     flow = flow.bytes(ZONE, zone);
                 }
@@ -98,13 +95,14 @@ impl Socket {
     }
 }
 
-/// Asks for the flows that are like this in one direction; the kernel leaves the others out.
-fn flows(family: u8, direction: u16, tuple: Attributes, by: u32) -> Message {
-    // The flags of a direction have the number of its tuple.
-    let attributes = Attributes::new()
-        .nest(direction, tuple)
-        .nest(FILTER, Attributes::new().u32(direction, by));
-    message(GET, NLM_F_DUMP, family, attributes)
+/// Lists only the flows of UDP.
+fn udp() -> Attributes {
+    let protocol = Attributes::new().bytes(PROTOCOL_NUMBER, &[libc::IPPROTO_UDP as u8]);
+    let tuple = Attributes::new().nest(TUPLE_PROTOCOL, protocol);
+    let filter = Attributes::new().u32(FILTER_ORIGINAL, BY_PROTOCOL);
+    Attributes::new()
+        .nest(TUPLE_ORIGINAL, tuple)
+        .nest(FILTER, filter)
 }
 
 fn destination_port(tuple: Read<'_>) -> Option<u16> {

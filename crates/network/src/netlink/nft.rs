@@ -443,6 +443,22 @@ impl Socket {
         .map(|()| drops)
     }
 
+    /// Whether any rule in a table contains these bytes.
+    pub(crate) fn has_rule_with(
+        &mut self,
+        table: Table<'_>,
+        bytes: &[u8],
+    ) -> Result<bool, Refusal> {
+        let attributes = Attributes::new().text(RULE_TABLE, table.name);
+        let request = message(libc::NFT_MSG_GETRULE, NLM_F_DUMP, table.family, attributes);
+        let mut found = false;
+        self.get(&request, |answer| {
+            let here = answer.attributes(4).text(RULE_TABLE) == Some(table.name);
+            found |= here && answer.body.windows(bytes.len()).any(|part| part == bytes);
+        })
+        .map(|()| found)
+    }
+
     /// The handles of the rules of a chain that carry a mark.
     pub(crate) fn rules_with(
         &mut self,

@@ -143,6 +143,13 @@ impl Clients {
         self.answer_start(&Message::Started);
     }
 
+    /// Something that those who have asked for the start should know.
+    pub(super) fn warn(&mut self, text: &str) {
+        for client in self.0.iter_mut().filter(|client| client.for_start) {
+            client.tell(Message::Warning(text.to_owned()));
+        }
+    }
+
     pub(super) fn failed(&mut self, status: i32, text: &str) {
         self.answer_start(&Message::Failed(status, text.to_owned()));
     }
