@@ -229,6 +229,27 @@ fn a_killed_monitor_hangs_up_no_terminal() {
     });
 }
 
+/// What a failure of the machine leaves of a container whose `run` has not said that it is there: a file whose bytes never came.
+#[test]
+fn a_container_without_a_record_is_none() {
+    let store = Store::new();
+    store.detached("web", &[], "exec sleep 1000");
+    let containers = store.path().join("store/containers");
+    let lost = containers.join("a".repeat(64));
+    fs::create_dir_all(lost.join("upper")).unwrap();
+    fs::write(lost.join("container.json"), "").unwrap();
+    let list = store.coracle(&["list", "-q"]);
+    assert_eq!(list.stderr, "", "{list:?}");
+    assert_eq!(list.ok().lines().count(), 1);
+    store
+        .coracle(&["rm", &"a".repeat(64)])
+        .fails_with(1, "container does not exist");
+    store.run(&["--rm"], "true").ok();
+    assert!(!lost.exists());
+    assert_eq!(store.ids().len(), 1, "the others stay");
+    store.coracle(&["rm", "-f", "web"]).ok();
+}
+
 #[test]
 fn whenever_run_is_killed_rm_removes_what_it_has_left() {
     let store = Store::new();

@@ -150,6 +150,25 @@ fn an_image_runs_with_the_ids_there_are() {
     }
 }
 
+/// A user can make no device, so it is bound, wherever it is to be.
+#[test]
+fn a_device_is_where_it_is_wanted() {
+    requires_overlay!();
+    let user = User::new(Ids::Ranges);
+    for at in ["/dev/nil", "/srv/dev/nil"] {
+        let device = format!("/dev/null:{at}:rw");
+        let flags = ["--rm", "--network=none", "--device", &device];
+        let said = user.run(&flags, &format!("echo x > {at} && stat -c %t:%T {at}"));
+        assert_eq!(said.ok(), "1:3\n");
+    }
+    user.run(
+        &["--rm", "--network=none", "--device=/etc/hosts:/dev/x"],
+        "true",
+    )
+    .fails_with(125, "/etc/hosts is not a device");
+    user.assert_nothing_left();
+}
+
 #[test]
 fn where_users_have_no_overlay_an_image_is_unpacked_and_run() {
     let user = User::new(Ids::Ranges);

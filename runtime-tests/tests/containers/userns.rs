@@ -1,7 +1,7 @@
 //! `--userns`: containers with ids of their own.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, chown};
 
 use runtime_tests::{Output, Store, kernel_since, requires, shell};
 use serde_json::json;
@@ -81,10 +81,44 @@ fn auto_gives_each_container_ids_of_its_own() {
     store.coracle(&["cp", &here, "one:/other"]).ok();
     store.coracle(&["restart", "one"]).ok();
     assert_eq!(exec("one", "stat -c %u /copy /other").ok(), "0\n0\n");
+    // With their owners they keep the numbers that each side has.
+    chown(&here, Some(33), Some(70)).unwrap();
+    store.coracle(&["cp", "-a", &here, "one:/kept"]).ok();
+    assert_eq!(exec("one", "stat -c %u:%g /kept").ok(), "33:70\n");
+    let back = store.path().join("back");
+    let there = back.display().to_string();
+    store.coracle(&["cp", "-a", "one:/kept", &there]).ok();
+    let status = fs::metadata(back).unwrap();
+    assert_eq!((status.uid(), status.gid()), (33, 70));
+    let stream = store.coracle(&["cp", "one:/kept", "-"]).ok();
+    assert!(stream.contains("0000041\0"), "the tar's number is 33");
+    chown(&here, Some(70_000), None).unwrap();
+    let output = store.coracle(&["cp", "-a", &here, "one:/kept"]);
+    output.fails_with(1, "the user 70000 is none of the container's");
     // What was given back is given again.
     store.coracle(&["rm", "-f", "one"]).ok();
     run(&store, &flags("three"), work).ok();
     assert_eq!(map("three"), one);
+}
+
+#[test]
+fn a_device_has_another_name_with_ids_of_its_own() {
+    let store = Store::new();
+    requires!(
+        can_map(&store) && kernel_since(5, 12),
+        "the file system of /tmp has no id-mapped mounts"
+    );
+    image(&store, &json!({}));
+    let flags = ["--rm", "--userns=auto", "--device", "/dev/null:/dev/nil"];
+    let said = run(
+        &store,
+        &flags,
+        "echo x > /dev/nil && stat -c %t:%T /dev/nil",
+    )
+    .ok();
+    assert_eq!(said, "1:3\n");
+    let flags = ["--rm", "--userns=auto", "--device", "/etc/hosts:/dev/nil"];
+    run(&store, &flags, "true").fails_with(125, "/etc/hosts is not a device");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use runtime::{Context, Error, Kind, Result};
 use tar::{Archive, Builder, EntryType, Header};
 
 use super::directory::{Container, Containers, Lock};
-use super::files::{self, DIRECTORY, Owner, open_inside};
+use super::files::{self, DIRECTORY, Ids, Owner, open_inside};
 use super::lifecycle::settle;
 use super::record::Phase;
 use super::rootfs;
@@ -51,45 +51,67 @@ impl Place {
     }
 }
 
-/// Copies. `keep` is Docker's `--archive`: owners stay what they are, by number.
+/// Copies. `keep` is Docker's `--archive`: owners stay what they are, by the numbers that each side has for them.
 pub(crate) fn copy(containers: &Containers, from: &Place, to: &Place, keep: bool) -> Result<()> {
-    let owner = |uid, gid| {
+    let owner = |ids, (uid, gid): (u32, u32)| {
         if keep {
-            Owner::Keep
+            Owner::Keep(ids)
         } else {
             Owner::Is(uid, gid)
         }
     };
-    // The root of a container, as the machine numbers it.
-    let root_of = |container: &Container| match container.record.userns {
-        UserNamespace::Auto(first) => owner(first, first),
-        UserNamespace::Host | UserNamespace::KeepId(..) => owner(0, 0),
+    let into = |container: &Container| {
+        let to = first_id(container);
+        let root = to.unwrap_or(0);
+        owner(Ids { from: None, to }, (root, root))
     };
-    let ours = owner(getuid().as_raw(), getgid().as_raw());
+    let out_of = |container: &Container| Ids {
+        from: first_id(container),
+        to: None,
+    };
+    let ours = (getuid().as_raw(), getgid().as_raw());
     match (from, to) {
         (Place::Inside(name, path), Place::Host(target)) => {
             let container = containers.get(name)?;
             let root = Root::of(&container)?;
-            between(&root.fd, path, &host()?, target, ours)
+            between(
+                &root.fd,
+                path,
+                &host()?,
+                target,
+                owner(out_of(&container), ours),
+            )
         }
         (Place::Host(source), Place::Inside(name, path)) => {
             let container = containers.get(name)?;
             let root = Root::of(&container)?;
-            between(&host()?, source, &root.fd, path, root_of(&container))
+            between(&host()?, source, &root.fd, path, into(&container))
         }
         (Place::Inside(name, path), Place::Stream) => {
             let container = containers.get(name)?;
             let root = Root::of(&container)?;
-            write_stream(&root.fd, path, stdout().lock())
+            let out = Stream {
+                archive: Builder::new(stdout().lock()),
+                owner: Owner::Keep(out_of(&container)),
+            };
+            out.write(&root.fd, path)
         }
         (Place::Stream, Place::Inside(name, path)) => {
             let container = containers.get(name)?;
             let root = Root::of(&container)?;
-            read_stream(stdin().lock(), &root.fd, path, root_of(&container))
+            read_stream(stdin().lock(), &root.fd, path, into(&container))
         }
         _ => Err(Error::invalid(
             "cp: one of the two must be CONTAINER:PATH, the other a path or -",
         )),
+    }
+}
+
+/// Where the ids of a container begin on the machine, if it has its own. An ordinary user's is looked at from inside its user namespace.
+fn first_id(container: &Container) -> Option<u32> {
+    match container.record.userns {
+        UserNamespace::Auto(first) => Some(first),
+        UserNamespace::Host | UserNamespace::KeepId(..) => None,
     }
 }
 
@@ -210,111 +232,118 @@ fn between(from: &OwnedFd, source: &Path, to: &OwnedFd, target: &Path, owner: Ow
     }
 }
 
-fn write_stream(root: &OwnedFd, path: &Path, out: impl Write) -> Result<()> {
-    let mut archive = Builder::new(out);
-    match Source::open(root, path)? {
-        Source::Content(directory) => append_directory(&mut archive, directory, Path::new("."))?,
-        Source::Entry(parent, name, status) => append(&mut archive, parent, &name, &name, &status)?,
-    }
-    archive
-        .into_inner()
-        .and_then(|mut out| out.flush())
-        .context("write the tar stream")
+/// A tar stream that is written.
+struct Stream<W: Write> {
+    archive: Builder<W>,
+    /// Whose the entries are.
+    owner: Owner,
 }
 
-fn append_directory(archive: &mut Builder<impl Write>, fd: OwnedFd, path: &Path) -> Result<()> {
-    let reading = || format!("read {}", path.display());
-    let status = fstat(&fd).with_context(reading)?;
-    let mut header = header(&status, EntryType::Directory);
-    archive
-        .append_data(&mut header, path.join(""), std::io::empty())
-        .with_context(reading)?;
-    let mut directory = Dir::from_fd(fd).with_context(reading)?;
-    let mut names = Vec::new();
-    for entry in directory.iter() {
-        names.push(entry.with_context(reading)?.file_name().to_owned());
-    }
-    names.sort();
-    for name in names {
-        let name = Path::new(OsStr::from_bytes(name.to_bytes()));
-        if name == Path::new(".") || name == Path::new("..") {
-            continue;
+impl<W: Write> Stream<W> {
+    fn write(mut self, root: &OwnedFd, path: &Path) -> Result<()> {
+        match Source::open(root, path)? {
+            Source::Content(directory) => self.append_directory(directory, Path::new("."))?,
+            Source::Entry(parent, name, status) => self.append(parent, &name, &name, &status)?,
         }
-        let status =
-            fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).with_context(reading)?;
-        append(archive, &directory, name, &path.join(name), &status)?;
+        self.archive
+            .into_inner()
+            .and_then(|mut out| out.flush())
+            .context("write the tar stream")
     }
-    Ok(())
-}
 
-fn append(
-    archive: &mut Builder<impl Write>,
-    parent: impl AsFd,
-    name: &Path,
-    path: &Path,
-    status: &FileStat,
-) -> Result<()> {
-    let writing = || format!("write {} to the tar stream", path.display());
-    let kind = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT;
-    let nofollow = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    match kind {
-        SFlag::S_IFDIR => {
-            let fd =
-                openat(&parent, name, DIRECTORY | nofollow, Mode::empty()).with_context(writing)?;
-            append_directory(archive, fd, path)
+    fn append_directory(&mut self, fd: OwnedFd, path: &Path) -> Result<()> {
+        let reading = || format!("read {}", path.display());
+        let status = fstat(&fd).with_context(reading)?;
+        let mut header = self.header(&status, EntryType::Directory)?;
+        self.archive
+            .append_data(&mut header, path.join(""), std::io::empty())
+            .with_context(reading)?;
+        let mut directory = Dir::from_fd(fd).with_context(reading)?;
+        let mut names = Vec::new();
+        for entry in directory.iter() {
+            names.push(entry.with_context(reading)?.file_name().to_owned());
         }
-        SFlag::S_IFREG => {
-            let fd = openat(&parent, name, OFlag::O_RDONLY | nofollow, Mode::empty())
-                .with_context(writing)?;
-            let mut header = header(status, EntryType::Regular);
-            header.set_size(status.st_size as u64);
-            // It may grow or shrink meanwhile; the stream has to be in order all the same.
-            let size = status.st_size as u64;
-            let content = File::from(fd)
-                .take(size)
-                .chain(std::io::repeat(0))
-                .take(size);
-            archive
-                .append_data(&mut header, path, content)
-                .with_context(writing)
+        names.sort();
+        for name in names {
+            let name = Path::new(OsStr::from_bytes(name.to_bytes()));
+            if name == Path::new(".") || name == Path::new("..") {
+                continue;
+            }
+            let status =
+                fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).with_context(reading)?;
+            self.append(&directory, name, &path.join(name), &status)?;
         }
-        SFlag::S_IFLNK => {
-            let target = readlinkat(&parent, name).with_context(writing)?;
-            let mut header = header(status, EntryType::Symlink);
-            archive
-                .append_link(&mut header, path, &target)
-                .with_context(writing)
-        }
-        SFlag::S_IFSOCK => Ok(()),
-        kind => {
-            let mut header = header(
-                status,
-                match kind {
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        parent: impl AsFd,
+        name: &Path,
+        path: &Path,
+        status: &FileStat,
+    ) -> Result<()> {
+        let writing = || format!("write {} to the tar stream", path.display());
+        let kind = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT;
+        let nofollow = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match kind {
+            SFlag::S_IFDIR => {
+                let fd = openat(&parent, name, DIRECTORY | nofollow, Mode::empty())
+                    .with_context(writing)?;
+                self.append_directory(fd, path)
+            }
+            SFlag::S_IFREG => {
+                let fd = openat(&parent, name, OFlag::O_RDONLY | nofollow, Mode::empty())
+                    .with_context(writing)?;
+                let mut header = self.header(status, EntryType::Regular)?;
+                header.set_size(status.st_size as u64);
+                // It may grow or shrink meanwhile; the stream has to be in order all the same.
+                let size = status.st_size as u64;
+                let content = File::from(fd)
+                    .take(size)
+                    .chain(std::io::repeat(0))
+                    .take(size);
+                self.archive
+                    .append_data(&mut header, path, content)
+                    .with_context(writing)
+            }
+            SFlag::S_IFLNK => {
+                let target = readlinkat(&parent, name).with_context(writing)?;
+                let mut header = self.header(status, EntryType::Symlink)?;
+                self.archive
+                    .append_link(&mut header, path, &target)
+                    .with_context(writing)
+            }
+            SFlag::S_IFSOCK => Ok(()),
+            kind => {
+                let kind = match kind {
                     SFlag::S_IFIFO => EntryType::Fifo,
                     SFlag::S_IFBLK => EntryType::Block,
                     _ => EntryType::Char,
-                },
-            );
-            header
-                .set_device_major(major(status.st_rdev) as u32)
-                .and_then(|()| header.set_device_minor(minor(status.st_rdev) as u32))
-                .with_context(writing)?;
-            archive
-                .append_data(&mut header, path, std::io::empty())
-                .with_context(writing)
+                };
+                let mut header = self.header(status, kind)?;
+                header
+                    .set_device_major(major(status.st_rdev) as u32)
+                    .and_then(|()| header.set_device_minor(minor(status.st_rdev) as u32))
+                    .with_context(writing)?;
+                self.archive
+                    .append_data(&mut header, path, std::io::empty())
+                    .with_context(writing)
+            }
         }
     }
-}
 
-fn header(status: &FileStat, kind: EntryType) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(status.st_mode & 0o7777);
-    header.set_uid(status.st_uid.into());
-    header.set_gid(status.st_gid.into());
-    header.set_mtime(u64::try_from(status.st_mtime).unwrap_or(0));
-    header.set_size(0);
-    header
+    fn header(&self, status: &FileStat, kind: EntryType) -> Result<Header> {
+        let (uid, gid) = self.owner.of(status)?;
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(status.st_mode & 0o7777);
+        header.set_uid(uid.as_raw().into());
+        header.set_gid(gid.as_raw().into());
+        header.set_mtime(u64::try_from(status.st_mtime).unwrap_or(0));
+        header.set_size(0);
+        Ok(header)
+    }
 }
 
 /// Every entry is placed by way of the container's root: `..`, absolute names and links lead nowhere else.

@@ -17,22 +17,62 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 use runtime::{Context, Error, Result};
 
+use super::userns;
+
 /// Who owns the copies.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Owner {
-    /// As it is with the originals.
-    Keep,
+    /// The same as with the originals.
+    Keep(Ids),
     /// Somebody else.
     Is(u32, u32),
 }
 
+/// How ids are numbered on two sides of a copy: as on the machine, or from a certain one on, where `--userns auto` has given a container
+/// ids of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ids {
+    pub(crate) from: Option<u32>,
+    pub(crate) to: Option<u32>,
+}
+
+impl Ids {
+    /// `None` for what a container has no number for.
+    fn translate(self, id: u32) -> Option<u32> {
+        /// As the kernel shows inside what belongs to nobody there.
+        const NOBODY: u32 = 65_534;
+        let is_container = |number: &u32| *number < userns::COUNT;
+        let number = match self.from {
+            Some(first) => id.checked_sub(first).filter(is_container).unwrap_or(NOBODY),
+            None => id,
+        };
+        match self.to {
+            Some(first) => Some(number)
+                .filter(is_container)
+                .map(|number| first + number),
+            None => Some(number),
+        }
+    }
+}
+
 impl Owner {
-    fn of(self, status: &FileStat) -> (Option<Uid>, Option<Gid>) {
+    pub(crate) fn of(self, status: &FileStat) -> Result<(Uid, Gid)> {
         let (uid, gid) = match self {
-            Owner::Keep => (status.st_uid, status.st_gid),
+            Owner::Keep(ids) => {
+                let translate = |what: &str, id| {
+                    ids.translate(id).ok_or_else(|| {
+                        let text = format!("the {what} {id} is none of the container's");
+                        Error::failed(text)
+                    })
+                };
+                (
+                    translate("user", status.st_uid)?,
+                    translate("group", status.st_gid)?,
+                )
+            }
             Owner::Is(uid, gid) => (uid, gid),
         };
-        (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+        Ok((Uid::from_raw(uid), Gid::from_raw(gid)))
     }
 }
 
@@ -116,8 +156,8 @@ pub(crate) fn copy_contents(from: OwnedFd, to: impl AsFd, owner: Owner) -> Resul
             copy(&entries, name, &to, name, owner)?;
         }
     }
-    let (uid, gid) = owner.of(&status);
-    nix::unistd::fchown(&to, uid, gid).context("give a directory to its owner")?;
+    let (uid, gid) = owner.of(&status)?;
+    nix::unistd::fchown(&to, Some(uid), Some(gid)).context("give a directory to its owner")?;
     fchmod(&to, Mode::from_bits_truncate(status.st_mode)).context("set a directory's mode")?;
     let times = times(&status);
     nix::sys::stat::futimens(&to, &times.0, &times.1).context("set a directory's times")
@@ -221,9 +261,9 @@ pub(crate) fn set_attributes(
     status: &FileStat,
     owner: Owner,
 ) -> Result<()> {
-    let (uid, gid) = owner.of(status);
+    let (uid, gid) = owner.of(status)?;
     let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
-    fchownat(&to, name, uid, gid, nofollow).context("give it to its owner")?;
+    fchownat(&to, name, Some(uid), Some(gid), nofollow).context("give it to its owner")?;
     if SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT != SFlag::S_IFLNK {
         let mode = Mode::from_bits_truncate(status.st_mode & 0o7777);
         // Just made by us in a directory that may be somebody else's by now: a link is not followed where the kernel can help it.
@@ -254,4 +294,25 @@ fn times(status: &FileStat) -> (TimeSpec, TimeSpec) {
         TimeSpec::new(status.st_atime, status.st_atime_nsec),
         TimeSpec::new(status.st_mtime, status.st_mtime_nsec),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_have_the_numbers_of_each_side() {
+        let (host, first) = (None, Some(500_000));
+        for (from, to, id, translated) in [
+            (host, host, 4_000_000, Some(4_000_000)),
+            (host, first, 0, Some(500_000)),
+            (host, first, 65_535, Some(565_535)),
+            (host, first, 65_536, None),
+            (first, host, 500_033, Some(33)),
+            (first, host, 0, Some(65_534)),
+            (first, host, 600_000, Some(65_534)),
+        ] {
+            assert_eq!(Ids { from, to }.translate(id), translated, "{id}");
+        }
+    }
 }

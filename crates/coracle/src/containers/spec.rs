@@ -45,10 +45,13 @@ pub(crate) fn complete(
     limits(spec, options, &around);
     network(spec, options, &around);
     security(spec, options)?;
-    for device in &options.devices {
-        add_device(spec, device)?;
-    }
     mounts(spec, options, around.init, around.mounts);
+    for device in &options.devices {
+        match options.userns.is_new() && device.source != device.destination {
+            true => bind_device(spec, device)?,
+            false => add_device(spec, device)?,
+        }
+    }
     Ok(base)
 }
 
@@ -251,18 +254,7 @@ fn host_devices(directory: &Path, found: &mut Vec<String>) -> Result<()> {
 }
 
 fn add_device(spec: &mut Value, device: &Device) -> Result<()> {
-    let source = device.source.display();
-    let metadata =
-        fs::metadata(&device.source).with_context(|| format!("--device: look at {source}"))?;
-    let kind = match metadata.file_type() {
-        kind if kind.is_char_device() => "c",
-        kind if kind.is_block_device() => "b",
-        _ => {
-            return Err(Error::invalid(format!(
-                "--device: {source} is not a device"
-            )));
-        }
-    };
+    let (kind, metadata) = kind_of_device(&device.source)?;
     let (major, minor) = (major(metadata.rdev()), minor(metadata.rdev()));
     let linux = &mut spec["linux"];
     elements(&mut linux["devices"]).push(json!({
@@ -271,6 +263,30 @@ fn add_device(spec: &mut Value, device: &Device) -> Result<()> {
     }));
     elements(&mut linux["resources"]["devices"]).push(json!({
         "allow": true, "type": kind, "major": major, "minor": minor, "access": device.access,
+    }));
+    Ok(())
+}
+
+/// The letter of a device's kind, and what else is known of it.
+fn kind_of_device(path: &Path) -> Result<(&'static str, fs::Metadata)> {
+    let source = path.display();
+    let metadata = fs::metadata(path).with_context(|| format!("--device: look at {source}"))?;
+    match metadata.file_type() {
+        kind if kind.is_char_device() => Ok(("c", metadata)),
+        kind if kind.is_block_device() => Ok(("b", metadata)),
+        _ => Err(Error::invalid(format!(
+            "--device: {source} is not a device"
+        ))),
+    }
+}
+
+/// In a user namespace no device can be made, and the runtime binds only what has the same place. As with podman, whoever may open it here
+/// may do so there.
+fn bind_device(spec: &mut Value, device: &Device) -> Result<()> {
+    kind_of_device(&device.source)?;
+    elements(&mut spec["mounts"]).push(json!({
+        "destination": device.destination, "type": "bind", "source": device.source,
+        "options": ["bind", "nosuid", "noexec", "rprivate"],
     }));
     Ok(())
 }

@@ -75,11 +75,16 @@ impl UserNamespace {
         }
     }
 
+    /// Whether the container has a user namespace.
+    pub(crate) fn is_new(self) -> bool {
+        self != UserNamespace::Host || !is_machines_root()
+    }
+
     /// The container's user namespace, from inside the one that we are in by now; `None` for none.
     fn ids(self) -> Option<[Vec<Range>; 2]> {
         let own = || ["uid_map", "gid_map"].map(own_ids);
         match self {
-            UserNamespace::Host if is_machines_root() => None,
+            _ if !self.is_new() => None,
             UserNamespace::Host => Some(own().map(|counts| {
                 let same = |(first, count)| (first, first, count);
                 counts.into_iter().map(same).collect()

@@ -238,7 +238,8 @@ impl MountOption {
             opened => opened.with_context(seeding)?,
         };
         let to = files::open_directory(&point.source)?;
-        files::copy_contents(from, to, files::Owner::Keep).with_context(seeding)
+        files::copy_contents(from, to, files::Owner::Keep(files::Ids::default()))
+            .with_context(seeding)
     }
 
     /// As config.json has it, with what [`MountOption::provide`] has made. A volume's files have the ids that every container sees, whichever
