@@ -183,6 +183,9 @@ impl Networks {
         check_id(id)?;
         // Most have never been attached: they need no lock.
         let state = state::read(&self.directory)?;
+        if let Some(other) = state.lost.get(id) {
+            self.undo_lost(id, other)?;
+        }
         let Some((_, attached)) = state.all().find(|(other, _)| *other == id) else {
             return Ok(());
         };

@@ -119,6 +119,18 @@ impl Networks {
         self.cross_out(id)
     }
 
+    /// What a restart of the machine has left of an attachment keeps nobody from another one.
+    pub(crate) fn undo_lost(&self, id: &str, other: &Other) -> Result<()> {
+        if let By::Cni(network) = &other.by
+            && let Err(left) = network.delete(&container(id, &other.attached))
+        {
+            log::warn!("clean up after the restart of the machine: {left}");
+        }
+        let mut locked = Locked::open(&self.directory)?;
+        locked.state.lost.remove(id);
+        locked.save()
+    }
+
     fn cross_out(&self, id: &str) -> Result<()> {
         let mut locked = Locked::open(&self.directory)?;
         locked.state.others.remove(id);

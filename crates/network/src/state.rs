@@ -28,6 +28,9 @@ pub(crate) struct State {
     /// What other programs have attached for us, by id.
     #[serde(default)]
     pub(crate) others: BTreeMap<String, Other>,
+    /// What CNI plugins had attached before the machine was restarted, by id: they may have kept something, as an address on the disk.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) lost: BTreeMap<String, Other>,
 }
 
 /// An attachment that another program has made.
@@ -154,7 +157,13 @@ pub(crate) fn read(directory: &Path) -> Result<State> {
     let boot = boot_id()?;
     if state.boot != boot {
         state.attached.clear();
-        state.others.clear();
+        let lost = std::mem::take(&mut state.others).into_iter();
+        let lost = lost.filter(|(_, other)| matches!(other.by, By::Cni(_)));
+        state.lost.extend(lost.map(|(id, mut other)| {
+            // By now that is the namespace of somebody else.
+            other.attached.netns = PathBuf::new();
+            (id, other)
+        }));
         if let Some(bridge) = &mut state.bridge {
             bridge.changed.clear();
         }
@@ -226,6 +235,25 @@ mod tests {
         let state = read(dir.path()).unwrap();
         assert_eq!(state.all().count(), 0, "with a lock or without");
         assert_ne!(state.boot, "another");
+    }
+
+    #[test]
+    fn what_plugins_keep_is_known_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let attached = r#"{"network":"cni:net","interface":"eth0","hostInterface":"","bridge":"","mac":null,"addresses":[],
+            "gateways":[],"ports":[],"netns":"/proc/self/ns/net"}"#;
+        let by = r#"{"cni":{"name":"net","cniVersion":"1.0.0","plugins":[]}}"#;
+        let text = format!(
+            r#"{{"boot":"another","bridge":null,"attached":{{}},"others":{{"web":{{"attached":{attached},"by":{by}}},
+            "pasta":{{"attached":{attached},"by":"pasta"}}}}}}"#
+        );
+        fs::write(dir.path().join("state.json"), text).unwrap();
+        let locked = Locked::open(dir.path()).unwrap();
+        assert_eq!(locked.state.all().count(), 0);
+        locked.save().unwrap();
+        let lost = read(dir.path()).unwrap().lost;
+        assert_eq!(lost.keys().collect::<Vec<_>>(), ["web"]);
+        assert_eq!(lost["web"].attached.netns, Path::new(""));
     }
 
     #[test]

@@ -78,6 +78,37 @@ fn plugins_of_cni_make_a_network() {
     );
 }
 
+/// host-local writes the addresses that it lends onto the disk, where they outlive the containers.
+#[test]
+fn an_address_is_given_back_after_a_restart_of_the_machine() {
+    requires!(
+        kernel_has("/usr/lib/cni/portmap"),
+        "the CNI plugins are missing (containernetworking-plugins)"
+    );
+    let machine = Machine::new();
+    let data = machine.store().join("ipam");
+    let configurations = configure(&machine, "10-web.conflist", &bridge_and_portmap(&data));
+    let run = |args: &[&str]| with_cni(&machine, &configurations, args);
+    let attach = || {
+        let web = Namespace::new();
+        let output = run(&["attach-cni", "web-net", "web", &web.path(), "-p", "8080:80"]);
+        assert_eq!(output.code, 0, "{output:?}");
+        assert_eq!(given_addresses(&data), 1);
+    };
+    attach();
+    let state = machine.store().join("network/state.json");
+    let mut before: serde_json::Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
+    before["boot"] = "an earlier one".into();
+    fs::write(&state, before.to_string()).unwrap();
+    for _ in 0..2 {
+        let output = run(&["detach", "web"]);
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{output:?}");
+        assert_eq!(given_addresses(&data), 0);
+    }
+    attach();
+    assert_eq!(run(&["detach", "web"]).code, 0);
+}
+
 #[test]
 fn plugins_look_whether_all_is_in_order() {
     requires!(
