@@ -3,9 +3,17 @@
 set -eu
 
 packages="
-    apache2-utils attr buildah busybox-static conmon containerd containernetworking-plugins crun curl
+    apache2-utils attr buildah busybox-static conmon conntrack containerd containernetworking-plugins crun curl
     debian-archive-keyring docker-registry docker.io e2fsprogs gcc iproute2 iptables jq mmdebstrap musl-tools netavark
-    nftables openssl passt podman procps protobuf-compiler runc skopeo socat strace uidmap umoci util-linux"
+    nftables openssl passt podman procps protobuf-compiler runc skopeo socat strace ufw uidmap umoci util-linux"
+
+# Debian starts firewalld as soon as it is there, and it takes the machine's firewall over: only where nothing starts it.
+if [ ! -d /run/systemd/system ]; then
+    packages="$packages dbus firewalld"
+elif [ -n "${CI:-}" ] && [ "$(id -u)" = 0 ]; then
+    systemctl --quiet mask firewalld
+    packages="$packages dbus firewalld"
+fi
 
 command -v cargo >/dev/null || { echo "setup: a Rust toolchain is needed: see https://rustup.rs" >&2; exit 1; }
 
