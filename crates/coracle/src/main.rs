@@ -127,15 +127,22 @@ fn run() -> Outcome {
 
 /// The flags and arguments of a command, or `None` when its help is asked for.
 fn command_flags(command: &'static Command, args: Vec<String>) -> Result<Option<Flags>, Failure> {
-    let flags = Flags::parse(command.flags, args, command.order).map_err(|message| {
-        incorrect_usage(&format!(": {message}"), &help::command(command), message)
-    })?;
+    let is_dockers = command.is_dockers(&args);
+    let wrong = |what: &str, message: String| match is_dockers {
+        true => Failure {
+            message: format!("{message}: see \"coracle {} --help\"", command.name),
+            status: 125,
+        },
+        false => incorrect_usage(what, &help::command(command), message),
+    };
+    let flags = Flags::parse(command.flags, args, command.order)
+        .map_err(|message| wrong(&format!(": {message}"), message))?;
     if flags.help {
         return Ok(None);
     }
     command.arity.check(flags.args.len()).map_err(|wanted| {
         let message = format!("coracle: \"{}\" requires {wanted}", command.name);
-        incorrect_usage(".", &help::command(command), message)
+        wrong(".", message)
     })?;
     Ok(Some(flags))
 }

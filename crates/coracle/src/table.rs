@@ -36,6 +36,16 @@ pub(crate) enum Arity {
     Between(usize, usize),
 }
 
+impl Command {
+    /// Whether these arguments are a person's who knows Docker, and not an engine's that knows runc: what is wrong is then said in one line.
+    pub(crate) fn is_dockers(&self, args: &[String]) -> bool {
+        let is_runcs = COMMANDS.iter().any(|other| other.name == self.name);
+        // No id of a bundle's container has these, and an image mostly has one.
+        let has_image = || args.iter().any(|arg| arg.contains([':', '@']));
+        !is_runcs || self.name == "run" && cfg!(feature = "image") && has_image()
+    }
+}
+
 impl Arity {
     /// The error is the end of runc's sentence.
     pub(crate) fn check(self, count: usize) -> Result<(), String> {
@@ -358,7 +368,8 @@ bridge and firewall rules back in force after somebody has flushed the firewall:
         flags: &[FORMAT],
         description: "\
 The table is what the host's ps(1) prints with the given options (default: -ef), of
-which only the lines of this container's processes are shown.",
+which only the lines of this container's processes are shown. \"coracle list\" shows
+the containers.",
         ..Command::of("ps", "show the processes in a container", commands::ps)
     },
     Command {

@@ -38,11 +38,9 @@ pub fn pull(
 ) -> Result<Image> {
     let _hold = store.hold()?;
     match source {
-        Source::Registry(reference) => {
-            let repository = Repository::open(reference, &options.connection)?;
-            from_registry(store, reference, &repository, options, progress)
-                .context(|| format!("pull {}", reference.familiar()))
-        }
+        Source::Registry(reference) => Repository::open(reference, &options.connection)
+            .and_then(|repository| from_registry(store, reference, &repository, options, progress))
+            .context(|| format!("pull {}", reference.familiar())),
         Source::Layout { directory, tag } => {
             from_layout(store, directory, tag.as_deref(), options, progress)
                 .context(|| format!("pull from {}", directory.display()))

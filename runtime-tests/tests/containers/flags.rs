@@ -182,6 +182,32 @@ fn limits_are_those_of_the_cgroup() {
     }
 }
 
+/// A page of help would hide what was wrong.
+#[test]
+fn a_wrong_flag_is_told_in_one_line() {
+    let store = Store::new();
+    for (args, why) in [
+        (
+            &["run", "--nope", "app:1"][..],
+            "flag provided but not defined: -nope: see \"coracle run --help\"",
+        ),
+        (
+            &["run", "-m", "3q", "app:1"],
+            "invalid value \"3q\" for flag -m",
+        ),
+        (&["images", "--nope"], "see \"coracle images --help\""),
+        (
+            &["logs"],
+            "\"logs\" requires exactly 1 argument(s): see \"coracle logs --help\"",
+        ),
+    ] {
+        let output = store.coracle(args);
+        assert_eq!(output.stdout, "", "{output:?}");
+        assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+        output.fails_with(125, why);
+    }
+}
+
 #[test]
 fn wrong_values_are_refused_before_anything_exists() {
     let store = Store::new();

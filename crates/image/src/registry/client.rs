@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use serde::Deserialize;
 use ureq::http::header::{AUTHORIZATION, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use ureq::http::{self, HeaderMap, Method};
@@ -339,7 +340,13 @@ impl Client {
 
     /// A connection that could not be made or was lost.
     fn transport(&self, url: &Url, error: ureq::Error) -> Failure {
-        let text = error.to_string();
+        let text = match &error {
+            ureq::Error::Io(error) => match error.raw_os_error() {
+                Some(number) => Errno::from_raw(number).desc().to_owned(),
+                None => error.to_string(),
+            },
+            error => error.to_string(),
+        };
         let context = |why: &str| {
             format!(
                 "{}://{}: {why}",
