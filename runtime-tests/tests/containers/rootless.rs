@@ -251,6 +251,59 @@ fn limits_hold_in_a_delegated_cgroup() {
     user.assert_nothing_left();
 }
 
+/// The user of the test machines whose systemd makes scopes, as that of somebody who has logged in.
+#[test]
+fn limits_hold_in_a_scope_of_the_users_systemd() {
+    const USER: u32 = 1000;
+    requires_overlay!();
+    requires!(
+        hierarchy() == Hierarchy::V2 && by_systemd(),
+        "the user's systemd makes cgroups in test machines only (vm test --init systemd --env CGROUP_MANAGER=systemd)"
+    );
+    let store = Store::new();
+    image(&store, &json!({ "Cmd": ["true"] }));
+    let home = store.path().join("home");
+    fs::create_dir(&home).unwrap();
+    shell(&format!(
+        "chmod 755 {}; chown {USER} {}; systemctl start user@{USER}.service",
+        store.path().display(),
+        home.display()
+    ));
+    let coracle = |args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--init-groups", "--inh-caps=-all"])
+            .args([format!("--reuid={USER}"), format!("--regid={USER}")])
+            .arg(runtime())
+            .args(["--systemd-cgroup", "--store"])
+            .arg(home.join("store"))
+            .args(args)
+            .env("HOME", &home)
+            .env("XDG_RUNTIME_DIR", format!("/run/user/{USER}"))
+            .env_remove("DBUS_SESSION_BUS_ADDRESS");
+        runtime_tests::finish(command, store.path())
+    };
+    let layout = format!("oci:{}", store.path().join("image").display());
+    coracle(&["pull", &layout]).ok();
+    let run = ["run", "--network=none", "-m", "64m", "--pids-limit", "50"];
+    let limits = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max";
+    let once = ["--rm", "localhost/app:1", "sh", "-c", limits];
+    let said = coracle(&[&run[..], &once].concat()).ok();
+    assert_eq!(said, "67108864\n50\n");
+    let named = ["-d", "--name=web", "localhost/app:1", "sleep", "1000"];
+    coracle(&[&run[..], &named].concat()).ok();
+    let shown = coracle(&["inspect", "web"]).ok();
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let pid = &shown[0]["State"]["Pid"];
+    let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    assert!(cgroup.contains(&format!("user@{USER}.service")), "{cgroup}");
+    let shown = coracle(&["stats", "--no-stream", "web"]).ok();
+    assert!(shown.contains("/ 64MiB"), "{shown}");
+    coracle(&["rm", "-f", "web"]).ok();
+    let cgroup = Path::new("/sys/fs/cgroup").join(cgroup.trim_start_matches("0::/").trim_end());
+    assert!(!cgroup.exists(), "{}", cgroup.display());
+}
+
 /// Nothing counts for a container without a cgroup, but its processes can be looked at.
 #[test]
 fn stats_know_what_the_processes_tell() {
