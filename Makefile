@@ -12,7 +12,7 @@ SYSCONFDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),/etc,$(PREFIX)/etc)
 CARGO_HOME ?= $(HOME)/.cargo
 REMAP      := --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)/registry/src=
 
-.PHONY: build demo test long vm-test check bench dist install clean setup
+.PHONY: build demo test fuzz long vm-test check bench dist install clean setup
 
 build: setup
 	RUSTFLAGS="$(RUSTFLAGS) $(REMAP)" CFLAGS="$(CFLAGS) -ffile-prefix-map=$(CARGO_HOME)=." \
@@ -23,6 +23,12 @@ demo: build
 
 test: build
 	cargo test --workspace
+	fuzz/run 8
+
+# Each parser of what others write, an hour long; SECONDS= for another time.
+SECONDS ?= 3600
+fuzz: setup
+	fuzz/run $(SECONDS)
 
 # The whole of what `make test` has a bounded part of: 200 pods, 10,000 execs.
 long: build

@@ -30,7 +30,12 @@ pub(crate) fn parse_spec(bytes: &[u8]) -> Result<Spec> {
 /// Reads and parses a `process.json` (`exec --process`).
 pub fn read_process(path: &Path) -> Result<Process> {
     let bytes = read_file(path)?;
-    parse(&bytes, bridge_process).with_context(|| format!("{}", path.display()))
+    parse_process(&bytes).with_context(|| format!("{}", path.display()))
+}
+
+/// Parses the bytes of a `process.json`.
+pub(crate) fn parse_process(bytes: &[u8]) -> Result<Process> {
+    parse(bytes, bridge_process)
 }
 
 /// Parses the limits that `update` is given.

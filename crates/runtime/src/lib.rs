@@ -17,6 +17,8 @@ mod events;
 mod exec;
 mod features;
 mod foreground;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod hooks;
 mod idmap;
 mod kill;

@@ -1,7 +1,7 @@
 //! What `make dist` packs, installed in a bare Debian and used from there: by podman, and by hand.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use runtime_tests::{Host, has_program, need_root, requires, runtime, shell, skip};
 
@@ -28,6 +28,10 @@ const SAID: [&str; 5] = [
     "containerd-shim-coracle-v2 0.1.0",
 ];
 
+/// podman 5 warns of cgroup v1.
+const VARIABLES: &str =
+    "PODMAN_IGNORE_CGROUPSV1_WARNING=yes PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+
 /// podman's own defaults ask for higher limits than a machine without CAP_SYS_RESOURCE may have.
 const CONTAINERS_CONF: &str = r#"
 [containers]
@@ -47,7 +51,7 @@ fn dist(to: &Path) -> PathBuf {
         .env("DIST", to)
         .env("BINARY", &binary)
         .env("SHIM", binary.with_file_name("containerd-shim-coracle-v2"))
-        .stdout(std::process::Stdio::null())
+        .stdout(Stdio::null())
         .status()
         .expect("scripts/dist.sh");
     assert!(status.success());
@@ -65,22 +69,24 @@ fn package(dist: &Path, end: &str) -> PathBuf {
     found
 }
 
-/// Installs a package in a bare Debian and uses it there. The Debian itself stays as it is.
-fn installed_in(suite: &str, end: &str, install: &str, share: &str) {
+/// A host with a bare Debian below `root`, which goes with the host, and there the package and its installation. Nothing where it
+/// cannot be had.
+fn debian(suite: &str, end: &str, install: &str) -> Option<Host> {
     need_root();
-    requires!(has_program("mmdebstrap"), "mmdebstrap is not installed");
-    requires!(
-        has_program("dpkg-deb"),
-        "packages are made by Debian's tools"
-    );
+    let tools = ["mmdebstrap", "dpkg-deb"];
+    if let Some(missing) = tools.into_iter().find(|tool| !has_program(tool)) {
+        skip(&format!("{missing} is not installed"));
+        return None;
+    }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/chroot.sh");
     let chroot = Command::new(script)
         .arg(suite)
-        .stderr(std::process::Stdio::inherit())
+        .stderr(Stdio::inherit())
         .output()
         .expect("chroot.sh");
     if chroot.status.code() == Some(75) {
-        return skip("Debian's archive does not answer, and no chroot is in the cache");
+        skip("Debian's archive does not answer, and no chroot is in the cache");
+        return None;
     }
     assert!(chroot.status.success(), "{chroot:?}");
     let chroot = String::from_utf8(chroot.stdout).expect("a path");
@@ -89,29 +95,40 @@ fn installed_in(suite: &str, end: &str, install: &str, share: &str) {
     let package = package(&dist(&host.path("dist")), end);
     std::fs::write(host.path("use.sh"), USE).expect("a file");
     std::fs::write(host.path("containers.conf"), CONTAINERS_CONF).expect("a file");
-    let said = host.sh(&format!(
+    host.sh(&format!(
         r#"
 cd {directory}
 mkdir root layers
 mount -t tmpfs layers layers
 mkdir layers/upper layers/work
-mount -t overlay -o lowerdir={},upperdir=layers/upper,workdir=layers/work overlay root
-for each in proc dev sys; do mount --rbind /$each root/$each; done
-mount -t tmpfs run root/run
-mkdir -p root/var/lib/containers
-mount -t tmpfs containers root/var/lib/containers
-mkdir -p root/etc/containers
+mount -t overlay -o lowerdir={chroot},upperdir=layers/upper,workdir=layers/work overlay root
+mkdir -p root/var/lib/containers root/etc/containers
 cp containers.conf root/etc/containers/
 cp {package} use.sh root/tmp/
-chroot root sh -ec 'cd / && {install} /tmp/{name}' > /dev/null
-chroot root env PODMAN_IGNORE_CGROUPSV1_WARNING=yes SHARE={share} NAME={own} PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin \
-    bash -ec '. /tmp/use.sh'
+chroot root sh -ec 'cd / && {install} /tmp/{name}'
 "#,
-        chroot.trim(),
-        own = host.name,
         directory = host.path("").display(),
+        chroot = chroot.trim(),
         package = package.display(),
         name = package.file_name().expect("a name").to_string_lossy(),
+    ));
+    Some(host)
+}
+
+/// Installs a package in a bare Debian and uses it there. The Debian itself stays as it is.
+fn installed_in(suite: &str, end: &str, install: &str, share: &str) {
+    let Some(host) = debian(suite, end, install) else {
+        return;
+    };
+    let said = host.sh(&format!(
+        r#"
+cd {directory}
+for each in proc dev sys; do mount --rbind /$each root/$each; done
+for each in run var/lib/containers; do mount -t tmpfs tmpfs root/$each; done
+chroot root env {VARIABLES} SHARE={share} NAME={name} bash -ec '. /tmp/use.sh'
+"#,
+        directory = host.path("").display(),
+        name = host.name,
     ));
     assert_eq!(said.lines().collect::<Vec<_>>(), SAID);
 }
@@ -134,6 +151,40 @@ fn the_tarball_on_debian_12() {
 #[test]
 fn the_tarball_on_debian_13() {
     installed_in("trixie", ".tar.gz", "tar -xzf", "/usr/local/share");
+}
+
+/// Nested: a container by hand, one of podman's and one with limits, all inside a privileged container.
+#[test]
+fn in_a_container_of_our_own() {
+    let Some(host) = debian("bookworm", ".deb", "dpkg --install") else {
+        return;
+    };
+    let root = host.path("root").display().to_string();
+    let script = format!(
+        "export NAME=/ SHARE=/usr/share {VARIABLES}; . /tmp/use.sh; \
+         coracle run --rm --network none --memory 32m --rootfs /bundle/rootfs sh -c 'echo with limits'"
+    );
+    let run = [
+        "run",
+        "--rm",
+        "--privileged",
+        "--network",
+        "none",
+        "--name",
+        "outer",
+    ];
+    let places = [
+        "--tmpfs",
+        "/run",
+        "--tmpfs",
+        "/var/lib/containers",
+        "--rootfs",
+        &root,
+    ];
+    let args = [&run[..], &places, &["bash", "-ec", &script]].concat();
+    let said = host.coracle(&args).ok();
+    let expected = [&SAID[..], &["with limits"]].concat();
+    assert_eq!(said.lines().collect::<Vec<_>>(), expected);
 }
 
 #[test]
