@@ -20,7 +20,7 @@ use crate::plan::Plan;
 use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
 use crate::rootfs::Root;
-use crate::spawn::{ENTERING, spawn};
+use crate::spawn::{not_entered, spawn};
 use crate::state::{Record, Status};
 use crate::sys::process::Cloned;
 use crate::userns::in_initial_namespace;
@@ -169,7 +169,7 @@ impl Child<'_> {
 
     /// The child's whole life.
     fn run(mut self, entered: nix::Result<()>) -> ! {
-        let set_up = entered.context(ENTERING).and_then(|()| self.set_up());
+        let set_up = entered.map_err(not_entered).and_then(|()| self.set_up());
         let error = match set_up {
             Ok(program) => match self.wait_for_go() {
                 Ok(connection) => {
