@@ -3,7 +3,7 @@
 set -eu
 
 packages="
-    apache2-utils attr buildah busybox-static conmon containerd containernetworking-plugins crun curl
+    apache2-utils attr buildah busybox-static catatonit conmon containerd containernetworking-plugins crun curl
     debian-archive-keyring docker-registry docker.io e2fsprogs gcc iproute2 iptables jq mmdebstrap musl-tools netavark
     nftables openssl passt podman procps protobuf-compiler runc skopeo socat strace uidmap umoci util-linux"
 

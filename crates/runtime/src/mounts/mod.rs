@@ -427,13 +427,13 @@ impl Mount {
 
     /// A tmpfs without a mode of its own takes that of the directory which it covers.
     fn takes_mode(&self) -> bool {
-        self.kind == Kind::FileSystem(c"tmpfs".into())
-            && !self.options.copy_up
-            && !self
-                .options
-                .data
-                .iter()
-                .any(|(key, _)| key.as_c_str() == c"mode")
+        self.kind == Kind::FileSystem(c"tmpfs".into()) && !self.has_data(c"mode")
+    }
+
+    /// An option of the file system itself is given.
+    fn has_data(&self, wanted: &CStr) -> bool {
+        let mut data = self.options.data.iter();
+        data.any(|(key, _)| key.as_c_str() == wanted)
     }
 
     fn is_readonly(&self) -> bool {
@@ -496,7 +496,8 @@ impl Mount {
                 .with_context(|| self.describe())?;
         }
         if self.options.copy_up {
-            copy_up::copy(&place, &prepared.tree)
+            let with_owner = !self.has_data(c"uid") && !self.has_data(c"gid");
+            copy_up::copy(&place, &prepared.tree, with_owner)
                 .with_context(|| format!("{}: tmpcopyup", self.describe()))?;
         }
         attach(prepared.tree.as_fd(), place.as_fd()).with_context(|| self.describe())?;
