@@ -5,7 +5,9 @@ use std::process::Stdio;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runtime_tests::{Containerd, eventually, pids_in_cgroups_named, read_text};
+use runtime_tests::{
+    Containerd, Shim, containerd_version, eventually, pids_in_cgroups_named, read_text, requires,
+};
 
 use super::{IMAGE, containerd};
 
@@ -90,6 +92,10 @@ fn fifos_survive_their_reader() {
 /// The process ends while nobody listens; who comes later hears of it.
 #[test]
 fn an_end_without_containerd_is_heard_of_afterwards() {
+    requires!(
+        !Shim::under_test().is_runc() || containerd_version() < (1, 7),
+        "containerd's own shim shows an ended container as empty, which this containerd takes for a leak and removes"
+    );
     let Some(mut containerd) = containerd() else {
         return;
     };
