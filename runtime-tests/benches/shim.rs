@@ -1,4 +1,5 @@
-//! What a shim costs: Coracle's, and containerd's own above crun, in turn on the same containerd.
+//! What a shim costs: Coracle's, and containerd's own above crun, in turn on the same containerd. `exec` alone is measured without
+//! containerd and `ctr`, whose own start takes longer than ours: its four calls come from here.
 //!
 //! `cargo bench -p runtime-tests --bench shim -- [--rounds N]`. Times are medians in milliseconds, and ratios those of pairs. CPU is that of
 //! the whole machine without idling, so nothing else should run.
@@ -6,9 +7,11 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use runtime_tests::ttrpc::{Alone, Client, OK, number, text};
 use runtime_tests::{
     Containerd, Hierarchy, Shim, has_containerd, has_program, hierarchy, need_root, number_of,
     read_text, runtime,
@@ -51,6 +54,16 @@ fn main() -> ExitCode {
             }
         }
     }
+    let mut alone = peers.each_ref().map(Peer::alone);
+    for round in 0..=rounds {
+        for (alone, found) in alone.iter_mut().zip(&mut found) {
+            let value = alone.exec(&format!("exec-{round}"));
+            if round > 0 {
+                found.entry("3 exec alone, ms").or_default().push(value);
+            }
+        }
+    }
+    alone.into_iter().for_each(Running::end);
     for (peer, found) in peers.iter().zip(&mut found) {
         for (name, value) in peer.memory(&containerd) {
             found.insert(name, vec![value]);
@@ -125,6 +138,16 @@ impl Peer {
         ]
     }
 
+    /// Its shim with a container and without containerd.
+    fn alone(&self) -> Running {
+        let runtime = program(&self.runtime);
+        let alone = Alone::of(self.shim.clone(), &runtime, "sleep 1000000");
+        let mut client = alone.connect();
+        assert_eq!(client.call("Create", &alone.create("")).0, OK);
+        assert_eq!(client.call("Start", &text(1, "box")).0, OK);
+        Running { alone, client }
+    }
+
     /// Of one shim, and of ten.
     fn memory(&self, containerd: &Containerd) -> Vec<(&'static str, f64)> {
         self.start(containerd, "box-0");
@@ -160,6 +183,52 @@ impl Peer {
         };
         pids.filter(is_shim).collect()
     }
+}
+
+/// A container whose shim is called from here.
+struct Running {
+    alone: Alone,
+    client: Client,
+}
+
+impl Running {
+    /// Everything that containerd does for one `exec`, in milliseconds.
+    fn exec(&mut self, id: &str) -> f64 {
+        let exec = self.alone.exec(id, "true");
+        let which = [text(1, "box"), text(2, id)].concat();
+        let calls = [
+            ("Exec", &exec),
+            ("Start", &which),
+            ("Wait", &which),
+            ("Delete", &which),
+        ];
+        time(|| {
+            for (method, request) in calls {
+                assert_eq!(self.client.call(method, request).0, OK, "{method}");
+            }
+        })
+    }
+
+    fn end(mut self) {
+        let kill = [text(1, "box"), number(3, 9)].concat();
+        for (method, request) in [
+            ("Kill", kill),
+            ("Wait", text(1, "box")),
+            ("Delete", text(1, "box")),
+        ] {
+            assert_eq!(self.client.call(method, &request).0, OK, "{method}");
+        }
+        self.client.call("Shutdown", &text(1, "box"));
+    }
+}
+
+/// A runtime by its path or its name.
+fn program(name: &str) -> PathBuf {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut places = env::split_paths(&path).map(|dir| dir.join(name));
+    places
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| panic!("{name} is not installed"))
 }
 
 fn time(work: impl FnOnce()) -> f64 {

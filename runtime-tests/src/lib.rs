@@ -20,6 +20,7 @@ mod runtime;
 mod shim;
 mod store;
 mod terminal;
+pub mod ttrpc;
 mod without;
 
 pub use account::{Account, Ids, rootless};

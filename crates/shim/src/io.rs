@@ -67,6 +67,8 @@ pub(crate) struct Io {
     /// The input, until the process runs.
     unread: Option<Stdin>,
     pub(crate) logger: Option<Logger>,
+    /// The read ends of the logger's pipes, for when it has ended before the process has.
+    unlogged: Vec<OwnedFd>,
 }
 
 /// What the names mean, and whom the process's pipes belong to.
@@ -108,6 +110,12 @@ impl Prepared {
     ) -> Result<()> {
         let (stdout_read, stdout) = pipe(owner)?;
         let (stderr_read, stderr) = pipe(owner)?;
+        if !stdio.terminal {
+            for read in [&stdout_read, &stderr_read] {
+                let read = read.try_clone().context(|| "keep a pipe".to_owned())?;
+                self.io.unlogged.push(read);
+            }
+        }
         let (logger, ready) = Logger::start(uri, id, namespace, stdout_read, stderr_read)?;
         self.io.logger = Some(logger);
         self.ready = Some(ready);
@@ -231,6 +239,20 @@ impl Io {
                 self.pump(number, poller);
             }
         }
+    }
+
+    /// The logger has ended. What the process writes from now on is lost, and neither kills it nor holds it up.
+    pub(crate) fn logger_ended(&mut self, poller: &mut Poller) -> Result<()> {
+        self.logger = None;
+        for from in std::mem::take(&mut self.unlogged) {
+            let opening = || "open /dev/null".to_owned();
+            let nowhere = OpenOptions::new().write(true).open("/dev/null");
+            unblock(&from)?;
+            let relay = Relay::new(poller, from, nowhere.context(opening)?.into(), None)
+                .context(|| "read in the logger's place".to_owned())?;
+            self.output.push(relay);
+        }
+        Ok(())
     }
 
     /// Copies for the relay with a number, if it is one of these.

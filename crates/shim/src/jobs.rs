@@ -271,16 +271,17 @@ impl Shim {
         let before = self.jobs.loggers.len();
         self.jobs.loggers.retain(|(logger, _)| *logger != pid);
         let mut found = self.jobs.loggers.len() < before;
-        for container in self.containers.values_mut() {
+        for (id, container) in &mut self.containers {
             for (_, process) in container.processes() {
-                if process
-                    .io
-                    .logger
-                    .as_ref()
-                    .is_some_and(|logger| logger.pid == pid)
-                {
-                    process.io.logger = None;
+                let logger = process.io.logger.as_ref();
+                if logger.is_some_and(|logger| logger.pid == pid) {
                     found = true;
+                    if process.is_alive() {
+                        log::warn!("the logger of {id} has ended, and its output is lost");
+                    }
+                    if let Err(failure) = process.io.logger_ended(&mut self.poller) {
+                        log::error!("{failure}");
+                    }
                 }
             }
         }

@@ -1,8 +1,7 @@
 //! The shim is killed, and called once more to `delete`, as containerd does then.
 
 use runtime_tests::Shim;
-
-use crate::ttrpc::{Alone, OK, number, text};
+use runtime_tests::ttrpc::{Alone, OK, number, text};
 
 /// After `steps` of a container's life.
 fn kill_after(steps: usize) {
@@ -20,12 +19,12 @@ fn kill_after(steps: usize) {
         assert_eq!(client.call(method, request).0, OK, "{method}");
     }
     alone.kill();
-    let bundle = alone.host.path("bundle").display().to_string();
+    let bundle = alone.host.path("box").display().to_string();
     let deleted = alone.call("delete", &["-bundle", &bundle]);
     assert_eq!(deleted.code, 0, "{deleted:?}");
     alone.wait_until_empty();
     let mounts = alone.host.sh("cat /proc/self/mountinfo");
-    assert!(!mounts.contains("/bundle/rootfs"), "{mounts}");
+    assert!(!mounts.contains("/box/rootfs"), "{mounts}");
     let left = alone.host.sh("find /run -mindepth 1 -name box");
     assert_eq!(left, "", "state is left");
     assert!(

@@ -160,7 +160,7 @@ impl Network {
         let networks = self.networks.insert(self.open()?);
         let attached = match &self.options.mode {
             NetworkMode::Cni(name) => networks.attach_cni(name, &request),
-            _ if userns::is_machines_root() => networks.attach(&request),
+            _ if runtime::is_machines_root() => networks.attach(&request),
             _ => {
                 // pasta binds the ports itself.
                 self.reservation = None;
@@ -182,7 +182,7 @@ impl Network {
 
     /// What else is in the way of the network that it has just been given.
     pub(crate) fn obstacles(&mut self) -> Vec<String> {
-        let bridged = self.options.mode == NetworkMode::Bridge && userns::is_machines_root();
+        let bridged = self.options.mode == NetworkMode::Bridge && runtime::is_machines_root();
         let networks = self.networks.as_mut().filter(|_| bridged);
         let obstacles = networks.map(Networks::obstacles).transpose();
         obstacles

@@ -134,10 +134,16 @@ impl Shim {
 
     pub(crate) fn pids(&mut self, request: &PidsRequest) -> Answer {
         let container = self.container(&request.id)?;
-        let pids = match container.cgroup {
+        let mut pids = match container.cgroup {
             Some(_) => container.cgroup()?.processes()?,
-            None => Vec::from_iter(Some(container.init.pid).filter(|pid| *pid != 0)),
+            None => Vec::new(),
         };
+        // Like a zombie, until Delete: from 1.7 on, a containerd that comes back takes a container without processes for a
+        // leak and removes it, and the exit status would be lost.
+        let init = container.init.pid;
+        if init != 0 && !pids.contains(&init) {
+            pids.push(init);
+        }
         let exec = |pid: i32| {
             let mut execs = container.execs.iter();
             let (id, _) = execs.find(|(_, exec)| exec.process.pid == pid)?;

@@ -92,7 +92,7 @@ impl Shim {
         container.runtime.save(&container.bundle)?;
         if !request.rootfs.is_empty() {
             let rootfs = container.rootfs();
-            make_directory(&rootfs)?;
+            make_directory(&rootfs, 0o711)?;
             mounts::mount_all(&request.rootfs, &rootfs).map_err(|failure| {
                 Failure::unknown(format!("failed to mount rootfs component: {failure}"))
             })?;
@@ -148,9 +148,10 @@ impl Shim {
     }
 }
 
-fn make_directory(path: &Path) -> Result<()> {
+/// Makes a directory, unless it is there.
+pub(super) fn make_directory(path: &Path, mode: u32) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    match fs::DirBuilder::new().mode(0o711).create(path) {
+    match fs::DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         made => made.context(|| format!("make {}", path.display())),
     }

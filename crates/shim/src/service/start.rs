@@ -7,6 +7,7 @@ use std::process::Command;
 use prost::Message;
 
 use super::control::{name, wrong};
+use super::update::work_path;
 use super::{Answer, empty};
 use crate::console::ConsoleSocket;
 use crate::container::{Container, Exec, Key, Process, Status, check_id, process_of};
@@ -234,11 +235,8 @@ fn describe(command: &mut Command, container: &Container, job: &mut Job) -> Resu
                     command.arg("--parent-path").arg(&checkpoint.parent);
                 }
             }
-            if !container.options.criu_work_path.is_empty() {
-                command
-                    .arg("--work-path")
-                    .arg(&container.options.criu_work_path);
-            }
+            let work = work_path(container, &container.options.criu_work_path)?;
+            command.arg("--work-path").arg(work);
         }
         _ => {
             command.arg("--bundle").arg(bundle);

@@ -1,11 +1,13 @@
 //! Update and Checkpoint: commands of the runtime's on a container that is there.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use prost::Message;
 
 use super::Answer;
 use super::control::{name, wrong};
+use super::create::make_directory;
 use crate::container::{Container, Status};
 use crate::error::{Failure, Result};
 use crate::jobs::{Job, Work, switch_on};
@@ -90,13 +92,22 @@ impl Shim {
                 for namespace in &options.empty_namespaces {
                     command.arg("--empty-ns").arg(namespace);
                 }
-                if !options.work_path.is_empty() {
-                    command.arg("--work-path").arg(&options.work_path);
-                }
-                command.arg(&container.id);
+                let work = work_path(container, &options.work_path)?;
+                command.arg("--work-path").arg(work).arg(&container.id);
                 Ok(())
             },
         )?;
         Ok(None)
     }
+}
+
+/// Where criu leaves its log: as the options say, or in the bundle. Among the images it would become part of what containerd
+/// makes of them.
+pub(super) fn work_path(container: &Container, option: &str) -> Result<PathBuf> {
+    if !option.is_empty() {
+        return Ok(PathBuf::from(option));
+    }
+    let path = container.bundle.join("criu-work");
+    make_directory(&path, 0o700)?;
+    Ok(path)
 }

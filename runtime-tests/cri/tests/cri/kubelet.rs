@@ -92,7 +92,13 @@ impl Kubelet {
             let answer =
                 kubelet.try_ask(async |mut pods| pods.status(StatusRequest::default()).await);
             let conditions = answer.ok()?.status?.conditions;
-            conditions.iter().all(|one| one.status).then_some(())
+            // Others, such as advice about the configuration, keep no kubelet from its work.
+            let is_met = |kind: &str| {
+                conditions
+                    .iter()
+                    .any(|one| one.r#type == kind && one.status)
+            };
+            (is_met("RuntimeReady") && is_met("NetworkReady")).then_some(())
         });
         eventually("the images are known", || {
             let list = kubelet

@@ -5,9 +5,16 @@ use std::process::Stdio;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runtime_tests::{Containerd, eventually, pids_in_cgroups_named, read_text};
+use runtime_tests::{
+    Containerd, Shim, containerd_version, eventually, pids_in_cgroups_named, read_text, requires,
+};
 
 use super::{IMAGE, containerd};
+
+/// Ends the loop of the container `box`. Who says so may be killed by that end, before it can tell of its success.
+fn stop(containerd: &Containerd) {
+    containerd.exec("box", &["touch", "/stop"]);
+}
 
 /// The containers run on, their output goes on, and what happened meanwhile is heard of afterwards.
 #[test]
@@ -36,7 +43,7 @@ fn containers_survive_containerd() {
     let before = lines();
     eventually("it still writes", || (lines() > before + 3).then_some(()));
     let events = containerd.events();
-    containerd.exec("box", &["touch", "/stop"]).ok();
+    stop(&containerd);
     events.wait_for("box", "exit box");
     let deleted = containerd.ctr(&["tasks", "delete", "box"]);
     assert!(deleted.stderr.contains("exit code 5"), "{deleted:?}");
@@ -65,8 +72,8 @@ fn fifos_survive_their_reader() {
     let mut client = command.stdout(Stdio::piped()).spawn().unwrap();
     containerd.wait_for("box", "RUNNING");
     // One that ends by itself removes its fifos.
-    let kill = ["-KILL", "-x", "ctr"];
-    containerd.engine.run("pkill", &kill).ok();
+    let own = format!("^ctr --address {}", containerd.socket().display());
+    containerd.engine.run("pkill", &["-KILL", "-f", &own]).ok();
     containerd.kill();
     client.wait().unwrap();
     containerd.start_again();
@@ -77,7 +84,7 @@ fn fifos_survive_their_reader() {
     let stdout = client.stdout.take().unwrap();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
     assert_eq!(line, "line\n");
-    containerd.exec("box", &["touch", "/stop"]).ok();
+    stop(&containerd);
     // Who is attached to the end removes the task.
     assert_eq!(client.wait().unwrap().code(), Some(6));
 }
@@ -85,6 +92,10 @@ fn fifos_survive_their_reader() {
 /// The process ends while nobody listens; who comes later hears of it.
 #[test]
 fn an_end_without_containerd_is_heard_of_afterwards() {
+    requires!(
+        !Shim::under_test().is_runc() || containerd_version() < (1, 7),
+        "containerd's own shim shows an ended container as empty, which this containerd takes for a leak and removes"
+    );
     let Some(mut containerd) = containerd() else {
         return;
     };

@@ -4,41 +4,58 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use runtime_tests::{
-    Host, Output, Shim, base_config, eventually, fill_rootfs, finish, pids_in_cgroups_named,
-    runtime, shell,
-};
 use serde_json::json;
 
-/// google.rpc.Code
-pub(crate) const OK: u64 = 0;
-pub(crate) const INVALID_ARGUMENT: u64 = 3;
-pub(crate) const NOT_FOUND: u64 = 5;
-pub(crate) const ALREADY_EXISTS: u64 = 6;
-pub(crate) const FAILED_PRECONDITION: u64 = 9;
-pub(crate) const UNIMPLEMENTED: u64 = 12;
+use crate::bundle::{base_config, fill_rootfs};
+use crate::cgroup::pids_in_cgroups_named;
+use crate::command::{Output, eventually, finish, shell};
+use crate::host::Host;
+use crate::runtime::runtime;
+use crate::shim::Shim;
+
+/// google.rpc.Code: success, and the errors below.
+pub const OK: u64 = 0;
+/// What nobody may ask for.
+pub const INVALID_ARGUMENT: u64 = 3;
+/// There is no such thing.
+pub const NOT_FOUND: u64 = 5;
+/// There is one already.
+pub const ALREADY_EXISTS: u64 = 6;
+/// Not in this state.
+pub const FAILED_PRECONDITION: u64 = 9;
+/// There is no such service or method.
+pub const UNIMPLEMENTED: u64 = 12;
 
 const REQUEST: u8 = 1;
 const RESPONSE: u8 = 2;
 
 /// A shim on a machine of its own, for the container `box`.
-pub(crate) struct Alone {
-    pub(crate) host: Host,
+#[derive(Debug)]
+pub struct Alone {
+    /// The machine, with the bundle in its directory.
+    pub host: Host,
     shim: Shim,
+    service: &'static str,
     address: String,
     _log: File,
 }
 
 impl Alone {
-    /// With a bundle whose container runs a line of shell.
-    pub(crate) fn new(script: &str) -> Self {
+    /// The shim and the runtime under test, with a bundle whose container runs a line of shell.
+    pub fn new(script: &str) -> Self {
+        Self::of(Shim::under_test(), runtime(), script)
+    }
+
+    /// The same of another shim and another runtime.
+    pub fn of(shim: Shim, runtime: &Path, script: &str) -> Self {
         let host = Host::new();
-        let bundle = host.path("bundle");
+        // containerd names it after the container, and its own shim relies on that.
+        let bundle = host.path("box");
         fill_rootfs(&bundle.join("rootfs"));
         let mut config = base_config();
         config["process"]["args"] = json!(["sh", "-c", script]);
@@ -48,7 +65,7 @@ impl Alone {
         fs::create_dir(&bin).unwrap();
         // By this name it is found if no other is given.
         for name in ["runc", "coracle"] {
-            symlink(runtime(), bin.join(name)).unwrap();
+            symlink(runtime, bin.join(name)).unwrap();
         }
         // Where containerd reads what a shim has to say.
         shell(&format!("mkfifo {}", bundle.join("log").display()));
@@ -64,11 +81,15 @@ impl Alone {
         });
         let mut alone = Self {
             host,
-            shim: Shim::under_test(),
+            shim,
+            service: "containerd.task.v2.Task",
             address: String::new(),
             _log: log.unwrap(),
         };
         let answer = alone.call("start", &[]).ok();
+        if answer.contains("\"version\":3") {
+            alone.service = "containerd.task.v3.Task";
+        }
         let address = answer.split('"').find(|word| word.starts_with("unix://"));
         let address = address.unwrap_or(answer.trim());
         alone.address = address.trim_start_matches("unix://").to_owned();
@@ -76,8 +97,8 @@ impl Alone {
     }
 
     /// Runs the shim for one of its actions.
-    pub(crate) fn call(&self, action: &str, flags: &[&str]) -> Output {
-        let dir = self.host.path("bundle").display().to_string();
+    pub fn call(&self, action: &str, flags: &[&str]) -> Output {
+        let dir = self.host.path("box").display().to_string();
         let program = self.shim.program().display().to_string();
         let path = std::env::var("PATH").unwrap_or_default();
         let path = format!("PATH={}:{path}", self.host.path("bin").display());
@@ -95,26 +116,31 @@ impl Alone {
     }
 
     /// The root of the machine, seen from here.
-    pub(crate) fn root(&self, path: &str) -> PathBuf {
+    pub fn root(&self, path: &str) -> PathBuf {
         let root = self.host.network().replace("/ns/net", "/root");
         PathBuf::from(format!("{root}{path}"))
     }
 
-    pub(crate) fn connect(&self) -> Client {
+    /// A connection, as containerd has one for each container.
+    pub fn connect(&self) -> Client {
         let stream = UnixStream::connect(self.root(&self.address)).expect("the shim listens");
         stream
             .set_read_timeout(Some(Duration::from_secs(60)))
             .unwrap();
-        Client { stream, id: 1 }
+        Client {
+            stream,
+            service: self.service,
+            id: 1,
+        }
     }
 
     /// The socket is there.
-    pub(crate) fn has_socket(&self) -> bool {
+    pub fn has_socket(&self) -> bool {
         self.root(&self.address).exists()
     }
 
     /// Its own process, as `Connect` tells it.
-    pub(crate) fn kill(&self) {
+    pub fn kill(&self) {
         let (_, answer) = self.connect().call("Connect", &text(1, "box"));
         // ConnectResponse.shim_pid = 1
         assert_eq!(answer.first(), Some(&8), "{answer:?}");
@@ -125,12 +151,22 @@ impl Alone {
     }
 
     /// CreateTaskRequest with this file as stdout.
-    pub(crate) fn create(&self, stdout: &str) -> Vec<u8> {
-        let bundle = self.host.path("bundle").display().to_string();
+    pub fn create(&self, stdout: &str) -> Vec<u8> {
+        let bundle = self.host.path("box").display().to_string();
         [text(1, "box"), text(2, &bundle), text(6, stdout)].concat()
     }
 
-    pub(crate) fn wait_until_empty(&self) {
+    /// ExecProcessRequest of this program.
+    pub fn exec(&self, id: &str, program: &str) -> Vec<u8> {
+        let user = json!({ "uid": 0, "gid": 0 });
+        let spec = json!({ "args": [program], "cwd": "/", "env": ["PATH=/bin"], "user": user });
+        let kind = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+        let any = [text(1, kind), bytes(2, spec.to_string().as_bytes())].concat();
+        [text(1, "box"), text(2, id), bytes(7, &any)].concat()
+    }
+
+    /// Waits until no process of a container is left.
+    pub fn wait_until_empty(&self) {
         eventually("no process is left", || {
             pids_in_cgroups_named(&self.host.name)
                 .is_empty()
@@ -153,25 +189,23 @@ fn hear(mut stream: UnixStream) -> io::Result<()> {
 }
 
 /// One connection.
-pub(crate) struct Client {
+#[derive(Debug)]
+pub struct Client {
     stream: UnixStream,
+    service: &'static str,
     id: u32,
 }
 
 impl Client {
     /// Calls a method of the task service: status and payload.
     #[track_caller]
-    pub(crate) fn call(&mut self, method: &str, payload: &[u8]) -> (u64, Vec<u8>) {
-        self.call_of("containerd.task.v2.Task", method, payload)
+    pub fn call(&mut self, method: &str, payload: &[u8]) -> (u64, Vec<u8>) {
+        self.call_of(self.service, method, payload)
     }
 
+    /// The same of another service.
     #[track_caller]
-    pub(crate) fn call_of(
-        &mut self,
-        service: &str,
-        method: &str,
-        payload: &[u8],
-    ) -> (u64, Vec<u8>) {
+    pub fn call_of(&mut self, service: &str, method: &str, payload: &[u8]) -> (u64, Vec<u8>) {
         let request = [text(1, service), text(2, method), bytes(3, payload)].concat();
         self.send(&frame(request.len() as u32, self.id, REQUEST, &request))
             .unwrap();
@@ -179,17 +213,18 @@ impl Client {
         self.receive().expect("an answer")
     }
 
-    pub(crate) fn send(&mut self, data: &[u8]) -> io::Result<()> {
+    /// Sends bytes.
+    pub fn send(&mut self, data: &[u8]) -> io::Result<()> {
         self.stream.write_all(data)
     }
 
     /// No more comes from here.
-    pub(crate) fn end(&self) {
+    pub fn end(&self) {
         self.stream.shutdown(std::net::Shutdown::Write).unwrap();
     }
 
     /// The next answer.
-    pub(crate) fn receive(&mut self) -> io::Result<(u64, Vec<u8>)> {
+    pub fn receive(&mut self) -> io::Result<(u64, Vec<u8>)> {
         let mut head = [0; 10];
         self.stream.read_exact(&mut head)?;
         let length = u32::from_be_bytes(head[..4].try_into().unwrap());
@@ -204,20 +239,24 @@ impl Client {
     }
 }
 
-pub(crate) fn frame(length: u32, stream: u32, kind: u8, data: &[u8]) -> Vec<u8> {
+/// A ttrpc message: length, stream and kind in front of the data.
+pub fn frame(length: u32, stream: u32, kind: u8, data: &[u8]) -> Vec<u8> {
     let head = [&length.to_be_bytes()[..], &stream.to_be_bytes(), &[kind, 0]].concat();
     [&head, data].concat()
 }
 
-pub(crate) fn text(number: u8, value: &str) -> Vec<u8> {
+/// A field of protobuf with text in it.
+pub fn text(number: u8, value: &str) -> Vec<u8> {
     bytes(number, value.as_bytes())
 }
 
-pub(crate) fn bytes(number: u8, value: &[u8]) -> Vec<u8> {
+/// A field with bytes.
+pub fn bytes(number: u8, value: &[u8]) -> Vec<u8> {
     [&[number << 3 | 2][..], &varint(value.len() as u64), value].concat()
 }
 
-pub(crate) fn number(number: u8, value: u64) -> Vec<u8> {
+/// A field with a number.
+pub fn number(number: u8, value: u64) -> Vec<u8> {
     [&[number << 3][..], &varint(value)].concat()
 }
 
