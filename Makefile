@@ -1,14 +1,21 @@
 # A thin list of commands. `make demo` shows the main job, `make test` passes the tests; both do their own set-up.
 
 TARGET     := $(shell uname -m)-unknown-linux-musl
-BINARY     := target/$(TARGET)/release/coracle
-SHIM       := target/$(TARGET)/release/containerd-shim-coracle-v2
+BINARY     ?= target/$(TARGET)/release/coracle
+SHIM       ?= target/$(TARGET)/release/containerd-shim-coracle-v2
 PREFIX     ?= /usr/local
+SHARE       = $(DESTDIR)$(PREFIX)/share
+ZSH        := site-functions
 SYSCONFDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),/etc,$(PREFIX)/etc)
 
-.PHONY: build demo test long vm-test check bench install clean setup
+# No path of this machine in what is built: the same commit gives the same bytes.
+CARGO_HOME ?= $(HOME)/.cargo
+REMAP      := --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)/registry/src=
+
+.PHONY: build demo test fuzz long vm-test check bench dist install clean setup
 
 build: setup
+	RUSTFLAGS="$(RUSTFLAGS) $(REMAP)" CFLAGS="$(CFLAGS) -ffile-prefix-map=$(CARGO_HOME)=." \
 	cargo build --release --target $(TARGET) -p coracle -p shim
 
 demo: build
@@ -16,6 +23,12 @@ demo: build
 
 test: build
 	cargo test --workspace
+	fuzz/run 8
+
+# Each parser of what others write, an hour long; SECONDS= for another time.
+SECONDS ?= 3600
+fuzz: setup
+	fuzz/run $(SECONDS)
 
 # The whole of what `make test` has a bounded part of: 200 pods, 10,000 execs.
 long: build
@@ -35,10 +48,22 @@ check: setup
 bench: build
 	cargo bench -p runtime-tests --bench peers --bench images --bench cold_start --bench shim
 
+# A static tarball and a .deb below target/dist.
+dist: build
+	scripts/dist.sh
+
 install: $(BINARY) $(SHIM)
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/coracle
 	install -D -m 755 $(SHIM) $(DESTDIR)$(PREFIX)/bin/containerd-shim-coracle-v2
 	install -D -m 644 packaging/containers.conf.d/coracle.conf $(DESTDIR)$(SYSCONFDIR)/containers/containers.conf.d/coracle.conf
+	install -D -m 644 packaging/sysctl.d/50-coracle.conf $(DESTDIR)$(PREFIX)/lib/sysctl.d/50-coracle.conf
+	install -d $(SHARE)/man/man8 $(SHARE)/bash-completion/completions $(SHARE)/zsh/$(ZSH) $(SHARE)/fish/vendor_completions.d
+	$(BINARY) completion bash > $(SHARE)/bash-completion/completions/coracle
+	$(BINARY) completion zsh > $(SHARE)/zsh/$(ZSH)/_coracle
+	$(BINARY) completion fish > $(SHARE)/fish/vendor_completions.d/coracle.fish
+	$(BINARY) man | gzip -9n > $(SHARE)/man/man8/coracle.8.gz
+	for command in $$($(BINARY) completion of "" | cut -f 1); do \
+	    $(BINARY) man $$command | gzip -9n > $(SHARE)/man/man8/coracle-$$command.8.gz || exit; done
 
 $(BINARY) $(SHIM):
 	$(MAKE) build

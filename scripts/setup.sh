@@ -3,8 +3,8 @@
 set -eu
 
 packages="
-    apache2-utils attr buildah busybox-static conmon containerd containernetworking-plugins crun curl
-    debian-archive-keyring docker-registry docker.io e2fsprogs gcc iproute2 iptables jq mmdebstrap musl-tools netavark
+    apache2-utils attr buildah busybox-static catatonit conmon containerd containernetworking-plugins crun curl
+    debian-archive-keyring docker-registry docker.io e2fsprogs g++ gcc iproute2 iptables jq mmdebstrap musl-tools netavark
     nftables openssl passt podman procps protobuf-compiler runc skopeo socat strace uidmap umoci util-linux"
 
 command -v cargo >/dev/null || { echo "setup: a Rust toolchain is needed: see https://rustup.rs" >&2; exit 1; }

@@ -69,17 +69,16 @@ impl Engine {
         fs::write(drop_ins.join("test.conf"), containers_conf()).expect("a file");
         fs::write(etc.join("policy.json"), POLICY).expect("a file");
         fs::write(etc.join("registries.conf"), "").expect("a file");
-        let etc = format!(
-            "mount --bind {} /etc/containers; ip link set lo up",
+        // In /dev/shm are podman's locks, whose name all podmans of a user share.
+        let own = format!(
+            "mount --bind {} /etc/containers; ip link set lo up; mount -t tmpfs -o mode=1777 tmpfs /dev/shm",
             etc.display()
         );
         let empty_run = "mount -t tmpfs run /run; mkdir -p /run/lock";
         // systemd takes process ids as they are in its own namespace, and is asked through sockets in /run.
         let namespaces = if rootless().is_some() {
             shell(&format!("systemctl start user@{USER}.service"));
-            // podman's locks, whose name all of a user's podmans share.
-            let own_shm = "mount -t tmpfs -o mode=1777 tmpfs /dev/shm";
-            View::new(&["--net"], &format!("{etc}; {own_shm}"))
+            View::new(&["--net"], &own)
         } else if by_systemd() {
             assert!(has_systemd(), "CGROUP_MANAGER=systemd needs systemd");
             let host = dir.path().join("host-run");
@@ -88,11 +87,11 @@ impl Engine {
                 "mount --bind /run {0}; {empty_run}; for d in systemd dbus; do mkdir /run/$d; mount --rbind {0}/$d /run/$d; done; umount -l {0}",
                 host.display()
             );
-            View::new(&["--net"], &format!("{etc}; {keep}"))
+            View::new(&["--net"], &format!("{own}; {keep}"))
         } else {
             View::new(
                 &["--net", "--pid", "--fork", "--kill-child", "--mount-proc"],
-                &format!("{etc}; {empty_run}"),
+                &format!("{own}; {empty_run}"),
             )
         };
         let engine = Self {

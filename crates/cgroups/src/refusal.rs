@@ -152,3 +152,16 @@ fn read(dir: &Path, file: &str) -> Option<String> {
     let text = std::fs::read_to_string(dir.join(file)).ok()?;
     Some(text.trim_end().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Debian's kernels do not share out realtime, so no virtual machine refuses this.
+    #[test]
+    fn the_cpu_controller_is_withheld_by_realtime_processes() {
+        let because = |controller| withheld_because(Path::new("/none"), controller, Errno::EINVAL);
+        assert!(because("cpu").starts_with("realtime processes run outside of the root cgroup"));
+        assert_eq!(because("memory"), "invalid argument");
+    }
+}

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use crate::flags::{Flag, Kind};
 use crate::table::{Command, GLOBAL, commands};
 
-const ABOUT: &str = "\
+/// What the program is, in one paragraph and an example.
+pub(crate) const ABOUT: &str = "\
 Coracle runs containers as the Open Container Initiative (OCI) describes them: a
 bundle is a directory with a configuration named \"config.json\" and a root
 filesystem. It stands in for runc under container engines such as podman, and can
@@ -89,12 +90,16 @@ fn flag(flag: &Flag) -> (String, String) {
     };
     let name = |name: &&str| format!("{}{name}{value}", if name.len() == 1 { "-" } else { "--" });
     let names = flag.names.iter().map(name).collect::<Vec<_>>().join(", ");
-    let usage = match (flag.default, &flag.kind) {
+    (names, usage(flag))
+}
+
+/// What a flag is for, with the value that it has when it is not given.
+pub(crate) fn usage(flag: &Flag) -> String {
+    match (flag.default, &flag.kind) {
         ("", _) => flag.usage.to_owned(),
         (default, Kind::Text) => format!("{} (default: {default:?})", flag.usage),
         (default, _) => format!("{} (default: {default})", flag.usage),
-    };
-    (names, usage)
+    }
 }
 
 fn columns(rows: Vec<(String, String)>) -> String {

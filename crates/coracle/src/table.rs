@@ -1,4 +1,4 @@
-//! The one table of commands and flags. Parsing, help, and what is generated from it later (man pages, completions) read it.
+//! The one table of commands and flags. Parsing, help, manual pages and completions read it.
 
 mod run;
 
@@ -177,6 +177,24 @@ is changed.",
         )
     },
     Command {
+        args: "bash || zsh || fish",
+        arity: Arity::AtLeast(1),
+        order: Order::FlagsFirst,
+        description: "\
+Prints what makes a shell complete commands, flags, containers and images. For the
+shell at hand, and for every one from now on:
+
+       # . <(coracle completion bash)
+       # coracle completion bash > /etc/bash_completion.d/coracle
+
+The shell then asks with \"coracle completion of\" and the words typed so far.",
+        ..Command::of(
+            "completion",
+            "print the completion for a shell",
+            commands::completion,
+        )
+    },
+    Command {
         flags: &[
             BUNDLE,
             CONFIG,
@@ -325,6 +343,15 @@ The signal is a number or a name with or without SIG (default: SIGTERM):
         flags: &[FORMAT, Flag::switch(&["quiet", "q"], "show only the ids")],
         description: "Only containers below the global option --root are known.",
         ..Command::of("list", "list containers", commands::list)
+    },
+    Command {
+        args: "[command]",
+        arity: Arity::Between(0, 1),
+        description: "\
+Prints the manual page of this program, or of one command:
+
+       # coracle man run | man -l -",
+        ..Command::of("man", "print a manual page", commands::man)
     },
     #[cfg(feature = "network")]
     Command {
@@ -569,7 +596,7 @@ mod tests {
         let first = commands().filter(|command| matches!(command.order, Order::FlagsFirst));
         assert_eq!(
             first.map(|command| command.name).collect::<Vec<_>>(),
-            ["exec", "ps"]
+            ["completion", "exec", "ps"]
         );
     }
 

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::MsFlags;
-use nix::unistd::{chdir, fchdir};
 
 use crate::error::{Context, Error, Result};
 use crate::sys;
 
 /// The longest value that fsconfig(2) takes.
 const LONGEST_VALUE: usize = 255;
+/// What mount(2) reads of its options: a page.
+const LONGEST_OPTIONS: usize = 4096;
 
 /// A directory that the mount refers to, open.
 struct Directory<'a> {
@@ -34,8 +35,12 @@ impl<'a> Directory<'a> {
     fn value(&self) -> Vec<u8> {
         match self.path.as_os_str().as_bytes() {
             path if path.len() <= LONGEST_VALUE => path.to_vec(),
-            _ => format!("/proc/self/fd/{}", self.fd.as_raw_fd()).into_bytes(),
+            _ => self.descriptor().into_bytes(),
         }
+    }
+
+    fn descriptor(&self) -> String {
+        format!("/proc/self/fd/{}", self.fd.as_raw_fd())
     }
 }
 
@@ -97,7 +102,7 @@ fn by_parameters(
     sys::fsmount(context.as_fd())
 }
 
-/// All layers in one option, which has room for a page: their descriptors' numbers, seen from where those are paths.
+/// All layers in one option, by their descriptors' paths: the options of a mount have room for some 200.
 fn by_options(
     lower: &[Directory<'_>],
     upper: &Directory<'_>,
@@ -105,27 +110,25 @@ fn by_options(
     target: &Directory<'_>,
     userxattr: bool,
 ) -> nix::Result<()> {
-    let number = |directory: &Directory<'_>| directory.fd.as_raw_fd().to_string();
-    let lower: Vec<_> = lower.iter().map(number).collect();
+    let lower: Vec<_> = lower.iter().map(Directory::descriptor).collect();
     let options = format!(
         "lowerdir={},upperdir={},workdir={}{}",
         lower.join(":"),
-        number(upper),
-        number(work),
+        upper.descriptor(),
+        work.descriptor(),
         if userxattr { ",userxattr" } else { "" },
     );
-    let here =
-        File::open(".").map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
-    chdir("/proc/self/fd")?;
-    let mounted = nix::mount::mount(
+    // The kernel would ignore the rest.
+    if options.len() >= LONGEST_OPTIONS {
+        return Err(Errno::E2BIG);
+    }
+    nix::mount::mount(
         Some("coracle"),
-        number(target).as_str(),
+        target.descriptor().as_str(),
         Some("overlay"),
         MsFlags::empty(),
         Some(options.as_str()),
-    );
-    fchdir(here)?;
-    mounted
+    )
 }
 
 #[cfg(test)]

@@ -14,15 +14,16 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, geteuid, setsid};
 
 use crate::launch::CreateOptions;
-use crate::mounts::{Mount, Prepared, Surroundings, UserNamespaces, privileged_here};
+use crate::mounts::{Mount, Prepared, Surroundings, UserNamespaces};
 use crate::namespaces::{CLONE_NEWTIME, Joined};
 use crate::plan::Plan;
 use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
 use crate::rootfs::Root;
-use crate::spawn::{ENTERING, spawn};
+use crate::spawn::{not_entered, spawn};
 use crate::state::{Record, Status};
 use crate::sys::process::Cloned;
+use crate::userns::in_initial_namespace;
 use crate::{
     Context, Error, Result, devices, hooks, masks, namespaces, process, state, sys, terminal,
 };
@@ -48,7 +49,7 @@ impl Sources {
         };
         let mut sources = Sources {
             mounts: plan.mounts.iter().map(&mut open).collect::<Result<_>>()?,
-            bind_devices: with_user_namespace || !privileged_here(),
+            bind_devices: with_user_namespace || !in_initial_namespace(),
             ..Self::default()
         };
         if all {
@@ -168,7 +169,7 @@ impl Child<'_> {
 
     /// The child's whole life.
     fn run(mut self, entered: nix::Result<()>) -> ! {
-        let set_up = entered.context(ENTERING).and_then(|()| self.set_up());
+        let set_up = entered.map_err(not_entered).and_then(|()| self.set_up());
         let error = match set_up {
             Ok(program) => match self.wait_for_go() {
                 Ok(connection) => {
@@ -288,7 +289,7 @@ impl Child<'_> {
         for (path, value) in &self.plan.sysctls {
             let written = self.procfs.write(path, value.as_bytes());
             let since = match written {
-                Err(Errno::EACCES) if !path.starts_with("sys/net/") && !privileged_here() => {
+                Err(Errno::EACCES) if !path.starts_with("sys/net/") && !in_initial_namespace() => {
                     " (in a user namespace Linux allows it since 5.19)"
                 }
                 _ => "",

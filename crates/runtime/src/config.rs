@@ -1,5 +1,7 @@
 //! `config.json` and `process.json` as parsed: oci-spec's types, made as lenient as runc where engines rely on it.
 
+mod json_path;
+
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -28,7 +30,12 @@ pub(crate) fn parse_spec(bytes: &[u8]) -> Result<Spec> {
 /// Reads and parses a `process.json` (`exec --process`).
 pub fn read_process(path: &Path) -> Result<Process> {
     let bytes = read_file(path)?;
-    parse(&bytes, bridge_process).with_context(|| format!("{}", path.display()))
+    parse_process(&bytes).with_context(|| format!("{}", path.display()))
+}
+
+/// Parses the bytes of a `process.json`.
+pub(crate) fn parse_process(bytes: &[u8]) -> Result<Process> {
+    parse(bytes, bridge_process)
 }
 
 /// Parses the limits that `update` is given.
@@ -77,20 +84,15 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], bridge: impl FnOnce(&mut Value)) -> 
 }
 
 fn deserialize<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    let mut document = serde_json::Deserializer::from_slice(bytes);
-    let parsed = serde_path_to_error::deserialize(&mut document).map_err(|error| {
-        let (path, cause) = (error.path().to_string(), error.inner());
+    serde_json::from_slice(bytes).map_err(|cause| {
+        let path = json_path::at(bytes, cause.line(), cause.column());
         // What is no JSON at all has no path, or one that says where the text broke off.
-        if cause.is_data() && path != "." {
+        if cause.is_data() && !path.is_empty() {
             Error::invalid(format!("{path}: {cause}"))
         } else {
             Error::invalid(format!("not valid JSON: {cause}"))
         }
-    })?;
-    match document.end() {
-        Ok(()) => Ok(parsed),
-        Err(error) => Err(Error::invalid(format!("not valid JSON: {error}"))),
-    }
+    })
 }
 
 /// What runc accepts in a config and oci-spec rejects.

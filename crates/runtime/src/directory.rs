@@ -152,13 +152,7 @@ impl Directory {
             }
             Err(error) => return Err(error).with_context(|| format!("read {}", shown())),
         };
-        serde_json::from_slice(&bytes).map_err(|error| {
-            let text = format!(
-                "{} is damaged: {error}; delete --force removes the container",
-                shown()
-            );
-            Error::new(Kind::Damaged, text)
-        })
+        parse_record(&bytes, shown)
     }
 
     /// The records of the other containers below the same state root, as far as they have a process and can be read.
@@ -347,6 +341,17 @@ fn not_writable(root: &Path, error: impl IntoCause) -> Error {
 
 fn flock(fd: &OwnedFd, operation: i32) -> nix::Result<()> {
     crate::sys::process::flock(fd.as_fd(), operation)
+}
+
+/// Parses the bytes of a state file or journal.
+pub(crate) fn parse_record(bytes: &[u8], shown: impl Fn() -> String) -> Result<Record> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let text = format!(
+            "{} is damaged: {error}; delete --force removes the container",
+            shown()
+        );
+        Error::new(Kind::Damaged, text)
+    })
 }
 
 fn encode(record: &Record) -> Result<Vec<u8>> {

@@ -227,7 +227,7 @@ fn wanted(spec: &Spec, options: &ExecOptions) -> Result<Process> {
 }
 
 /// `uid[:gid]`: decimal numbers that fit, and nothing else (CVE-2026-30892).
-fn parse_user(user: &str) -> Result<(u32, Option<u32>)> {
+pub(crate) fn parse_user(user: &str) -> Result<(u32, Option<u32>)> {
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         // The last number means "no change" to the kernel.

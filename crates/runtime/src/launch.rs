@@ -40,7 +40,6 @@ use nix::unistd::{Pid, geteuid};
 use crate::child::{Child, Sources};
 use crate::delete::destroy;
 use crate::directory::{CREATING_SOCKET, Directory, check_id};
-use crate::mounts::privileged_here;
 use crate::plan::Plan;
 use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
@@ -418,7 +417,10 @@ fn make_cgroup(
     }
     let needed_for = match needs_cgroup(spec) {
         // An ordinary user without a delegated cgroup can still have a container, if it asks for no limits.
-        None if settings.rootless.unwrap_or_else(|| !is_hosts_root()) => {
+        None if settings
+            .rootless
+            .unwrap_or_else(|| !userns::is_machines_root()) =>
+        {
             log::debug!("no cgroup for the container: {error}");
             container.directory.write_journal(&container.record)?;
             return Ok(None);
@@ -438,7 +440,7 @@ fn make_cgroup(
 /// Puts the limits into the cgroup, and gives it to the user who is to manage it from inside.
 fn fill_cgroup(cgroup: &cgroups::Cgroup, plan: &Plan) -> Result<()> {
     // Device rules take the rights of the host's root. Without them a container gets no devices but those that its user may open.
-    match is_hosts_root() {
+    match userns::is_machines_root() {
         true => cgroup.apply(&plan.resources)?,
         false => cgroup.limit(&plan.resources)?,
     }
@@ -454,10 +456,6 @@ fn fill_cgroup(cgroup: &cgroups::Cgroup, plan: &Plan) -> Result<()> {
         },
         None => Ok(()),
     }
-}
-
-fn is_hosts_root() -> bool {
-    geteuid().is_root() && privileged_here()
 }
 
 fn is_denied(error: &cgroups::Error) -> bool {

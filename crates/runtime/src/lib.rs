@@ -17,6 +17,8 @@ mod events;
 mod exec;
 mod features;
 mod foreground;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod hooks;
 mod idmap;
 mod kill;
@@ -72,6 +74,7 @@ pub use state::{State, Status, state};
 pub use supervise::{Exit, Init, Prepared, both_ends, give_back_program, init, prepare};
 pub use terminal::{receive as receive_terminal, send_terminal, set_window_size, window_size};
 pub use update::{UpdateOptions, update};
+pub use userns::is_machines_root;
 
 /// The system calls that every operation stands on and this process cannot make, as `name(2) (Linux version)`: the kernel is older than
 /// 5.10, or a seccomp filter around us denies them. Empty where all is well; meant to explain an error.

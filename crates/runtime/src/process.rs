@@ -17,7 +17,7 @@ use crate::lsm::Labels;
 use crate::procfs::Procfs;
 use crate::rootfs::Root;
 use crate::scheduling::Scheduling;
-use crate::spawn::ENTERING;
+use crate::spawn::not_entered;
 use crate::terminal::Terminal;
 use crate::{Context, Error, Result, sys};
 
@@ -444,7 +444,7 @@ pub(crate) fn enter_cgroup(tasks: &[OwnedFd]) -> Result<()> {
     tasks
         .iter()
         .try_for_each(|tasks| nix::unistd::write(tasks, b"0").map(drop))
-        .context(ENTERING)
+        .map_err(not_entered)
 }
 
 /// A session keyring of the container's own.

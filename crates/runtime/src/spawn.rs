@@ -13,8 +13,6 @@ use crate::sys::process::{Cloned, clone, exit_now, pidfd_open, pidfd_send_signal
 use crate::{Context, Error, Result, userns};
 
 const CREATING: &str = "create the container's process";
-/// What a process does first that could not be born in its cgroup.
-pub(crate) const ENTERING: &str = "enter the container's cgroup";
 
 /// What the process in between does, given the one descriptor of its own that it has to keep open.
 pub(crate) type Enter<'a> = &'a mut dyn FnMut(RawFd) -> Result<()>;
@@ -37,7 +35,7 @@ pub(crate) fn spawn(
         Cloned::Child { entered } => {
             let parents = flags | libc::CLONE_PARENT as u64;
             let cloned = entered
-                .context(ENTERING)
+                .map_err(not_entered)
                 .and_then(|()| enter(theirs.as_raw_fd()))
                 .and_then(|()| clone(parents, None).map_err(|errno| refused(errno, flags, None)));
             match cloned {
@@ -78,6 +76,23 @@ pub(crate) fn spawn(
 /// [`clone`] into a cgroup of v2.
 fn clone_into(flags: u64, cgroup: Option<&Cgroup>) -> Result<Cloned> {
     clone(flags, cgroup.and_then(Cgroup::clone_into)).map_err(|errno| refused(errno, flags, cgroup))
+}
+
+/// The error of a process that could not be born in its cgroup, and not move there either.
+pub(crate) fn not_entered(errno: Errno) -> Error {
+    let reason = match errno {
+        // Nothing else about a process is invalid there (CONFIG_RT_GROUP_SCHED).
+        Errno::EINVAL => {
+            ": its cpu.rt_runtime_us is 0, and this is a realtime process: set linux.resources.cpu.realtimeRuntime, or start coracle \
+             with another scheduling policy (chrt --other 0)"
+        }
+        _ => "",
+    };
+    let (kind, cause) = errno.into_cause();
+    Error::new(
+        kind,
+        format!("enter the container's cgroup: {cause}{reason}"),
+    )
 }
 
 /// The kernel has one errno for many reasons.

@@ -124,6 +124,19 @@ pub(crate) fn maximum(kind: &str) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
+/// Whether the user namespace of this process is the machine's initial one, where all ids are: there root's rights are the machine's.
+pub(crate) fn in_initial_namespace() -> bool {
+    // A kernel without user namespaces has no such file.
+    fs::read_to_string("/proc/self/uid_map").map_or(true, |map| {
+        map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+    })
+}
+
+/// Whether we are the machine's root, and not one of a user namespace.
+pub fn is_machines_root() -> bool {
+    geteuid().is_root() && in_initial_namespace()
+}
+
 /// Whether we hold `CAP_SYS_ADMIN`, be it only in a user namespace.
 pub(crate) fn privileged() -> bool {
     sys::credentials::permitted_capabilities().is_ok_and(|all| all & SYS_ADMIN != 0)

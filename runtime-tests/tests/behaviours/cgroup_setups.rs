@@ -77,7 +77,11 @@ fn limit_hugepages(c: &mut Container) {
 /// `run` failed with these words, as one line, and left nothing.
 #[track_caller]
 fn refused(c: &Container, words: &[&str]) {
-    let output: Output = c.run();
+    assert_refused(c, &c.run(), words);
+}
+
+#[track_caller]
+fn assert_refused(c: &Container, output: &Output, words: &[&str]) {
     assert_eq!(output.code, 1, "{output:?}");
     assert_eq!(output.stderr.lines().count(), 1, "one line: {output:?}");
     for word in words {
@@ -324,6 +328,29 @@ fn no_device_controller() {
             "linux.resources.devices: the cgroup controller \"devices\" is not available: it is bound to",
         ],
     );
+}
+
+#[test]
+fn a_realtime_process_where_none_is_allowed() {
+    ours!();
+    requires!(is_coracle(), "the words are ours");
+    requires!(
+        Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists(),
+        "the cgroups of this kernel do not share out realtime"
+    );
+    let run = |c: &Container| {
+        let run = c.bundle_command("run", &[]);
+        let mut realtime = Command::new("chrt");
+        realtime.args(["--fifo", "1"]).arg(run.get_program());
+        realtime.args(run.get_args());
+        c.finish(realtime)
+    };
+    let mut c = Container::new("echo ran");
+    let reason = "enter the container's cgroup: invalid argument: its cpu.rt_runtime_us is 0";
+    let remedy = "set linux.resources.cpu.realtimeRuntime";
+    assert_refused(&c, &run(&c), &[reason, remedy]);
+    c.set("/linux/resources/cpu", json!({ "realtimeRuntime": 5000 }));
+    assert_eq!(run(&c).ok(), "ran\n");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod cgroup_setups;
 mod cgroups;
 mod check;
 mod command_line;
+mod completion;
 mod concurrency;
 mod devices;
 mod events;

@@ -170,13 +170,8 @@ fn run_all(cells: Vec<Cell>, keep: bool) -> Vec<Outcome> {
                     let begun = Instant::now();
                     let outcome = run(cell);
                     let seconds = begun.elapsed().as_secs();
-                    let word = if outcome.is_good() { "ok" } else { "FAILED" };
-                    println!(
-                        "test {} ... {word} ({} in {seconds} s)",
-                        outcome.cell.name(),
-                        outcome.summary()
-                    );
                     let mut outcomes = outcomes.lock().unwrap();
+                    tell(&outcome, seconds);
                     if keep {
                         record(&outcome, seconds);
                     }
@@ -186,6 +181,16 @@ fn run_all(cells: Vec<Cell>, keep: bool) -> Vec<Outcome> {
         }
     });
     outcomes.into_inner().unwrap()
+}
+
+/// Its line, and if it is not good what the guest has said: a whole run takes hours.
+fn tell(outcome: &Outcome, seconds: u64) {
+    let (name, summary) = (outcome.cell.name(), outcome.summary());
+    let word = if outcome.is_good() { "ok" } else { "FAILED" };
+    println!("test {name} ... {word} ({summary} in {seconds} s)");
+    if !outcome.is_good() {
+        println!("\n---- {name} ----\n{}", outcome.output);
+    }
 }
 
 fn main() -> ExitCode {
@@ -235,9 +240,6 @@ fn main() -> ExitCode {
         .iter()
         .filter(|outcome| !outcome.is_good())
         .collect();
-    for outcome in &bad {
-        println!("\n---- {} ----\n{}", outcome.cell.name(), outcome.output);
-    }
     println!("\nfailures: {}", bad.len());
     for outcome in &bad {
         println!("    {}: {}", outcome.cell.name(), outcome.failed.join(" "));

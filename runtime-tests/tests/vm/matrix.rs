@@ -18,7 +18,7 @@ pub(crate) struct Cell {
     pub(crate) driver: &'static str,
     /// `root`, or what `ROOTLESS` says.
     pub(crate) user: &'static str,
-    /// The test program.
+    /// The test program; or `containerd`, the longest group of `engines`, which has machines of its own.
     pub(crate) suite: &'static str,
     /// Another runtime of the guest; Coracle if empty.
     pub(crate) runtime: &'static str,
@@ -28,16 +28,55 @@ pub(crate) struct Cell {
     pub(crate) memory: &'static str,
 }
 
-const PLAIN: Cell = Cell {
-    kernel: "6.12",
-    cgroup: "v2",
-    driver: "cgroupfs",
-    user: "root",
-    suite: "behaviours",
-    runtime: "",
-    tests: &[],
-    memory: "2048",
-};
+/// What runs on every kernel: cgroup, driver, user and suite. The longest first.
+const ON_EVERY_KERNEL: [&str; 13] = [
+    "v2 systemd root engines",
+    "v2 systemd delegated engines",
+    "v2 cgroupfs root behaviours",
+    "hybrid cgroupfs root behaviours",
+    "v1 cgroupfs root behaviours",
+    "v2 systemd root behaviours",
+    "v2 cgroupfs own behaviours",
+    "v2 cgroupfs delegated behaviours",
+    "v2 systemd root containers",
+    "v2 cgroupfs root reboot",
+    "v2 cgroupfs root containers",
+    "v2 cgroupfs root network",
+    "v2 cgroupfs root images",
+];
+
+/// What runs on one as well as on another.
+const ON_SOME: [(&str, &str); 6] = [
+    ("6.12", "v2 systemd root containerd"),
+    ("newest", "v2 systemd root containerd"),
+    ("6.12", "hybrid cgroupfs root containers"),
+    ("6.12", "v2 cgroupfs root portability"),
+    ("6.12", "v2 cgroupfs root engines"),
+    ("6.12", "v2 cgroupfs own engines"),
+];
+
+const MEMORY: &str = "2048";
+
+/// A machine, by kernel and axes as they are in the lists, with all tests of its suite.
+fn cell(kernel: &'static str, axes: &'static str) -> Cell {
+    let mut axes = axes.split(' ');
+    let mut next = || axes.next().expect("cgroup, driver, user and suite");
+    let (cgroup, driver, user, suite) = (next(), next(), next(), next());
+    Cell {
+        kernel,
+        cgroup,
+        driver,
+        user,
+        suite,
+        runtime: "",
+        tests: match suite {
+            "engines" => &["--skip", "containerd::"],
+            "containerd" => &["containerd::"],
+            _ => &[],
+        },
+        memory: MEMORY,
+    }
+}
 
 impl Cell {
     /// Its axes in one word.
@@ -49,7 +88,7 @@ impl Cell {
                 .next()
                 .filter(|name| !name.is_empty()),
         );
-        if self.memory != PLAIN.memory {
+        if self.memory != MEMORY {
             parts.push("small");
         }
         parts.join("-")
@@ -57,7 +96,11 @@ impl Cell {
 
     /// The arguments of `vm`. Engines need systemd beside them, whoever makes the cgroups; `reboot` has its tests around one.
     pub(crate) fn command_line(&self) -> Vec<String> {
-        let systemd = self.driver == "systemd" || self.suite == "engines";
+        let program = match self.suite {
+            "containerd" => "engines",
+            suite => suite,
+        };
+        let systemd = self.driver == "systemd" || program == "engines";
         let init = if systemd { "systemd" } else { "minimal" };
         let mut words = vec![
             "test",
@@ -71,7 +114,7 @@ impl Cell {
         ];
         words.extend([
             "--suite",
-            self.suite,
+            program,
             "--memory",
             self.memory,
             "--time",
@@ -98,142 +141,66 @@ impl Cell {
 
 /// 6.12 in full, and of the rest as much as shows that it works at all. The longest first.
 pub(crate) fn bounded() -> Vec<Cell> {
-    let smoke = |kernel| Cell {
-        kernel,
-        tests: &["lifecycle::", "limits::"],
-        ..PLAIN
+    let some = |kernel, axes, tests| Cell {
+        tests,
+        ..cell(kernel, axes)
+    };
+    let smoke = |kernel| {
+        let tests = &["lifecycle::", "limits::"];
+        some(kernel, "v2 cgroupfs root behaviours", tests)
     };
     vec![
-        PLAIN,
-        Cell {
-            driver: "systemd",
-            tests: &["systemd::", "limits::", "update::"],
-            ..PLAIN
-        },
-        Cell {
-            driver: "systemd",
-            suite: "engines",
-            tests: &[
+        cell("6.12", "v2 cgroupfs root behaviours"),
+        some(
+            "6.12",
+            "v2 systemd root behaviours",
+            &["systemd::", "limits::", "update::"],
+        ),
+        some(
+            "6.12",
+            "v2 systemd root engines",
+            &[
                 "podman::a_kill_for",
                 "podman::limits",
                 "containerd::tasks::a_task",
             ],
-            ..PLAIN
-        },
-        Cell {
-            driver: "systemd",
-            user: "delegated",
-            suite: "engines",
-            tests: &["podman::limits"],
-            ..PLAIN
-        },
+        ),
+        some("6.12", "v2 systemd delegated engines", &["podman::limits"]),
         smoke("newest"),
         smoke("6.1"),
         smoke("5.10"),
-        Cell {
-            kernel: "5.10",
-            suite: "containers",
-            tests: &["monitor::a_memory", "flags::limits", "images::a_published"],
-            ..PLAIN
-        },
-        Cell {
-            driver: "systemd",
-            suite: "containers",
-            tests: &["monitor::a_memory", "flags::limits", "monitor::stop"],
-            ..PLAIN
-        },
+        some(
+            "5.10",
+            "v2 cgroupfs root containers",
+            &["monitor::a_memory", "flags::limits", "images::a_published"],
+        ),
+        some(
+            "6.12",
+            "v2 systemd root containers",
+            &["monitor::a_memory", "flags::limits", "monitor::stop"],
+        ),
     ]
 }
 
 /// Every cell there is.
 pub(crate) fn everything() -> Vec<Cell> {
-    let mut cells = Vec::new();
-    for kernel in KERNELS {
-        let plain = Cell { kernel, ..PLAIN };
-        cells.extend([
-            Cell {
-                driver: "systemd",
-                suite: "engines",
-                ..plain.clone()
-            },
-            Cell {
-                driver: "systemd",
-                user: "delegated",
-                suite: "engines",
-                ..plain.clone()
-            },
-            plain.clone(),
-            Cell {
-                cgroup: "hybrid",
-                ..plain.clone()
-            },
-            Cell {
-                cgroup: "v1",
-                ..plain.clone()
-            },
-            Cell {
-                driver: "systemd",
-                ..plain.clone()
-            },
-            Cell {
-                user: "own",
-                ..plain.clone()
-            },
-            Cell {
-                user: "delegated",
-                ..plain.clone()
-            },
-            Cell {
-                driver: "systemd",
-                suite: "containers",
-                ..plain.clone()
-            },
-            Cell {
-                suite: "reboot",
-                ..plain.clone()
-            },
-        ]);
-        cells.extend(["containers", "network", "images"].map(|suite| Cell {
-            suite,
-            ..plain.clone()
-        }));
-    }
+    let on_every = |kernel| ON_EVERY_KERNEL.map(|axes| cell(kernel, axes));
+    let mut cells: Vec<_> = KERNELS.into_iter().flat_map(on_every).collect();
+    cells.extend(ON_SOME.map(|(kernel, axes)| cell(kernel, axes)));
     cells.extend([
         Cell {
-            user: "delegated",
-            suite: "containers",
             tests: &["flags::", "monitor::"],
-            ..PLAIN
-        },
-        Cell {
-            cgroup: "hybrid",
-            suite: "containers",
-            ..PLAIN
-        },
-        Cell {
-            suite: "portability",
-            ..PLAIN
-        },
-        Cell {
-            suite: "engines",
-            ..PLAIN
-        },
-        Cell {
-            suite: "engines",
-            user: "own",
-            ..PLAIN
+            ..cell("6.12", "v2 cgroupfs delegated containers")
         },
         Cell {
             memory: "512",
             tests: &["limits::", "update::", "lifecycle::"],
-            ..PLAIN
+            ..cell("6.12", "v2 cgroupfs root behaviours")
         },
     ]);
     cells.extend(["/usr/bin/crun", "/usr/sbin/runc"].map(|runtime| Cell {
         runtime,
-        driver: "systemd",
-        suite: "engines",
-        ..PLAIN
+        ..cell("6.12", "v2 systemd root engines")
     }));
     cells
 }

@@ -1,8 +1,10 @@
 //! What each command does: its flags become one call into the library, the answer becomes output.
 
 mod check;
+mod completion;
 mod kill;
 mod list;
+mod man;
 #[cfg(feature = "network")]
 mod network;
 mod ps;
@@ -22,8 +24,10 @@ use crate::flags::Flags;
 use crate::{Failure, Outcome, help as text, table};
 
 pub(crate) use check::check;
+pub(crate) use completion::completion;
 pub(crate) use kill::{delete, kill};
 pub(crate) use list::list;
+pub(crate) use man::man;
 #[cfg(feature = "network")]
 pub(crate) use network::network;
 pub(crate) use ps::ps;

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
-use runtime::{CgroupManager, Context, Settings};
+use runtime::{CgroupManager, Context, Settings, is_machines_root};
 
 use crate::Failure;
 use crate::flags::{Flags, boolean};
@@ -46,14 +46,12 @@ fn default_root() -> Result<PathBuf, Failure> {
         .filter(|dir| !dir.is_empty())
         .or_else(login_directory);
     match runtime_dir {
-        Some(dir) if !geteuid().is_root() || is_root_of_a_user() => {
-            match Path::new(&dir).is_absolute() {
-                true => Ok(Path::new(&dir).join("coracle")),
-                false => Err(Failure::new(format!(
-                    "XDG_RUNTIME_DIR is {dir:?}, which is not absolute: name a directory for the state of containers with --root"
-                ))),
-            }
-        }
+        Some(dir) if !has_the_machines_places() => match Path::new(&dir).is_absolute() {
+            true => Ok(Path::new(&dir).join("coracle")),
+            false => Err(Failure::new(format!(
+                "XDG_RUNTIME_DIR is {dir:?}, which is not absolute: name a directory for the state of containers with --root"
+            ))),
+        },
         None if !geteuid().is_root() => Err(Failure::new(
             "XDG_RUNTIME_DIR is not set: name a directory for the state of containers with --root",
         )),
@@ -75,7 +73,7 @@ pub(super) fn store(globals: &Flags) -> Result<PathBuf, Failure> {
     if let Some(store) = globals.text("store") {
         return Ok(std::path::absolute(store).with_context(|| format!("find {store}"))?);
     }
-    if geteuid().is_root() && !is_root_of_a_user() {
+    if has_the_machines_places() {
         return Ok("/var/lib/coracle".into());
     }
     let variable = |name| {
@@ -89,13 +87,9 @@ pub(super) fn store(globals: &Flags) -> Result<PathBuf, Failure> {
         .ok_or_else(|| Failure::new("HOME is not set: name a directory for images with --store"))
 }
 
-/// Root only inside a user namespace (`podman unshare`), where /run belongs to somebody else. runc's rule: in a container that
-/// was started by a proper login as root, USER is root.
-fn is_root_of_a_user() -> bool {
-    if std::env::var_os("USER").is_some_and(|user| user == "root") {
-        return false;
-    }
-    let identity = ["0", "0", "4294967295"];
-    std::fs::read_to_string("/proc/self/uid_map")
-        .is_ok_and(|map| !map.split_whitespace().eq(identity))
+/// Whether /run and /var are ours. They are not root's of a user namespace (`podman unshare`); but, as runc's rule says, in a
+/// container that was started by a proper login as root, USER is root.
+fn has_the_machines_places() -> bool {
+    let logged_in = || std::env::var_os("USER").is_some_and(|user| user == "root");
+    is_machines_root() || geteuid().is_root() && logged_in()
 }

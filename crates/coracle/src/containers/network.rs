@@ -157,7 +157,7 @@ impl Network {
         let networks = self.open()?;
         let attached = match &self.options.mode {
             NetworkMode::Cni(name) => networks.attach_cni(name, &request),
-            _ if userns::is_machines_root() => networks.attach(&request),
+            _ if runtime::is_machines_root() => networks.attach(&request),
             _ => {
                 // pasta binds the ports itself.
                 self.reservation = None;

@@ -60,7 +60,7 @@ fn overlay(container: &Container, shifted: Option<&Path>) -> Result<()> {
         _ => path.clone(),
     };
     let layers: Vec<_> = container.record.layers.iter().map(seen).collect();
-    let rootless = !userns::is_machines_root();
+    let rootless = !runtime::is_machines_root();
     image::layers::mount(&layers, &upper, &work, &rootfs, rootless).map_err(super::of_image)
 }
 

@@ -16,7 +16,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::FileStat;
 use nix::unistd::{Gid, Uid, getegid, geteuid, getpid, unlink};
-use runtime::{Context, Error, Result};
+use runtime::{Context, Error, Result, is_machines_root};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -157,12 +157,6 @@ pub(crate) const NAME: &str = "coracle-userns";
 /// What it is to do.
 const MAP: &str = "map";
 const REMOVE: &str = "remove";
-
-/// Whether we are the machine's root, and not one of a user namespace.
-pub(crate) fn is_machines_root() -> bool {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    geteuid().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"])
-}
 
 /// Refuses what takes the machine's root.
 pub(crate) fn check(options: &Options) -> Result<()> {

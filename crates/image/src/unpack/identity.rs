@@ -33,6 +33,7 @@ impl Identity {
                 None => Identity::Own,
             };
         }
+        // What `runtime` knows too; but neither of the two crates knows the other.
         let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
         match map.split_whitespace().eq(["0", "0", "4294967295"]) {
             true => Identity::Root,

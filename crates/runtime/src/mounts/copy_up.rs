@@ -12,15 +12,16 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::sendfile::sendfile;
 use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, fstatat, mkdirat, mknodat, utimensat,
+    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstat, fstatat, mkdirat,
+    mknodat, utimensat,
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, Whence, fchownat, ftruncate, linkat, lseek, symlinkat};
 
 use crate::sys::xattr;
 
-/// Copies the contents of the directory `from` into the directory `to`, and its owner and mode onto it.
-pub(super) fn copy(from: &OwnedFd, to: &OwnedFd) -> nix::Result<()> {
+/// Copies the contents of the directory `from` into the directory `to`, and its owner onto it unless `to` was given one.
+pub(super) fn copy(from: &OwnedFd, to: &OwnedFd, with_owner: bool) -> nix::Result<()> {
     let directory = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let from = openat(from, ".", directory, Mode::empty())?;
     let to = openat(to, ".", directory, Mode::empty())?;
@@ -29,7 +30,10 @@ pub(super) fn copy(from: &OwnedFd, to: &OwnedFd) -> nix::Result<()> {
         linked: HashMap::new(),
     };
     copier.copy_directory(&from, &to, Path::new(""))?;
-    copy_attributes(&from, &to, ".")
+    match with_owner {
+        true => copy_owner(&fstat(&from)?, &to, "."),
+        false => Ok(()),
+    }
 }
 
 struct Copier<'a> {
@@ -121,6 +125,16 @@ fn copy_data(from: &OwnedFd, to: &OwnedFd) -> nix::Result<()> {
     }
 }
 
+fn copy_owner<N: nix::NixPath + ?Sized>(
+    stat: &FileStat,
+    to: &OwnedFd,
+    name: &N,
+) -> nix::Result<()> {
+    let (user, group) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+    fchownat(to, name, Some(user), Some(group), flags)
+}
+
 /// Owner first, since a change of owner clears the set-user-ID bit; times last.
 fn copy_attributes<N: nix::NixPath + ?Sized>(
     from: &OwnedFd,
@@ -128,13 +142,7 @@ fn copy_attributes<N: nix::NixPath + ?Sized>(
     name: &N,
 ) -> nix::Result<()> {
     let stat = fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    fchownat(
-        to,
-        name,
-        Some(Uid::from_raw(stat.st_uid)),
-        Some(Gid::from_raw(stat.st_gid)),
-        AtFlags::AT_SYMLINK_NOFOLLOW,
-    )?;
+    copy_owner(&stat, to, name)?;
     if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFLNK {
         fchmodat(
             to,

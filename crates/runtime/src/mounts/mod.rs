@@ -24,6 +24,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use crate::namespaces::Namespaces;
 use crate::rootfs::{Propagation, Root};
 use crate::sys::mount::{FsContext, MountAttr, attach, clone_tree, legacy_flags, set_attributes};
+use crate::userns::in_initial_namespace;
 use crate::{Context, Error, Result};
 use idmapped::IdMap;
 pub(crate) use idmapped::UserNamespaces;
@@ -200,10 +201,12 @@ impl Mount {
             )
         };
         match clone_tree(AT_FDCWD, &self.source, recursive) {
-            Err(Errno::EINVAL) if !recursive && !privileged_here() => Err(Error::failed(format!(
-                "{}: invalid argument: a user namespace may not uncover what is below the mounts in there: use rbind",
-                binding()
-            ))),
+            Err(Errno::EINVAL) if !recursive && !in_initial_namespace() => {
+                Err(Error::failed(format!(
+                    "{}: invalid argument: a user namespace may not uncover what is below the mounts in there: use rbind",
+                    binding()
+                )))
+            }
             tree => tree.with_context(binding),
         }
     }
@@ -269,7 +272,7 @@ impl Mount {
     fn hosts(&self, fs_type: &CStr, around: &Surroundings<'_>) -> Option<OwnedFd> {
         let shared = |namespace| !around.namespaces.is_private(namespace);
         let path = match fs_type.to_bytes() {
-            _ if privileged_here() => return None,
+            _ if in_initial_namespace() => return None,
             b"sysfs" => c"/sys",
             b"mqueue" if shared(libc::CLONE_NEWIPC) => c"/dev/mqueue",
             b"proc" if shared(libc::CLONE_NEWPID) => c"/proc",
@@ -280,7 +283,7 @@ impl Mount {
 
     /// What the kernel's refusal of a file system in a user namespace stands for.
     fn hint(&self, errno: Errno, option: Option<&CStr>) -> &'static str {
-        if privileged_here() {
+        if in_initial_namespace() {
             return "";
         }
         match (self.what().as_bytes(), errno, option.map(CStr::to_bytes)) {
@@ -424,13 +427,13 @@ impl Mount {
 
     /// A tmpfs without a mode of its own takes that of the directory which it covers.
     fn takes_mode(&self) -> bool {
-        self.kind == Kind::FileSystem(c"tmpfs".into())
-            && !self.options.copy_up
-            && !self
-                .options
-                .data
-                .iter()
-                .any(|(key, _)| key.as_c_str() == c"mode")
+        self.kind == Kind::FileSystem(c"tmpfs".into()) && !self.has_data(c"mode")
+    }
+
+    /// An option of the file system itself is given.
+    fn has_data(&self, wanted: &CStr) -> bool {
+        let mut data = self.options.data.iter();
+        data.any(|(key, _)| key.as_c_str() == wanted)
     }
 
     fn is_readonly(&self) -> bool {
@@ -493,7 +496,8 @@ impl Mount {
                 .with_context(|| self.describe())?;
         }
         if self.options.copy_up {
-            copy_up::copy(&place, &prepared.tree)
+            let with_owner = !self.has_data(c"uid") && !self.has_data(c"gid");
+            copy_up::copy(&place, &prepared.tree, with_owner)
                 .with_context(|| format!("{}: tmpcopyup", self.describe()))?;
         }
         attach(prepared.tree.as_fd(), place.as_fd()).with_context(|| self.describe())?;
@@ -607,15 +611,9 @@ fn is_superblock(key: &CStr) -> bool {
     options::names().any(|name| name.as_bytes() == key.to_bytes())
 }
 
-/// Whether this process has the rights of the host's root over mounts, or is root only in a user namespace.
-pub(crate) fn privileged_here() -> bool {
-    std::fs::read_to_string("/proc/self/uid_map")
-        .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
-}
-
 /// Whether this process may make mounts where it is: root in a user namespace may own its mount namespace, or not.
 pub(crate) fn may_mount_here() -> bool {
-    privileged_here() || clone_tree(AT_FDCWD, c"/", false).is_ok()
+    in_initial_namespace() || clone_tree(AT_FDCWD, c"/", false).is_ok()
 }
 
 /// An absolute path without `.` and `..`, from whatever the configuration says (relative ones start at the root).

@@ -11,6 +11,11 @@ use runtime_tests::{
 
 use super::{IMAGE, containerd};
 
+/// Ends the loop of the container `box`. Who says so may be killed by that end, before it can tell of its success.
+fn stop(containerd: &Containerd) {
+    containerd.exec("box", &["touch", "/stop"]);
+}
+
 /// The containers run on, their output goes on, and what happened meanwhile is heard of afterwards.
 #[test]
 fn containers_survive_containerd() {
@@ -38,7 +43,7 @@ fn containers_survive_containerd() {
     let before = lines();
     eventually("it still writes", || (lines() > before + 3).then_some(()));
     let events = containerd.events();
-    containerd.exec("box", &["touch", "/stop"]).ok();
+    stop(&containerd);
     events.wait_for("box", "exit box");
     let deleted = containerd.ctr(&["tasks", "delete", "box"]);
     assert!(deleted.stderr.contains("exit code 5"), "{deleted:?}");
@@ -67,8 +72,8 @@ fn fifos_survive_their_reader() {
     let mut client = command.stdout(Stdio::piped()).spawn().unwrap();
     containerd.wait_for("box", "RUNNING");
     // One that ends by itself removes its fifos.
-    let kill = ["-KILL", "-x", "ctr"];
-    containerd.engine.run("pkill", &kill).ok();
+    let own = format!("^ctr --address {}", containerd.socket().display());
+    containerd.engine.run("pkill", &["-KILL", "-f", &own]).ok();
     containerd.kill();
     client.wait().unwrap();
     containerd.start_again();
@@ -79,7 +84,7 @@ fn fifos_survive_their_reader() {
     let stdout = client.stdout.take().unwrap();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
     assert_eq!(line, "line\n");
-    containerd.exec("box", &["touch", "/stop"]).ok();
+    stop(&containerd);
     // Who is attached to the end removes the task.
     assert_eq!(client.wait().unwrap().code(), Some(6));
 }

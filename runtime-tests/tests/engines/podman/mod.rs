@@ -1,5 +1,9 @@
 //! podman with `--runtime`: what a user types, and what must come back.
 
+mod files;
+mod namespaces;
+mod services;
+
 use std::fs;
 
 use runtime_tests::{
@@ -12,12 +16,37 @@ const IMAGE: &str = "localhost/busybox";
 
 macro_rules! engine {
     () => {{
-        requires!(
-            has_program("podman") && has_program("buildah"),
+        runtime_tests::requires!(
+            runtime_tests::has_program("podman") && runtime_tests::has_program("buildah"),
             "podman or buildah is not installed"
         );
-        Engine::new()
+        runtime_tests::Engine::new()
     }};
+}
+use engine;
+
+/// What a container with these flags of `podman run` prints when it runs a line of shell.
+fn printed_with(engine: &Engine, flags: &[&str], script: &str) -> String {
+    let args = [&["run", "--rm"], flags, &[IMAGE, "sh", "-c", script]].concat();
+    engine.podman(&args).ok()
+}
+
+/// Starts a container called `box` with these flags, which waits.
+fn start_box(engine: &Engine, flags: &[&str]) {
+    let args = ["run", "-d", "--name", "box"];
+    engine
+        .podman(&[&args, flags, &[IMAGE, "sleep", "1000000"]].concat())
+        .ok();
+}
+
+/// The version of podman here, to the minor number.
+fn version(engine: &Engine) -> (u32, u32) {
+    let text = engine.podman(&["version", "--format", "{{.Version}}"]).ok();
+    let mut numbers = text
+        .trim()
+        .split('.')
+        .map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 #[test]
