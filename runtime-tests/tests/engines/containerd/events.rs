@@ -1,5 +1,7 @@
 //! What containerd hears of its tasks: everything, once, in the guaranteed order.
 
+use runtime_tests::{Shim, containerd_version, requires};
+
 use super::containerd;
 
 #[test]
@@ -35,6 +37,10 @@ fn events_come_in_their_order() {
 /// A process that ends at once is heard of as well, and its shim does not end before that.
 #[test]
 fn no_event_is_lost_of_short_tasks() {
+    requires!(
+        !Shim::under_test().is_runc() || containerd_version().0 < 2,
+        "containerd's own shim has lost TaskDelete since 2.0 when it ends faster than it is heard"
+    );
     let Some(containerd) = containerd() else {
         return;
     };
