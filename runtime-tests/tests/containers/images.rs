@@ -154,7 +154,10 @@ fn another_platform_than_the_images_is_looked_for_or_an_error() {
     let is_other = format!("image {image}: it is for {own}, not for linux/s390x");
     for (flags, words) in [
         (&["--pull=never"][..], is_other.clone()),
-        (&[], format!("{is_other}: http://localhost: ")),
+        (
+            &[],
+            format!("{is_other}: pull localhost/app:1: http://localhost: "),
+        ),
     ] {
         let output = run(&store, &[&other, flags].concat(), &image, &[]);
         output.fails_with(125, &words);
