@@ -313,3 +313,23 @@ fn a_container_can_join_anothers_network() {
         "{output:#?}"
     );
 }
+
+/// CVE-2026-55686: a link in the image says where the working directory is, and the host has such a path too.
+#[test]
+fn a_working_directory_that_is_a_link_stays_inside() {
+    let store = Store::new();
+    let host = store.path().join("host");
+    fs::create_dir(&host).unwrap();
+    fs::write(host.join("secret"), "of the host\n").unwrap();
+    let links = [("absolute", host.clone()), ("upwards", "../../..".into())];
+    for (name, target) in &links {
+        std::os::unix::fs::symlink(target, store.rootfs().join(name)).unwrap();
+    }
+    let outside = store.run(&["-w", "/absolute"], "pwd; ls");
+    assert!(!outside.stdout.contains("secret"), "{outside:?}");
+    assert!(!host.join("missing").exists());
+    assert_eq!(store.run(&["-w", "/upwards"], "pwd").ok(), "/\n");
+    let below = store.run(&["-w", "/absolute/missing"], "pwd; ls");
+    assert!(!below.stdout.contains("secret"), "{below:?}");
+    assert!(!host.join("missing").exists(), "made on the host");
+}
