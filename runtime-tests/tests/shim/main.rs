@@ -2,6 +2,7 @@
 //! proves the tests.
 
 mod bad_input;
+mod ended;
 mod killed;
 
 use runtime_tests::Shim;
