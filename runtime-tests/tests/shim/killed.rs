@@ -1,7 +1,8 @@
 //! The shim is killed, and called once more to `delete`, as containerd does then.
 
-use runtime_tests::Shim;
 use runtime_tests::ttrpc::{Alone, OK, number, text};
+
+use crate::is_strict;
 
 /// After `steps` of a container's life.
 fn kill_after(steps: usize) {
@@ -21,16 +22,15 @@ fn kill_after(steps: usize) {
     alone.kill();
     let bundle = alone.host.path("box").display().to_string();
     let deleted = alone.call("delete", &["-bundle", &bundle]);
-    assert_eq!(deleted.code, 0, "{deleted:?}");
+    // containerd's own shim, that of 1.6, reads a file that Create writes.
+    let excused = steps == 0 && !is_strict();
+    assert!(deleted.code == 0 || excused, "{deleted:?}");
     alone.wait_until_empty();
     let mounts = alone.host.sh("cat /proc/self/mountinfo");
     assert!(!mounts.contains("/box/rootfs"), "{mounts}");
     let left = alone.host.sh("find /run -mindepth 1 -name box");
     assert_eq!(left, "", "state is left");
-    assert!(
-        Shim::under_test().is_runc() || !alone.has_socket(),
-        "the socket is left"
-    );
+    assert!(!is_strict() || !alone.has_socket(), "the socket is left");
 }
 
 #[test]

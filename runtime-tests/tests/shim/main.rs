@@ -2,14 +2,15 @@
 //! proves the tests.
 
 mod bad_input;
+mod ended;
 mod killed;
 
 use runtime_tests::Shim;
 use runtime_tests::ttrpc::OK;
 
 /// What containerd's own shim does otherwise; besides, some of its errors are of an unknown kind.
-const DIFFERENCES: &str = "containerd's own shim hands every id on to the runtime, and opens a fifo only together with a reader, \
-                           for which Create waits";
+const DIFFERENCES: &str = "containerd's own shim hands every id on to the runtime, opens a fifo only together with a reader, \
+                           for which Create waits, and may end when Create fails";
 
 fn is_strict() -> bool {
     !Shim::under_test().is_runc()
