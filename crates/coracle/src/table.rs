@@ -1,5 +1,6 @@
 //! The one table of commands and flags. Parsing, help, and what is generated from it later (man pages, completions) read it.
 
+mod checkpoint;
 mod run;
 
 use std::ops::RangeInclusive;
@@ -174,6 +175,15 @@ is changed.",
             "check",
             "show what this kernel and machine offer",
             commands::check,
+        )
+    },
+    Command {
+        flags: checkpoint::CHECKPOINT,
+        description: checkpoint::CHECKPOINT_DESCRIPTION,
+        ..Command::of(
+            "checkpoint",
+            "write a running container into files",
+            commands::checkpoint,
         )
     },
     Command {
@@ -360,6 +370,15 @@ bridge and firewall rules back in force after somebody has flushed the firewall:
 The table is what the host's ps(1) prints with the given options (default: -ef), of
 which only the lines of this container's processes are shown.",
         ..Command::of("ps", "show the processes in a container", commands::ps)
+    },
+    Command {
+        flags: checkpoint::RESTORE,
+        description: checkpoint::RESTORE_DESCRIPTION,
+        ..Command::of(
+            "restore",
+            "go on with a container that was checkpointed",
+            commands::restore,
+        )
     },
     Command {
         description: "Thaws what \"coracle pause\" froze.",
