@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use nix::unistd::Pid;
 
 use super::rpc::{Opts, Response};
+use super::stdio::Stream;
 use super::{CriuOptions, log};
 use crate::{Context, Error, Result};
 
-/// The pipes that the container was started with, as runc keeps them.
+/// The standard streams that the container was started with, under runc's name.
 const DESCRIPTORS: &str = "descriptors.json";
 
 /// A directory of images, and one for the log.
@@ -97,24 +98,28 @@ impl Images {
         )))
     }
 
-    /// Keeps which pipes lead out of the container.
-    pub(super) fn write_descriptors(&self, stdio: &[String]) -> Result<()> {
+    /// Keeps what the container's standard streams were.
+    pub(super) fn write_streams(&self, streams: &[Stream]) -> Result<()> {
         let path = self.directory.path.join(DESCRIPTORS);
-        let json = serde_json::to_vec(stdio)
+        let names: Vec<String> = streams.iter().map(Stream::encode).collect();
+        let json = serde_json::to_vec(&names)
             .map_err(|error| Error::failed(format!("encode {DESCRIPTORS}: {error}")))?;
         fs::write(&path, json).with_context(|| format!("write {}", path.display()))
     }
 
-    /// The pipes that led out of the container, each with the descriptor that it was.
-    pub(super) fn read_descriptors(&self) -> Result<Vec<(i32, String)>> {
+    /// What the container's standard streams were.
+    pub(super) fn read_streams(&self) -> Result<Vec<Stream>> {
         let path = self.directory.path.join(DESCRIPTORS);
         let json = fs::read(&path)
             .with_context(|| format!("--image-path: no checkpoint: read {}", path.display()))?;
         let names: Vec<String> = serde_json::from_slice(&json)
             .map_err(|error| Error::failed(format!("{} is damaged: {error}", path.display())))?;
         // Only standard streams are ours to give.
-        let all = (0..=2).zip(names);
-        Ok(all.filter(|(_, name)| name.starts_with("pipe:")).collect())
+        Ok(names
+            .iter()
+            .take(3)
+            .map(|name| Stream::decode(name))
+            .collect())
     }
 }
 

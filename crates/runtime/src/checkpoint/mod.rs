@@ -32,6 +32,7 @@ use images::Images;
 use rpc::{ExternalMount, Features, Kind, Opts, Request};
 
 pub use restore::{RestoreOptions, restore};
+use stdio::Stream;
 pub(crate) use stdio::pipes_of_our_own;
 
 /// Warnings, errors, and what criu does.
@@ -118,7 +119,10 @@ pub fn checkpoint(settings: &Settings, id: &str, options: &CheckpointOptions) ->
     opts.external = outer_namespaces(&plan.namespaces, init)?;
     if !options.pre_dump {
         opts.ext_mnt = outer_mounts(&container, &plan, init)?;
-        images.write_descriptors(&container.record.stdio)?;
+        let streams = stdio::streams(init, &container.record.stdio)?;
+        let files = streams.iter().filter_map(Stream::outer_file);
+        opts.external.extend(files.map(str::to_owned));
+        images.write_streams(&streams)?;
     }
     let criu = Criu::start()?;
     criu.needs_features(Features {

@@ -4,6 +4,7 @@
 //! put on record as soon as criu tells of it, and is a container's process like any other from then on.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use super::images::Images;
 use super::rpc::{
     CgroupRoot, ExternalMount, InheritFd, JoinNamespace, Kind, Notify, Opts, Request, Version,
 };
+use super::stdio::Stream;
 use super::{CriuOptions, external_key, external_mount, text};
 use crate::directory::{CREATING_SOCKET, check_id};
 use crate::foreground::{Foreground, fit_terminal};
@@ -104,7 +106,9 @@ fn bring_back(settings: &Settings, options: &RestoreOptions) -> Result<Restored>
     let mut opts = options.opts(&annotations.collect(), &images)?;
     let procfs = Procfs::open()?;
     let joined = plan.namespaces.open()?;
-    let handed = join(&plan, &joined, &mut opts)?;
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let null = null.context("open /dev/null")?;
+    let handed = join(&plan, &joined, &mut opts, null.as_fd())?;
     let (location, unit) = locate_cgroup(settings, &plan, &options.id)?;
 
     // From here on everything is undone on failure.
@@ -240,8 +244,13 @@ impl RestoreOptions {
         opts.rst_sibling = true;
         opts.lsm_profile.clone_from(&self.lsm_profile);
         opts.lsm_mount_context.clone_from(&self.lsm_mount_context);
-        let pipes = images.read_descriptors()?.into_iter();
-        opts.inherit_fd = pipes.map(|(fd, key)| InheritFd { key, fd }).collect();
+        let streams = (0..).zip(images.read_streams()?);
+        let inherited = streams.filter_map(|(fd, stream)| match stream {
+            Stream::Own => None,
+            Stream::Outer(key) => Some(InheritFd { key, fd }),
+            Stream::Null(key) => Some(InheritFd { key, fd: HANDED }),
+        });
+        opts.inherit_fd = inherited.collect();
         Ok(opts)
     }
 
@@ -264,9 +273,15 @@ impl RestoreOptions {
     }
 }
 
-/// Namespaces that are joined: those that were outside at the checkpoint are handed to criu, which enters the others by path.
-fn join<'a>(plan: &Plan, joined: &'a [Joined], opts: &mut Opts) -> Result<Vec<BorrowedFd<'a>>> {
-    let mut handed = Vec::new();
+/// Namespaces that are joined: those that were outside at the checkpoint are handed to criu, which enters the others by path. All that it
+/// is handed comes back, `first` in front.
+fn join<'a>(
+    plan: &Plan,
+    joined: &'a [Joined],
+    opts: &mut Opts,
+    first: BorrowedFd<'a>,
+) -> Result<Vec<BorrowedFd<'a>>> {
+    let mut handed = vec![first];
     for (open, (flag, path)) in joined.iter().zip(&plan.namespaces.joined) {
         if let Some(key) = external_key(*flag) {
             opts.inherit_fd.push(InheritFd {
