@@ -9,6 +9,14 @@ const TAIL: u64 = 256 << 10;
 /// More than these would hide what they have come from.
 const CAUSES: usize = 3;
 
+/// What criu complains of when nothing is wrong: probes of its own, and the last line of every failure.
+const NOISE: [&str; 4] = [
+    "rlimit: Can't setup",
+    "tun: Unable to create tun",
+    "Dumping FAILED.",
+    "Restoring FAILED.",
+];
+
 /// The last complaints in a log, in one line; `None` when there is none.
 pub(super) fn cause(path: &Path) -> Option<String> {
     let mut file = File::open(path).ok()?;
@@ -24,8 +32,7 @@ fn complaints(log: &str) -> Option<String> {
     let said = |line: &str| {
         let (_, rest) = line.split_once("Error (")?;
         let (_, text) = rest.split_once("): ")?;
-        // The last line of every failure, and one that is about criu itself.
-        let says_nothing = text.ends_with("FAILED.") || text.starts_with("rlimit: ");
+        let says_nothing = NOISE.iter().any(|noise| text.starts_with(noise));
         (!says_nothing).then(|| text.trim().to_owned())
     };
     let mut all: Vec<String> = log.lines().filter_map(said).collect();

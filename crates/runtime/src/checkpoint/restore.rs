@@ -244,13 +244,17 @@ impl RestoreOptions {
         opts.rst_sibling = true;
         opts.lsm_profile.clone_from(&self.lsm_profile);
         opts.lsm_mount_context.clone_from(&self.lsm_mount_context);
-        let streams = (0..).zip(images.read_streams()?);
-        let inherited = streams.filter_map(|(fd, stream)| match stream {
-            Stream::Own => None,
-            Stream::Outer(key) => Some(InheritFd { key, fd }),
-            Stream::Null(key) => Some(InheritFd { key, fd: HANDED }),
-        });
-        opts.inherit_fd = inherited.collect();
+        for (fd, stream) in (0..).zip(images.read_streams()?) {
+            let (key, fd) = match stream {
+                Stream::Own => continue,
+                Stream::Outer(key) => (key, fd),
+                Stream::Null(key) => (key, HANDED),
+            };
+            // Several may have been one and the same.
+            if !opts.inherit_fd.iter().any(|inherited| inherited.key == key) {
+                opts.inherit_fd.push(InheritFd { key, fd });
+            }
+        }
         Ok(opts)
     }
 
