@@ -1,6 +1,6 @@
 //! `checkpoint` and `restore`: what a container has, it has again.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
 use runtime_tests::{
@@ -161,6 +161,8 @@ fn pipes_are_those_of_whoever_restores_it() {
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
     let mut first = command_line.spawn().unwrap();
+    // Waiting would close it, and with it the loop would end.
+    let _open = first.stdin.take();
     assert!(first.wait().unwrap().success());
     checkpoint(&c, &[]).ok();
     let mut command_line = command(&c, "restore", &["--detach", "--bundle"]);
@@ -170,8 +172,9 @@ fn pipes_are_those_of_whoever_restores_it() {
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
     let mut second = command_line.spawn().unwrap();
+    let mut input = second.stdin.take().unwrap();
     assert!(second.wait().unwrap().success());
-    std::io::Write::write_all(&mut second.stdin.take().unwrap(), b"ping\n").unwrap();
+    input.write_all(b"ping\n").unwrap();
     let mut answer = [0; 9];
     second
         .stdout
@@ -192,12 +195,13 @@ fn files_are_those_of_whoever_restores_it() {
     c.run_detached();
     c.wait_to_say("first\n");
     checkpoint(&c, &[]).ok();
-    // criu wants a file as long as it was.
+    // criu wants a file to be one still, and as long as it was.
     let log = c.dir().join("log");
     std::fs::copy(c.dir().join("stdout"), &log).unwrap();
     let file = std::fs::File::options().append(true).open(&log).unwrap();
     let mut command = command(&c, "restore", &["--detach", "--bundle"]);
-    command.arg(c.bundle()).stdout(file).stderr(Stdio::null());
+    let errors = std::fs::File::create(c.dir().join("errors")).unwrap();
+    command.arg(c.bundle()).stdout(file).stderr(errors);
     assert!(command.status().unwrap().success());
     c.exec("touch /dev/shm/go").ok();
     eventually("it goes on elsewhere", || {

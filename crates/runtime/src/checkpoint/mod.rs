@@ -158,11 +158,11 @@ fn dump(criu: Criu, opts: Opts, options: &CheckpointOptions, images: &Images) ->
         }
         Ok(())
     });
-    let answer = answer.and_then(|answer| images.check(&answer, "checkpoint it"))?;
+    answer.and_then(|answer| images.check(&answer, "checkpoint it"))?;
     let ended = criu.finish()?;
     // After a pre-dump criu waits for more, which is not to come.
     match (kind, ended) {
-        (Kind::PreDump, _) | (_, WaitStatus::Exited(_, 0)) => Ok(answer),
+        (Kind::PreDump, _) | (_, WaitStatus::Exited(_, 0)) => Ok(()),
         (_, ended) => Err(Error::failed(format!("criu failed in the end: {ended:?}"))),
     }
 }
