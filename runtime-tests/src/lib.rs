@@ -34,9 +34,9 @@ pub use document::{blocks, document};
 pub use engine::{Engine, http_get};
 pub use host::{Host, body, cable, connect, get, get_from, within};
 pub use machine::{
-    Hierarchy, View, has_capability, has_cgroup, has_controller, has_program, has_systemd,
-    has_v1_controller, has_v2_controller, hierarchy, kernel_has, kernel_since, need_root,
-    number_of, skip,
+    Hierarchy, View, has_capability, has_cgroup, has_controller, has_criu, has_program,
+    has_systemd, has_v1_controller, has_v2_controller, hierarchy, kernel_has, kernel_since,
+    need_root, number_of, skip,
 };
 pub use registry::{Home, Registry};
 pub use runtime::{by_systemd, is_coracle, is_crun, is_runc, runtime};

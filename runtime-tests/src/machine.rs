@@ -38,6 +38,16 @@ pub fn has_program(name: &str) -> bool {
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
 }
 
+/// criu is there and can do this kernel: what it says to `check` with flags.
+pub fn has_criu(flags: &[&str]) -> bool {
+    let checked = Command::new("criu")
+        .arg("check")
+        .args(flags)
+        .stdin(Stdio::null())
+        .output();
+    checked.is_ok_and(|output| output.status.success())
+}
+
 /// This process has the capability with this number.
 pub fn has_capability(number: u32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -1,5 +1,6 @@
 //! The one table of commands and flags. Parsing, help, manual pages and completions read it.
 
+mod checkpoint;
 mod run;
 
 use std::ops::RangeInclusive;
@@ -184,6 +185,15 @@ is changed.",
             "check",
             "show what this kernel and machine offer",
             commands::check,
+        )
+    },
+    Command {
+        flags: checkpoint::CHECKPOINT,
+        description: checkpoint::CHECKPOINT_DESCRIPTION,
+        ..Command::of(
+            "checkpoint",
+            "write a running container into files",
+            commands::checkpoint,
         )
     },
     Command {
@@ -398,6 +408,15 @@ The table is what the host's ps(1) prints with the given options (default: -ef),
 which only the lines of this container's processes are shown. \"coracle list\" shows
 the containers.",
         ..Command::of("ps", "show the processes in a container", commands::ps)
+    },
+    Command {
+        flags: checkpoint::RESTORE,
+        description: checkpoint::RESTORE_DESCRIPTION,
+        ..Command::of(
+            "restore",
+            "go on with a container that was checkpointed",
+            commands::restore,
+        )
     },
     Command {
         description: "Thaws what \"coracle pause\" froze.",

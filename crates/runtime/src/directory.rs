@@ -94,6 +94,11 @@ impl Directory {
         }
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Takes the exclusive lock, held until this process closes the directory. The directory may be gone by then.
     pub(crate) fn lock(&mut self) -> Result<()> {
         let locking = || format!("lock state directory {}", self.path.display());

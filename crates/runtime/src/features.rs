@@ -116,7 +116,7 @@ pub fn features() -> Features {
         annotations: BTreeMap::from([
             ("org.coracle.version", env!("CARGO_PKG_VERSION")),
             // The key that callers know from runc.
-            ("org.opencontainers.runc.checkpoint.enabled", "false"),
+            ("org.opencontainers.runc.checkpoint.enabled", "true"),
         ]),
         potentially_unsafe_config_annotations: UNSAFE_ANNOTATIONS,
     }

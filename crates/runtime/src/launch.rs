@@ -45,8 +45,8 @@ use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
 use crate::state::{Container, ProcessId, Record, Status};
 use crate::{
-    CgroupManager, Context, Error, Kind, Result, Settings, config, hooks, plan, process, protect,
-    start, state, terminal, userns,
+    CgroupManager, Context, Error, Kind, Result, Settings, checkpoint, config, hooks, plan,
+    process, protect, start, state, terminal, userns,
 };
 
 /// The options of [`create`].
@@ -101,8 +101,8 @@ pub(crate) struct Launched {
 
 impl Launched {
     /// Keeps the container.
-    pub(crate) fn release(mut self) {
-        self.undo.armed = false;
+    pub(crate) fn release(self) {
+        self.undo.release();
     }
 
     /// Keeps the container, and hands over what the caller waits by.
@@ -120,21 +120,33 @@ impl Launched {
     }
 
     /// Deletes the container, whose process has ended and been reaped. Another command may have done so already.
-    pub(crate) fn delete(mut self) -> Result<()> {
-        self.undo.armed = false;
-        match self.undo.container.directory.lock() {
-            Err(error) if error.kind() == Kind::NotFound => Ok(()),
-            locked => locked.and_then(|()| destroy(&self.undo.container)),
-        }
+    pub(crate) fn delete(self) -> Result<()> {
+        self.undo.delete()
     }
 }
 
 /// What must be undone unless the container comes to life.
-struct Undo {
-    container: Container,
+pub(crate) struct Undo {
+    pub container: Container,
     /// Our child, to be reaped.
-    child: Option<Pid>,
+    pub child: Option<Pid>,
     armed: bool,
+}
+
+impl Undo {
+    /// Keeps the container.
+    pub(crate) fn release(mut self) {
+        self.armed = false;
+    }
+
+    /// Deletes the container, whose process has ended and been reaped. Another command may have done so already.
+    pub(crate) fn delete(mut self) -> Result<()> {
+        self.armed = false;
+        match self.container.directory.lock() {
+            Err(error) if error.kind() == Kind::NotFound => Ok(()),
+            locked => locked.and_then(|()| destroy(&self.container)),
+        }
+    }
 }
 
 impl Drop for Undo {
@@ -178,23 +190,15 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
     let joined = plan.namespaces.open()?;
     let (location, unit) = locate_cgroup(settings, &plan, &options.id)?;
 
-    // From here on everything is undone on failure. The journal names the cgroup before it is made.
-    let directory = Directory::create(settings, &options.id)?;
-    let record = Record::new(&spec, &options.id, &bundle, &plan, location)?;
-    let mut undo = Undo {
-        container: Container {
-            directory,
-            record,
-            damaged: false,
-        },
-        child: None,
-        armed: true,
-    };
-    undo.container
-        .directory
-        .write_journal(&undo.container.record)?;
-    undo.container.directory.write_config(&config)?;
-    let cgroup = make_cgroup(settings, &mut undo.container, &plan, &spec)?;
+    // From here on everything is undone on failure.
+    let (mut undo, cgroup) = begin(
+        settings,
+        &options.id,
+        &bundle,
+        &plan,
+        (&spec, &config),
+        location,
+    )?;
     let listener = match gate {
         Gate::Start => Some(listen_at(&undo.container.directory)?),
         Gate::Run { .. } => {
@@ -268,6 +272,34 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
     })
 }
 
+/// Takes the id, and makes and fills the cgroup, unless systemd is going to.
+pub(crate) fn begin(
+    settings: &Settings,
+    id: &str,
+    bundle: &Path,
+    plan: &Plan,
+    (spec, config): (&oci_spec::runtime::Spec, &[u8]),
+    location: Option<cgroups::Location>,
+) -> Result<(Undo, Option<cgroups::Cgroup>)> {
+    let directory = Directory::create(settings, id)?;
+    let record = Record::new(spec, id, bundle, plan, location)?;
+    let mut undo = Undo {
+        container: Container {
+            directory,
+            record,
+            damaged: false,
+        },
+        child: None,
+        armed: true,
+    };
+    // The journal names the cgroup before it is made.
+    let container = &mut undo.container;
+    container.directory.write_journal(&container.record)?;
+    container.directory.write_config(config)?;
+    let cgroup = make_cgroup(settings, container, plan, spec)?;
+    Ok((undo, cgroup))
+}
+
 /// The runtime's side, from the birth of the child until it is ready.
 fn parent(
     container: &mut Container,
@@ -286,19 +318,8 @@ fn parent(
     // From here on it may live without us: whoever deletes the container finds it.
     container.record.init = Some(ProcessId::of(pid)?);
     container.directory.write_record(&container.record)?;
-    if let Some(Unit {
-        location,
-        mut systemd,
-    }) = unit
-    {
-        let annotations = container.record.annotations.iter();
-        let annotations = annotations.map(|(name, value)| (name.as_str(), value.as_str()));
-        systemd.start(&location, pid.as_raw(), &plan.resources, annotations)?;
-        // On record only now that it is ours: until here systemd drops the unit with its only process.
-        container.record.cgroup = Some(location.clone());
-        container.directory.write_journal(&container.record)?;
-        container.directory.write_record(&container.record)?;
-        fill_cgroup(&cgroups::Cgroup::adopt(&location, pid.as_raw())?, plan)?;
+    if let Some(unit) = unit {
+        unit.take(container, pid, plan)?;
     } else if container.record.cgroup.is_none() {
         // Where no cgroup knows the process, it must be found even if state.json is damaged.
         container.directory.write_journal(&container.record)?;
@@ -313,19 +334,7 @@ fn parent(
     loop {
         match channel.receive()? {
             Some(Message::Hooks) => {
-                let state = state::for_hooks(&container.record, pid.as_raw(), Status::Creating);
-                #[allow(
-                    deprecated,
-                    reason = "prestart hooks are deprecated, and used by every Docker"
-                )]
-                let early = [
-                    ("prestart", plan.hooks.prestart()),
-                    ("createRuntime", plan.hooks.create_runtime()),
-                ];
-                for (point, hooks) in early {
-                    let hooks = hooks.as_deref().unwrap_or_default();
-                    hooks::run(point, hooks, &state, &container.record.bundle, Some(pidfd))?;
-                }
+                run_runtime_hooks(&container.record, plan, pid.as_raw(), Some(pidfd))?;
                 channel.send(&Message::Continue)?;
             }
             Some(Message::Ready) => break,
@@ -350,6 +359,29 @@ fn parent(
     Ok(())
 }
 
+/// Runs the hooks of the runtime's namespace, for a process that is not there yet.
+pub(crate) fn run_runtime_hooks(
+    record: &Record,
+    plan: &Plan,
+    pid: i32,
+    pidfd: Option<BorrowedFd<'_>>,
+) -> Result<()> {
+    #[allow(
+        deprecated,
+        reason = "prestart hooks are deprecated, and used by every Docker"
+    )]
+    let points = [
+        ("prestart", plan.hooks.prestart()),
+        ("createRuntime", plan.hooks.create_runtime()),
+    ];
+    let state = state::for_hooks(record, pid, Status::Creating);
+    for (point, hooks) in points {
+        let hooks = hooks.as_deref().unwrap_or_default();
+        hooks::run(point, hooks, &state, &record.bundle, pidfd)?;
+    }
+    Ok(())
+}
+
 /// The child is gone without a word.
 fn died(pid: Pid) -> Error {
     let how = match waitpid(pid, None) {
@@ -364,13 +396,28 @@ fn died(pid: Pid) -> Error {
 }
 
 /// The cgroup that systemd is going to make, and the connection to it.
-struct Unit {
+pub(crate) struct Unit {
     location: cgroups::Location,
     systemd: cgroups::Systemd,
 }
 
+impl Unit {
+    /// Has it made around a process, and fills it.
+    pub(crate) fn take(mut self, container: &mut Container, pid: Pid, plan: &Plan) -> Result<()> {
+        let annotations = container.record.annotations.iter();
+        let annotations = annotations.map(|(name, value)| (name.as_str(), value.as_str()));
+        self.systemd
+            .start(&self.location, pid.as_raw(), &plan.resources, annotations)?;
+        // On record only now that it is ours: until here systemd drops the unit with its only process.
+        container.record.cgroup = Some(self.location.clone());
+        container.directory.write_journal(&container.record)?;
+        container.directory.write_record(&container.record)?;
+        fill_cgroup(&cgroups::Cgroup::adopt(&self.location, pid.as_raw())?, plan)
+    }
+}
+
 /// Where the container's cgroup will be: one that is ours to make, or one that is systemd's.
-fn locate_cgroup(
+pub(crate) fn locate_cgroup(
     settings: &Settings,
     plan: &Plan,
     id: &str,
@@ -563,6 +610,10 @@ impl Record {
                 .map(|(name, value)| (name.clone(), value.clone()))
                 .collect(),
             cgroup,
+            stdio: match plan.process.terminal {
+                None => checkpoint::pipes_of_our_own(),
+                Some(_) => Vec::new(),
+            },
             poststart: plan.hooks.poststart().clone().unwrap_or_default(),
             poststop: plan.hooks.poststop().clone().unwrap_or_default(),
         })

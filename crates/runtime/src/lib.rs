@@ -7,6 +7,7 @@
 
 mod capabilities;
 mod check;
+mod checkpoint;
 mod child;
 mod config;
 mod delete;
@@ -54,6 +55,9 @@ use serde::{Deserialize, Serialize};
 pub use capabilities::NAMES as CAPABILITIES;
 pub use cgroups::OomWatch;
 pub use check::{Availability, Check, Report, check};
+pub use checkpoint::{
+    CheckpointOptions, CriuOptions, PageServer, RestoreOptions, checkpoint, restore,
+};
 pub use config::{parse_resources, read_process};
 pub use delete::delete;
 pub use error::{Context, Error, Kind, Result};

@@ -2,12 +2,12 @@
 //! (openat2(2) `RESOLVE_IN_ROOT`), so nothing that an image holds can lead outside.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlink, readlinkat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
@@ -109,10 +109,39 @@ impl Root {
     /// The root of a process that is already inside (`exec`).
     pub(crate) fn current() -> Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        Ok(Root {
-            directory: open("/", flags, Mode::empty()).context("open the container's root")?,
+        open("/", flags, Mode::empty())
+            .map(Self::at)
+            .context("open the container's root")
+    }
+
+    /// A directory that is some container's root already, or is to be taken for one.
+    pub(crate) fn at(directory: OwnedFd) -> Self {
+        Root {
+            directory,
             among_peers: false,
-        })
+        }
+    }
+
+    /// Where a path inside the root leads, seen from the root: what there is of it without its symbolic links, and the rest as it is.
+    pub(crate) fn resolve(&self, path: &Path) -> nix::Result<PathBuf> {
+        let shown = |fd: BorrowedFd<'_>| {
+            readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str()).map(PathBuf::from)
+        };
+        for ancestor in path.ancestors() {
+            let found = match self.open_path(ancestor, OFlag::O_PATH) {
+                Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
+                found => shown(found?.as_fd())?,
+            };
+            let below = found.strip_prefix(shown(self.as_fd())?);
+            let rest = path.strip_prefix(ancestor).unwrap_or(Path::new(""));
+            let inside = Path::new("/").join(below.map_err(|_| Errno::EXDEV)?);
+            // Joining an empty path would leave a trailing slash.
+            return Ok(match rest.as_os_str().is_empty() {
+                true => inside,
+                false => inside.join(rest),
+            });
+        }
+        Err(Errno::ENOENT)
     }
 
     /// Attaches the copy at `place`, whose mount is made private first so that the host does not see it.
@@ -364,13 +393,7 @@ mod tests {
                 std::env::temp_dir().join(format!("coracle-rootfs-{name}-{}", std::process::id()));
             std::fs::create_dir(&path).unwrap();
             let fd = open(&path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).unwrap();
-            (
-                Fixture(path),
-                Root {
-                    directory: fd,
-                    among_peers: false,
-                },
-            )
+            (Fixture(path), Root::at(fd))
         }
     }
 
@@ -391,6 +414,17 @@ mod tests {
         assert!(fixture.0.join("run/lock/file").is_file());
         root.ensure_directory(Path::new("/x/../../../y")).unwrap();
         assert!(fixture.0.join("y").is_dir());
+    }
+
+    #[test]
+    fn links_are_resolved_as_far_as_there_is_something() {
+        let (fixture, root) = Fixture::new("resolve");
+        std::os::unix::fs::symlink("/run", fixture.0.join("var")).unwrap();
+        root.ensure_directory(Path::new("/run/lock")).unwrap();
+        let resolve = |path: &str| root.resolve(Path::new(path)).unwrap();
+        assert_eq!(resolve("/var/lock"), Path::new("/run/lock"));
+        assert_eq!(resolve("/var/none/at"), Path::new("/run/none/at"));
+        assert_eq!(resolve("/"), Path::new("/"));
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub(crate) struct Record {
     pub annotations: BTreeMap<String, String>,
     /// The container's cgroup, unless it stays in its creator's.
     pub cgroup: Option<cgroups::Location>,
+    /// The pipes that are its standard streams, as criu names them; empty for each that is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stdio: Vec<String>,
     /// Hooks that run once the container has started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub poststart: Vec<Hook>,

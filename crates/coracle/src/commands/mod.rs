@@ -1,6 +1,7 @@
 //! What each command does: its flags become one call into the library, the answer becomes output.
 
 mod check;
+mod checkpoint;
 mod completion;
 mod kill;
 mod list;
@@ -24,6 +25,7 @@ use crate::flags::Flags;
 use crate::{Failure, Outcome, help as text, table};
 
 pub(crate) use check::check;
+pub(crate) use checkpoint::{checkpoint, restore};
 pub(crate) use completion::completion;
 pub(crate) use kill::{delete, kill};
 pub(crate) use list::list;

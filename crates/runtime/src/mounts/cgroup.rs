@@ -1,5 +1,6 @@
 //! The cgroup mount: cgroup2, or a tmpfs with one mount per v1 hierarchy.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -11,6 +12,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::symlinkat;
 
 use super::{Mount, Prepared, Surroundings, options};
+use crate::namespaces::Namespaces;
 use crate::sys::mount::{FsContext, MountAttr, attach, clone_tree};
 use crate::{Context, Result};
 
@@ -51,12 +53,7 @@ pub(super) fn prepare(mount: &Mount, around: &Surroundings<'_>) -> Result<Prepar
         .with_context(|| mount.describe())?;
     let (mut parts, mut links) = (Vec::new(), Vec::new());
     for place in location.places() {
-        let name = place
-            .mount
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = name(place).into_owned();
         // A merged hierarchy (`cpu,cpuacct`) is found under each of its controllers too.
         if name.contains(',') {
             links.extend(
@@ -124,6 +121,20 @@ fn new_mount(place: &Place, attributes: u64) -> nix::Result<OwnedFd> {
         }
     }
     context.mount(attributes)
+}
+
+/// Whether the view consists of binds, one for each hierarchy, rather than of file systems of its own.
+pub(super) fn is_of_binds(location: &Location, namespaces: &Namespaces) -> bool {
+    location.layout() != Layout::V2 && !namespaces.is_private(libc::CLONE_NEWCGROUP)
+}
+
+/// The name of a hierarchy's mount in the view.
+pub(super) fn name(place: &Place) -> Cow<'_, str> {
+    place
+        .mount
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
 }
 
 /// Puts the hierarchies into the tmpfs that has just been attached.

@@ -9,6 +9,7 @@ mod cgroup;
 mod copy_up;
 mod idmapped;
 pub(crate) mod options;
+pub(crate) mod staged;
 
 use std::borrow::Cow;
 use std::ffi::{CStr, CString};
@@ -488,7 +489,7 @@ impl Mount {
                 .ok(),
             false => None,
         };
-        let place = self.place(&prepared, root)?;
+        let place = self.place(&prepared.tree, root)?;
         self.check_proc(&prepared, &place)?;
         if let Some(covered) = covered {
             let mode = fstat(covered).map(|stat| Mode::from_bits_truncate(stat.st_mode));
@@ -530,7 +531,7 @@ impl Mount {
     }
 
     /// The destination, made where missing: a directory for a directory, else a file.
-    fn place(&self, prepared: &Prepared, root: &Root) -> Result<OwnedFd> {
+    fn place(&self, tree: &OwnedFd, root: &Root) -> Result<OwnedFd> {
         // An image that makes /proc or /sys a symbolic link would have masks and labels written somewhere else.
         if let Kind::FileSystem(fs_type) = &self.kind
             && (fs_type.as_c_str() == c"proc" || fs_type.as_c_str() == c"sysfs")
@@ -551,16 +552,7 @@ impl Mount {
                 }
             }
         }
-        let kind = fstat(&prepared.tree)
-            .with_context(|| self.describe())?
-            .st_mode;
-        let is_directory = SFlag::from_bits_truncate(kind) & SFlag::S_IFMT == SFlag::S_IFDIR;
-        let place = if is_directory {
-            root.ensure_directory(&self.destination)
-        } else {
-            root.ensure_file(&self.destination)
-        };
-        place.with_context(|| {
+        ensure_like(tree, &self.destination, root).with_context(|| {
             format!(
                 "mounts[{}].destination: create {}",
                 self.index,
@@ -603,6 +595,15 @@ impl Mount {
                 self.index
             ))),
         }
+    }
+}
+
+/// The directory or file at `path`, made where missing: what a mount needs to be attached to.
+fn ensure_like(tree: &OwnedFd, path: &Path, root: &Root) -> nix::Result<OwnedFd> {
+    let mode = fstat(tree)?.st_mode;
+    match SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
+        true => root.ensure_directory(path),
+        false => root.ensure_file(path),
     }
 }
 

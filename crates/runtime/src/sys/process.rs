@@ -333,7 +333,13 @@ pub(crate) fn flock(fd: BorrowedFd<'_>, operation: i32) -> nix::Result<()> {
     check(unsafe { libc::flock(fd.as_raw_fd(), operation) }.into()).map(drop)
 }
 
-/// Takes over a descriptor that arrived by `SCM_RIGHTS`.
+/// dup2(2): makes `number`, whatever it was, a copy of a descriptor that stays open across execve(2).
+pub(crate) fn place(fd: BorrowedFd<'_>, number: RawFd) -> nix::Result<()> {
+    // SAFETY: as for close_range.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), number) }.into()).map(drop)
+}
+
+/// Takes over a descriptor that the kernel has just made, as one that arrived by `SCM_RIGHTS`.
 pub(crate) fn received(fd: RawFd) -> OwnedFd {
     // SAFETY: the kernel put the descriptor into our table for this message, and only the caller has seen its number.
     unsafe { OwnedFd::from_raw_fd(fd) }

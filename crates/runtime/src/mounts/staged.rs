@@ -1,0 +1,128 @@
+//! What criu takes a restored container's root and bind mounts from.
+//!
+//! criu makes the file systems that are the container's own by itself, from its images. The root has to be a mount for it, whose parent
+//! is covered by nothing; binds are to be found at paths; and what is mounted upon has to be there. All that is put together in a mount
+//! namespace of criu's own, on a tmpfs that covers the container's state directory there. So it is gone with criu, whatever happens, and
+//! no path of it is one that an image has made.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use cgroups::Location;
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, umask};
+
+use super::{Kind, Mount, cgroup, ensure_like};
+use crate::namespaces::Namespaces;
+use crate::rootfs::{Propagation, Root};
+use crate::sys::mount::{FsContext, attach, clone_tree};
+use crate::{Context, Result};
+
+/// The root as it is.
+const ROOT: &str = "root";
+/// The root once more, with all that is mounted in it, to have the mount points made.
+const SCRATCH: &str = "scratch";
+/// The bind mounts, by their place in the configuration.
+const BINDS: &str = "binds";
+const STAGING: &str = "prepare the container's mounts for criu";
+
+/// Where criu finds the root of a container that is staged at `stage`.
+pub(crate) fn root(stage: &Path) -> PathBuf {
+    stage.join(ROOT)
+}
+
+/// The mounts that show what is not the container's own: the place of each, by which criu knows it, and where a container that is staged
+/// at `stage` gets it from.
+pub(crate) fn externals(
+    mounts: &[Mount],
+    rootfs: &Root,
+    stage: &Path,
+    location: Option<&Location>,
+    namespaces: &Namespaces,
+) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let mut externals = Vec::new();
+    for mount in mounts {
+        let place = || {
+            let resolved = rootfs.resolve(&mount.destination);
+            resolved.with_context(|| mount.describe())
+        };
+        match (&mount.kind, location) {
+            (Kind::Bind { .. }, _) => {
+                externals.push((place()?, stage.join(BINDS).join(mount.index.to_string())));
+            }
+            (Kind::Cgroup, Some(location)) if cgroup::is_of_binds(location, namespaces) => {
+                let view = place()?;
+                let parts = location.places().iter();
+                externals.extend(parts.map(|part| (view.join(&*cgroup::name(part)), part.dir())));
+            }
+            _ => {}
+        }
+    }
+    Ok(externals)
+}
+
+/// Puts it all together. `sources` are those binds that only the runtime could open. For a new mount namespace.
+pub(crate) fn stage(
+    mounts: &[Mount],
+    sources: Vec<Option<OwnedFd>>,
+    rootfs: &Path,
+    stage: &Path,
+) -> Result<()> {
+    umask(Mode::empty());
+    let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+    mount(None::<&str>, "/", None::<&str>, slave, None::<&str>).context(STAGING)?;
+    let rootfs = Root::find(rootfs)?;
+    let tmpfs = empty_tmpfs().context(STAGING)?;
+    attach(tmpfs.as_fd(), Root::find(stage)?.as_fd()).context(STAGING)?;
+    let stage = Root::at(tmpfs);
+    let copy_to = |name| {
+        let copy = clone_tree(&rootfs, c"", true)?;
+        attach(
+            copy.as_fd(),
+            stage.ensure_directory(Path::new(name))?.as_fd(),
+        )?;
+        Ok::<_, nix::Error>(copy)
+    };
+    copy_to(ROOT).context(STAGING)?;
+    let scratch = Root::at(copy_to(SCRATCH).context(STAGING)?);
+    for (mount, source) in mounts.iter().zip(sources) {
+        mount.stage(source, &scratch, &stage)?;
+    }
+    Ok(())
+}
+
+fn empty_tmpfs() -> nix::Result<OwnedFd> {
+    let tmpfs = FsContext::open(c"tmpfs")?;
+    tmpfs.set(c"mode", Some(c"755"))?;
+    tmpfs.mount(0)
+}
+
+impl Mount {
+    /// Makes the mount point, and mounts there what later ones may have theirs in: a bind, which criu also finds below [`BINDS`], or for
+    /// what criu makes itself something empty.
+    fn stage(&self, source: Option<OwnedFd>, scratch: &Root, stage: &Root) -> Result<()> {
+        let tree = match self.kind {
+            Kind::Remount => return Ok(()),
+            Kind::Bind { recursive } => {
+                let tree = match source {
+                    Some(tree) => tree,
+                    None => self.clone_source(recursive)?,
+                };
+                // One that was opened in the host's mount namespace is a peer of the host's.
+                let slave = Propagation {
+                    kind: MsFlags::MS_SLAVE,
+                    recursive: true,
+                };
+                let path = Path::new(BINDS).join(self.index.to_string());
+                ensure_like(&tree, &path, stage)
+                    .and_then(|place| attach(tree.as_fd(), place.as_fd()))
+                    .and_then(|()| slave.apply(tree.as_fd()))
+                    .and_then(|()| clone_tree(&tree, c"", true))
+            }
+            Kind::Cgroup | Kind::FileSystem(_) => empty_tmpfs(),
+        };
+        let tree = tree.context(STAGING)?;
+        let place = self.place(&tree, scratch)?;
+        attach(tree.as_fd(), place.as_fd()).with_context(|| self.describe())
+    }
+}
