@@ -16,7 +16,7 @@ use prost::Message as _;
 
 use super::rpc::{Features, Kind, Notify, Request, Response, Version};
 use crate::protocol::{Channel, Message};
-use crate::spawn::{ENTERING, spawn};
+use crate::spawn::{not_entered, spawn};
 use crate::sys::process::{Cloned, exit_now, place, received, reset_signals};
 use crate::{Context, Error, Result, process};
 
@@ -82,7 +82,7 @@ impl Criu {
             Cloned::Child { entered } => {
                 reset_signals();
                 let begun = entered
-                    .context(ENTERING)
+                    .map_err(not_entered)
                     .and_then(|()| process::enter_cgroup(&tasks.unwrap_or_default()))
                     .and_then(|()| before());
                 let Err(error) = begun.and_then(|()| execute(&all));
