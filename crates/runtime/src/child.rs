@@ -440,10 +440,18 @@ impl Child<'_> {
             Path::new("/"),
             None,
         ) {
-            Ok(()) => match answer.send(&Message::Executing) {
-                Ok(()) => self.plan.process.exec(program, self.plan.filter.as_ref()),
-                Err(error) => error,
-            },
+            Ok(()) => {
+                let filter = self.plan.filter.as_ref();
+                let ready = match filter {
+                    // So that whoever is to have the listener can take it.
+                    Some(filter) if filter.notify => self.let_join(true),
+                    _ => Ok(()),
+                };
+                match ready.and_then(|()| answer.send(&Message::Executing)) {
+                    Ok(()) => self.plan.process.exec(program, filter, answer),
+                    Err(error) => error,
+                }
+            }
             Err(error) => error,
         }
     }

@@ -9,9 +9,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, setsid};
+use nix::unistd::{Pid, geteuid, setsid};
 use oci_spec::runtime::Spec;
 
+use crate::agent::Notifier;
 use crate::foreground::{Foreground, fit_terminal};
 use crate::namespaces::Namespaces;
 use crate::process::{self, Process};
@@ -117,6 +118,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         channel: childs_channel,
         preserved,
         attach_to: None,
+        by_root: geteuid().is_root(),
     };
     let first = cgroup.as_ref();
     let (pid, pidfd) = match child.spawn(first) {
@@ -158,7 +160,13 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     if let Some(path) = &options.pid_file {
         process::write_pid_file(path, pid)?;
     }
-    start::go(&channel)?;
+    let notifier = Notifier {
+        container: &container,
+        pid: pid.as_raw(),
+        pidfd: running.pidfd.as_fd(),
+        status: Status::Running,
+    };
+    start::go(&channel, |listener| notifier.hand_over(listener))?;
     running.armed = false;
     match foreground {
         Some(foreground) => foreground.supervise(pid, running.pidfd.as_fd(), terminal, false),
@@ -309,6 +317,8 @@ struct Child<'a> {
     preserved: Vec<RawFd>,
     /// The cgroup into which systemd is to move it.
     attach_to: Option<&'a cgroups::Cgroup>,
+    /// Whoever made it may look behind everything.
+    by_root: bool,
 }
 
 impl Child<'_> {
@@ -375,10 +385,16 @@ impl Child<'_> {
             }
             self.channel.send(&Message::Ready)?;
             self.channel.expect(&Message::Go)?;
+            // Whoever has no right over what is not dumpable could not take the listener; there is nothing of the host left in here.
+            if self.filter.as_ref().is_some_and(|filter| filter.notify) && !self.by_root {
+                sys::process::prctl(libc::PR_SET_DUMPABLE, 1).context("become dumpable")?;
+            }
             self.channel.send(&Message::Executing)
         });
         let error = match ready {
-            Ok(()) => self.process.exec(program, self.filter.as_ref()),
+            Ok(()) => self
+                .process
+                .exec(program, self.filter.as_ref(), &self.channel),
             Err(error) => error,
         };
         self.channel.send_failure(&error);

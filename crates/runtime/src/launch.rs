@@ -37,6 +37,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, geteuid};
 
+use crate::agent::Notifier;
 use crate::child::{Child, Sources};
 use crate::delete::destroy;
 use crate::directory::{CREATING_SOCKET, Directory, check_id};
@@ -114,7 +115,13 @@ impl Launched {
 
     /// Lets the container's process go: the user's program runs when this returns, and other commands may have the lock.
     pub(crate) fn start(&mut self) -> Result<()> {
-        start::go(&self.channel)?;
+        let notifier = Notifier {
+            container: &self.undo.container,
+            pid: self.pid.as_raw(),
+            pidfd: self.pidfd.as_fd(),
+            status: Status::Creating,
+        };
+        start::go(&self.channel, |listener| notifier.hand_over(listener))?;
         self.undo.container.directory.remove_file(CREATING_SOCKET)?;
         self.undo.container.directory.unlock()?;
         start::run_poststart(&self.undo.container)

@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+mod agent;
 mod capabilities;
 mod check;
 mod child;

@@ -170,9 +170,10 @@ pub(crate) fn personality(configured: &oci_spec::runtime::LinuxPersonality) -> u
 /// The filter of a `linux.seccomp` section.
 pub(crate) fn filter(section: &oci_spec::runtime::LinuxSeccomp) -> Result<seccomp::Program> {
     let program = seccomp::compile(section).map_err(|error| Error::invalid(error.to_string()))?;
-    match program.notify {
+    let listener = section.listener_path().as_ref();
+    match program.notify && listener.is_none_or(|path| path.as_os_str().is_empty()) {
         true => Err(Error::invalid(
-            "linux.seccomp: seccomp notify unsupported: SCMP_ACT_NOTIFY is not supported by this version of coracle",
+            "linux.seccomp.listenerPath: seccomp listenerPath is not set, and SCMP_ACT_NOTIFY needs it",
         )),
         false => Ok(program),
     }

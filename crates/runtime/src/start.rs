@@ -1,7 +1,9 @@
 //! `start`: lets the created container's process execute the user's program.
 
+use std::os::fd::{AsFd, RawFd};
 use std::path::Path;
 
+use crate::agent::Notifier;
 use crate::directory::EXEC_SOCKET;
 use crate::protocol::{Channel, Message};
 use crate::state::{Container, Status};
@@ -19,8 +21,20 @@ pub fn start(settings: &Settings, id: &str) -> Result<()> {
             return refused("cannot start an already running container");
         }
     }
+    let hand_over = |listener| {
+        let init = container.record.init.as_ref();
+        let gone = || Error::failed("the container's process has ended");
+        let pidfd = container.record.open_init()?.ok_or_else(gone)?;
+        let notifier = Notifier {
+            container: &container,
+            pid: init.map_or(0, |init| init.pid),
+            pidfd: pidfd.as_fd(),
+            status: Status::Creating,
+        };
+        notifier.hand_over(listener)
+    };
     match container.directory.connect(EXEC_SOCKET)? {
-        Some(connection) => go(&Channel::from(connection))?,
+        Some(connection) => go(&Channel::from(connection), hand_over)?,
         None => return refused("cannot start a container that has stopped"),
     }
     container.directory.remove_file(EXEC_SOCKET)?;
@@ -29,13 +43,18 @@ pub fn start(settings: &Settings, id: &str) -> Result<()> {
     run_poststart(&container)
 }
 
-/// Tells the container's process to go, and waits until it has: execve(2) closes the connection.
-pub(crate) fn go(channel: &Channel) -> Result<()> {
+/// Tells the container's process to go, and waits until it has: execve(2) closes the connection. The listener of its seccomp filter, if
+/// there is one, goes to `hand_over`.
+pub(crate) fn go(channel: &Channel, hand_over: impl Fn(RawFd) -> Result<()>) -> Result<()> {
     channel.send(&Message::Go)?;
     let mut executing = false;
     loop {
         match channel.receive()? {
             Some(Message::Executing) => executing = true,
+            Some(Message::Listener(listener)) => {
+                hand_over(listener)?;
+                channel.send(&Message::Continue)?;
+            }
             Some(Message::Failed(text)) => return Err(Error::failed(text)),
             Some(other) => {
                 let text = format!("the container's process said {other:?} instead of starting");

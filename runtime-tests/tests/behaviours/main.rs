@@ -26,6 +26,7 @@ mod reboot;
 mod rootfs;
 mod rootless;
 mod seccomp;
+mod seccomp_notify;
 mod security;
 mod signals;
 mod spec;

@@ -145,6 +145,14 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> nix::Resu
     .map(drop)
 }
 
+/// pidfd_getfd(2): a copy of a descriptor of another process.
+pub(crate) fn pidfd_getfd(pidfd: BorrowedFd<'_>, fd: RawFd) -> nix::Result<OwnedFd> {
+    // SAFETY: only integers are passed.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })?;
+    // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// setns(2) with several `CLONE_NEW*` at once when `fd` is a pidfd, or with one when it is a namespace.
 pub(crate) fn setns(fd: BorrowedFd<'_>, flags: i32) -> nix::Result<()> {
     // SAFETY: only integers are passed.
@@ -169,8 +177,8 @@ pub(crate) fn close(fd: RawFd) -> nix::Result<()> {
     check(unsafe { libc::close(fd) }.into()).map(drop)
 }
 
-/// seccomp(2) `SECCOMP_SET_MODE_FILTER` with `SECCOMP_FILTER_FLAG_*`.
-pub(crate) fn install_filter(program: &[seccomp::Instruction], flags: u32) -> nix::Result<()> {
+/// seccomp(2) `SECCOMP_SET_MODE_FILTER` with `SECCOMP_FILTER_FLAG_*`. Where these ask for a listener, its descriptor is returned.
+pub(crate) fn install_filter(program: &[seccomp::Instruction], flags: u32) -> nix::Result<RawFd> {
     #[repr(C)]
     struct SockFprog {
         len: u16,
@@ -189,7 +197,6 @@ pub(crate) fn install_filter(program: &[seccomp::Instruction], flags: u32) -> ni
             &raw const program,
         )
     })
-    .map(drop)
 }
 
 /// execve(2) with ready-made null-terminated arrays: no allocation between the last step of set-up and the exec.
