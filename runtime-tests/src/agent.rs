@@ -11,6 +11,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::Value;
 
+use crate::runtime::is_coracle;
+
 /// `struct seccomp_notif`.
 #[repr(C)]
 #[derive(Debug, Default)]
@@ -76,10 +78,10 @@ impl SeccompAgent {
 /// The state, and the one descriptor that comes with it.
 fn container_process_state(stream: &UnixStream) -> (Value, OwnedFd) {
     let mut text = vec![0; 64 << 10];
-    let (mut length, mut fds) = (0, Vec::new());
-    loop {
+    let mut fds = Vec::new();
+    let mut receive = |at: usize| {
         let mut space = nix::cmsg_space!([i32; 4]);
-        let mut buffers = [IoSliceMut::new(&mut text[length..])];
+        let mut buffers = [IoSliceMut::new(&mut text[at..])];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         let message = recvmsg::<()>(stream.as_raw_fd(), &mut buffers, Some(&mut space), flags)
             .expect("a message");
@@ -88,12 +90,18 @@ fn container_process_state(stream: &UnixStream) -> (Value, OwnedFd) {
                 fds.extend(received);
             }
         }
-        match message.bytes {
-            0 => break,
-            bytes => length += bytes,
-        }
+        let end = at + message.bytes;
+        (end, serde_json::from_slice::<Value>(&text[..end]).ok())
+    };
+    let (mut length, mut state) = receive(0);
+    while state.is_none() {
+        (length, state) = receive(length);
     }
-    let state: Value = serde_json::from_slice(&text[..length]).expect("JSON");
+    // The specification wants the connection closed then; runc leaves it open.
+    if is_coracle() {
+        assert_eq!(receive(length).0, length, "one state for each connection");
+    }
+    let state = state.expect("JSON");
     assert_eq!(fds.len(), 1, "one descriptor: {state}");
     // SAFETY: the kernel has just made it for this message.
     (state, unsafe { OwnedFd::from_raw_fd(fds[0]) })

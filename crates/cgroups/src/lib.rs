@@ -11,6 +11,7 @@
 
 #![deny(unsafe_code)]
 
+mod bits;
 mod cgroup;
 mod create;
 mod delegate;
@@ -30,6 +31,7 @@ pub mod stats;
 mod sys;
 mod systemd;
 
+pub use bits::bits;
 pub use cgroup::Cgroup;
 pub use error::{Error, Result};
 pub use host::{Host, Layout, Version};

@@ -24,7 +24,8 @@ use crate::spawn::{ENTERING, spawn};
 use crate::state::{Record, Status};
 use crate::sys::process::Cloned;
 use crate::{
-    Context, Error, Result, devices, hooks, masks, namespaces, process, state, sys, terminal,
+    Context, Error, Result, affinity, devices, hooks, masks, namespaces, process, state, sys,
+    terminal,
 };
 
 /// Host files that the runtime opens. All of them for a container with a user namespace: its root may not be allowed to walk to them,
@@ -188,7 +189,7 @@ impl Child<'_> {
     fn set_up(&mut self) -> Result<std::ffi::CString> {
         // 1. Nothing that the caller left set must reach the container; nothing of it is traced or read from inside.
         sys::process::reset_signals();
-        sys::process::allow_all_cpus();
+        affinity::reset();
         // The lock is the runtime's alone: a hook of ours that hangs must not keep others from deleting the container.
         sys::process::close(self.directory.as_raw_fd()).context("close the state directory")?;
         // 2. v1: a single thread that moves itself skips the kernel's global lock. Before any id changes: the files were opened by root.
@@ -297,6 +298,9 @@ impl Child<'_> {
         }
         if let Some(domain) = self.plan.personality {
             sys::process::personality(domain).context("linux.personality: set it")?;
+        }
+        if let Some(policy) = &self.plan.memory_policy {
+            policy.apply()?;
         }
         self.plan.process.labels.apply(self.procfs)?;
         self.plan.process.add_home(&root);

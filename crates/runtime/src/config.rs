@@ -27,8 +27,12 @@ pub(crate) fn parse_spec(bytes: &[u8]) -> Result<Spec> {
 
 /// Reads and parses a `process.json` (`exec --process`).
 pub fn read_process(path: &Path) -> Result<Process> {
-    let bytes = read_file(path)?;
-    parse(&bytes, bridge_process).with_context(|| format!("{}", path.display()))
+    parse_process(&read_file(path)?).with_context(|| format!("{}", path.display()))
+}
+
+/// Parses the bytes of a `process.json`.
+pub(crate) fn parse_process(bytes: &[u8]) -> Result<Process> {
+    parse(bytes, bridge_process)
 }
 
 /// Parses the limits that `update` is given.
@@ -82,7 +86,7 @@ fn deserialize<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
         let (path, cause) = (error.path().to_string(), error.inner());
         // What is no JSON at all has no path, or one that says where the text broke off.
         if cause.is_data() && path != "." {
-            Error::invalid(format!("{path}: {cause}"))
+            Error::invalid(format!("{path}: {}{cause}", runcs_words(&path)))
         } else {
             Error::invalid(format!("not valid JSON: {cause}"))
         }
@@ -90,6 +94,15 @@ fn deserialize<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     match document.end() {
         Ok(()) => Ok(parsed),
         Err(error) => Err(Error::invalid(format!("not valid JSON: {error}"))),
+    }
+}
+
+/// The beginning of runc's sentence about a wrong value, where scripts look for it.
+fn runcs_words(path: &str) -> &'static str {
+    match path {
+        "linux.memoryPolicy" | "linux.memoryPolicy.mode" => "invalid memory policy mode: ",
+        path if path.starts_with("linux.memoryPolicy.flags") => "invalid memory policy flag: ",
+        _ => "",
     }
 }
 
@@ -126,6 +139,16 @@ fn bridge_process(process: &mut Value) {
         for (set, names) in sets {
             if let Value::Array(names) = names {
                 names.retain(|name| known_capability(set, name));
+            }
+        }
+    }
+    if let Some(Value::Object(lists)) = process.get_mut("execCPUAffinity") {
+        // An empty list is none, and blanks do no harm.
+        let is_empty = |list: &Value| list.as_str().is_some_and(|list| list.trim().is_empty());
+        lists.retain(|_, list| !is_empty(list));
+        for list in lists.values_mut() {
+            if let Value::String(list) = list {
+                list.retain(|c| c != ' ');
             }
         }
     }

@@ -14,6 +14,7 @@ use oci_spec::runtime::Spec;
 
 use crate::agent::Notifier;
 use crate::foreground::{Foreground, fit_terminal};
+use crate::memory_policy::MemoryPolicy;
 use crate::namespaces::Namespaces;
 use crate::process::{self, Process};
 use crate::procfs::Procfs;
@@ -106,6 +107,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         namespaces: Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?,
         filter: linux.seccomp().as_ref().map(plan::filter).transpose()?,
         personality: linux.personality().as_ref().map(plan::personality),
+        memory_policy: plan::memory_policy(&linux)?,
         tasks: cgroup
             .as_ref()
             .map(cgroups::Cgroup::tasks)
@@ -120,6 +122,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         attach_to: None,
         by_root: geteuid().is_root(),
     };
+    child.process.affinity.apply_initial()?;
     let first = cgroup.as_ref();
     let (pid, pidfd) = match child.spawn(first) {
         // From a login session, say, an ordinary user cannot get into their own units, but systemd can put them there.
@@ -193,7 +196,14 @@ impl Drop for Running {
 /// The process that is asked for: a whole one, or the container's own with what the flags change.
 fn wanted(spec: &Spec, options: &ExecOptions) -> Result<Process> {
     if let Some(process) = &options.process {
-        return Process::new(process);
+        let mut process = process.clone();
+        if process.exec_cpu_affinity().is_none() {
+            let configured = spec.process().as_ref();
+            process.set_exec_cpu_affinity(
+                configured.and_then(|process| process.exec_cpu_affinity().clone()),
+            );
+        }
+        return Process::new(&process);
     }
     let mut configured = spec
         .process()
@@ -308,6 +318,7 @@ struct Child<'a> {
     namespaces: Namespaces,
     filter: Option<seccomp::Program>,
     personality: Option<u64>,
+    memory_policy: Option<MemoryPolicy>,
     tasks: Vec<OwnedFd>,
     process: Process,
     init: BorrowedFd<'a>,
@@ -342,12 +353,12 @@ impl Child<'_> {
     /// In the process in between.
     fn enter(&mut self, keep: RawFd) -> Result<CString> {
         sys::process::reset_signals();
-        sys::process::allow_all_cpus();
         sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
         process::enter_cgroup(&self.tasks)?;
         if let Some(unit) = self.attach_to {
             unit.add_by_systemd(Pid::this().as_raw())?;
         }
+        self.process.affinity.apply_final()?;
         if let Some(score) = self.process.oom_score_adj {
             process::set_oom_score(self.procfs, "self", score)?;
         }
@@ -364,6 +375,9 @@ impl Child<'_> {
         }
         if let Some(domain) = self.personality {
             sys::process::personality(domain).context("linux.personality: set it")?;
+        }
+        if let Some(policy) = &self.memory_policy {
+            policy.apply()?;
         }
         self.process.labels.apply(self.procfs)?;
         self.process.add_home(&root);

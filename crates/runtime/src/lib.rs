@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+mod affinity;
 mod agent;
 mod capabilities;
 mod check;
@@ -25,6 +26,7 @@ mod launch;
 mod list;
 mod lsm;
 mod masks;
+mod memory_policy;
 mod mounts;
 mod namespaces;
 mod pause;

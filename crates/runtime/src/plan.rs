@@ -10,6 +10,7 @@ use oci_spec::runtime::{
 
 use crate::devices::{self, Device};
 use crate::idmap::Mappings;
+use crate::memory_policy::MemoryPolicy;
 use crate::mounts::Mount;
 use crate::namespaces::{CLONE_NEWTIME, Namespaces};
 use crate::process::Process;
@@ -37,6 +38,7 @@ pub(crate) struct Plan {
     pub hostname: Option<String>,
     pub domainname: Option<String>,
     pub personality: Option<u64>,
+    pub memory_policy: Option<MemoryPolicy>,
     pub process: Process,
     pub filter: Option<seccomp::Program>,
     pub hooks: Hooks,
@@ -74,7 +76,6 @@ impl Plan {
                     .is_some_and(|devices| !devices.is_empty()),
             ),
             ("intelRdt", linux.intel_rdt().is_some()),
-            ("memoryPolicy", linux.memory_policy().is_some()),
         ] {
             if unsupported {
                 return Err(Error::invalid(format!(
@@ -116,6 +117,7 @@ impl Plan {
             hostname: uts_name("hostname", spec.hostname(), &namespaces)?,
             domainname: uts_name("domainname", spec.domainname(), &namespaces)?,
             personality: linux.personality().as_ref().map(personality),
+            memory_policy: memory_policy(&linux)?,
             process,
             filter,
             hooks: spec.hooks().clone().unwrap_or_default(),
@@ -165,6 +167,11 @@ pub(crate) fn personality(configured: &oci_spec::runtime::LinuxPersonality) -> u
         LinuxPersonalityDomain::PerLinux => 0,
         LinuxPersonalityDomain::PerLinux32 => 8,
     }
+}
+
+pub(crate) fn memory_policy(linux: &oci_spec::runtime::Linux) -> Result<Option<MemoryPolicy>> {
+    let configured = linux.memory_policy().as_ref();
+    configured.map(MemoryPolicy::new).transpose()
 }
 
 /// The filter of a `linux.seccomp` section.

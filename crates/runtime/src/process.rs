@@ -12,6 +12,7 @@ use nix::sys::stat::{Mode, SFlag, fstat, stat, umask};
 use nix::unistd::{AccessFlags, Gid, Pid, Uid, chdir, faccessat, fchown};
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType};
 
+use crate::affinity::ExecAffinity;
 use crate::capabilities::Sets;
 use crate::lsm::Labels;
 use crate::procfs::Procfs;
@@ -42,6 +43,7 @@ pub(crate) struct Process {
     pub labels: Labels,
     pub terminal: Option<Terminal>,
     pub scheduling: Scheduling,
+    pub affinity: ExecAffinity,
 }
 
 impl Process {
@@ -79,12 +81,6 @@ impl Process {
         {
             return Err(invalid("oomScoreAdj", "must be between -1000 and 1000"));
         }
-        if configured.exec_cpu_affinity().is_some() {
-            return Err(invalid(
-                "execCPUAffinity",
-                "is not supported by this version of coracle",
-            ));
-        }
         let rlimits = configured.rlimits().clone().unwrap_or_default();
         for (index, limit) in rlimits.iter().enumerate() {
             if rlimits[..index]
@@ -119,6 +115,7 @@ impl Process {
                 .unwrap_or(false)
                 .then(|| terminal(configured)),
             scheduling: Scheduling::new(configured)?,
+            affinity: ExecAffinity::new(configured)?,
         })
     }
 

@@ -1,6 +1,7 @@
 //! Behaviours of the runtime, one module each. A test takes the base configuration, changes one thing, runs it, looks
 //! from inside, and asserts.
 
+mod affinity;
 mod bad_input;
 mod capabilities;
 mod cgroup_setups;
@@ -17,6 +18,7 @@ mod idmapped;
 mod lifecycle;
 mod limits;
 mod masked_paths;
+mod memory_policy;
 mod mounts;
 mod namespaces;
 mod pause;

@@ -3,6 +3,7 @@
 //!
 //! systemd.resource-control(5), org.freedesktop.systemd1(5).
 
+use crate::bits;
 use oci_spec::runtime::LinuxResources;
 
 use super::message::Value;
@@ -156,27 +157,9 @@ fn of_device(numbers: &str, value: u64) -> Value {
     )
 }
 
-/// A list such as `0-2,5` as bits, the lowest byte first.
+/// A list of CPUs or memory nodes.
 fn mask(list: &str) -> Option<Value> {
-    let mut bytes = Vec::new();
-    for range in list.trim().split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last) = (
-            first.trim().parse::<usize>().ok()?,
-            last.trim().parse::<usize>().ok()?,
-        );
-        // As many as the kernel can be built for.
-        if first > last || last >= 8192 {
-            return None;
-        }
-        for bit in first..=last {
-            if bytes.len() <= bit / 8 {
-                bytes.resize(bit / 8 + 1, 0_u8);
-            }
-            bytes[bit / 8] |= 1 << (bit % 8);
-        }
-    }
-    let bytes = bytes.into_iter().map(Value::Byte).collect();
+    let bytes = bits(list)?.into_iter().map(Value::Byte).collect();
     Some(Value::Array("y".into(), bytes))
 }
 

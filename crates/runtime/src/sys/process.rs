@@ -284,18 +284,26 @@ pub(crate) fn with_reset_signals(command: &mut std::process::Command) {
     unsafe { std::os::unix::process::CommandExt::pre_exec(command, reset) };
 }
 
-/// Forgets the CPU affinity that was inherited from the engine: the cpuset alone says where the process may run.
-pub(crate) fn allow_all_cpus() {
-    let all = [u64::MAX; 128];
-    // SAFETY: pointer and length are those of the array. Where it fails the affinity stays what it was.
-    unsafe {
-        libc::syscall(
-            libc::SYS_sched_setaffinity,
-            0,
-            size_of_val(&all),
-            all.as_ptr(),
-        )
+/// set_mempolicy(2) of the calling process: `MPOL_*` with flags, and nodes as bits, the lowest byte first.
+pub(crate) fn set_memory_policy(mode: u32, nodes: &[u8]) -> nix::Result<()> {
+    // The kernel reads whole words, and takes one bit less than it is told.
+    let mut mask = nodes.to_vec();
+    mask.resize(nodes.len().next_multiple_of(8), 0);
+    let bits = if mask.is_empty() {
+        0
+    } else {
+        mask.len() * 8 + 1
     };
+    mask.resize(mask.len() + 8, 0);
+    // SAFETY: the mask has as many words as its bits need.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask.as_ptr(), bits) }).map(drop)
+}
+
+/// sched_setaffinity(2) of the calling process.
+pub(crate) fn set_affinity(cpus: &[u8]) -> nix::Result<()> {
+    // SAFETY: pointer and length are those of the slice.
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, cpus.len(), cpus.as_ptr()) })
+        .map(drop)
 }
 
 /// A new session keyring named `name` (keyctl(2) `KEYCTL_JOIN_SESSION_KEYRING`) that its owner may search.
