@@ -289,13 +289,8 @@ pub(crate) fn set_memory_policy(mode: u32, nodes: &[u8]) -> nix::Result<()> {
     // The kernel reads whole words, and takes one bit less than it is told.
     let mut mask = nodes.to_vec();
     mask.resize(nodes.len().next_multiple_of(8), 0);
-    let bits = if mask.is_empty() {
-        0
-    } else {
-        mask.len() * 8 + 1
-    };
-    mask.resize(mask.len() + 8, 0);
-    // SAFETY: the mask has as many words as its bits need.
+    let bits = mask.len() * 8 + 1;
+    // SAFETY: the mask has as many words as one bit less than `bits` needs.
     check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask.as_ptr(), bits) }).map(drop)
 }
 
