@@ -42,6 +42,8 @@ use crate::child::{Child, Sources};
 use crate::delete::destroy;
 use crate::directory::{CREATING_SOCKET, Directory, check_id};
 use crate::mounts::privileged_here;
+use crate::namespaces::Joined;
+use crate::net_devices::Moved;
 use crate::plan::Plan;
 use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
@@ -142,6 +144,8 @@ struct Undo {
     container: Container,
     /// Our child, to be reaped.
     child: Option<Pid>,
+    /// Network devices that would go with the container's namespace.
+    moved: Option<Moved>,
     armed: bool,
 }
 
@@ -149,6 +153,9 @@ impl Drop for Undo {
     fn drop(&mut self) {
         if !self.armed {
             return;
+        }
+        if let Some(moved) = self.moved.take() {
+            moved.give_back();
         }
         // Not on record yet, but our own child, so its pid is its own until it is reaped. Its cgroup can only go after it.
         if let (Some(child), None) = (self.child, &self.container.record.init) {
@@ -196,6 +203,7 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
             damaged: false,
         },
         child: None,
+        moved: None,
         armed: true,
     };
     undo.container
@@ -218,7 +226,10 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         .transpose()?
         .unwrap_or_default();
     let (channel, childs_channel) = Channel::pair()?;
-    let recorded_first = unit.is_some() || plan.namespaces.is_private(libc::CLONE_NEWUSER);
+    let recorded_first = unit.is_some()
+        || plan.namespaces.is_private(libc::CLONE_NEWUSER)
+        || !plan.net_devices.is_empty();
+    let netns = joined_netns(&plan, &joined)?;
     let location = match &unit {
         Some(unit) => Some(&unit.location),
         None => undo.container.record.cgroup.as_ref(),
@@ -245,6 +256,9 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
     let (pid, pidfd) = child.spawn()?;
     undo.child = Some(pid);
     open_files.restore()?;
+    if !plan.net_devices.is_empty() {
+        undo.moved = Some(move_net_devices(&plan, netns, pid)?);
+    }
     parent(
         &mut undo.container,
         &plan,
@@ -274,6 +288,26 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         channel,
         terminal,
     })
+}
+
+/// The network namespace that the container joins, if devices are to be moved there.
+fn joined_netns(plan: &Plan, joined: &[Joined]) -> Result<Option<OwnedFd>> {
+    let mut joined = joined.iter().filter(|_| !plan.net_devices.is_empty());
+    let netns = joined.find(|namespace| namespace.flag == libc::CLONE_NEWNET);
+    let copy = netns.map(|netns| netns.as_fd().try_clone_to_owned());
+    copy.transpose()
+        .context("linux.namespaces: keep the network namespace open")
+}
+
+/// While the child waits for `Recorded`.
+fn move_net_devices(plan: &Plan, joined: Option<OwnedFd>, pid: Pid) -> Result<Moved> {
+    let netns = match joined {
+        Some(netns) => netns,
+        None => std::fs::File::open(format!("/proc/{pid}/ns/net"))
+            .context("linux.netDevices: open the container's network namespace")?
+            .into(),
+    };
+    Moved::all(&plan.net_devices, netns.as_fd())
 }
 
 /// The runtime's side, from the birth of the child until it is ready.

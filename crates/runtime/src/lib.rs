@@ -29,6 +29,7 @@ mod masks;
 mod memory_policy;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod pause;
 mod plan;
 mod process;

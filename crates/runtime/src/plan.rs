@@ -13,9 +13,10 @@ use crate::idmap::Mappings;
 use crate::memory_policy::MemoryPolicy;
 use crate::mounts::Mount;
 use crate::namespaces::{CLONE_NEWTIME, Namespaces};
+use crate::net_devices::NetDevice;
 use crate::process::Process;
 use crate::rootfs::Propagation;
-use crate::{Context, Error, Result, lsm, rootfs};
+use crate::{Context, Error, Result, lsm, net_devices, rootfs};
 
 /// What a container is going to be.
 pub(crate) struct Plan {
@@ -24,6 +25,8 @@ pub(crate) struct Plan {
     pub readonly: bool,
     pub propagation: Option<Propagation>,
     pub namespaces: Namespaces,
+    /// Devices that move into its network namespace.
+    pub net_devices: Vec<NetDevice>,
     /// Lines for /proc/self/timens_offsets.
     pub time_offsets: Option<String>,
     /// Of a new user namespace.
@@ -67,16 +70,7 @@ impl Plan {
                 "linux.namespaces: a container needs a mount namespace of its own",
             ));
         }
-        for (field, unsupported) in [
-            (
-                "netDevices",
-                linux
-                    .net_devices()
-                    .as_ref()
-                    .is_some_and(|devices| !devices.is_empty()),
-            ),
-            ("intelRdt", linux.intel_rdt().is_some()),
-        ] {
+        for (field, unsupported) in [("intelRdt", linux.intel_rdt().is_some())] {
             if unsupported {
                 return Err(Error::invalid(format!(
                     "linux.{field}: is not supported by this version of coracle"
@@ -107,6 +101,7 @@ impl Plan {
             rootfs: rootfs::resolve(bundle, root.path())?,
             readonly: root.readonly().unwrap_or(false),
             propagation: propagation(linux.rootfs_propagation().as_deref())?,
+            net_devices: net_devices::planned(&linux, &namespaces)?,
             time_offsets: time_offsets(&linux, &namespaces)?,
             mappings: mappings(&linux, &namespaces)?,
             mounts,
@@ -429,8 +424,8 @@ mod tests {
                 .starts_with("linux.timeOffsets: ")
         );
         assert!(
-            error(|c| c["linux"]["netDevices"] = json!({ "eth0": {} }))
-                .starts_with("linux.netDevices: ")
+            error(|c| c["linux"]["netDevices"] = json!({ "eth/0": {} }))
+                .starts_with("linux.netDevices.eth/0: ")
         );
         let one = json!([{ "containerID": 0, "hostID": 0, "size": 1 }]);
         assert!(error(|c| c["linux"]["uidMappings"] = one).starts_with("linux.uidMappings: "));

@@ -21,6 +21,7 @@ mod masked_paths;
 mod memory_policy;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod pause;
 mod process;
 mod ps_list;

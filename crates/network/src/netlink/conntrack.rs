@@ -29,7 +29,7 @@ impl Socket {
     pub(crate) fn forget_udp(&mut self, ports: &[u16]) -> Result<(), Refusal> {
         let mut flows = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
-            self.get(&udp_flows(family as u8), |answer| {
+            self.0.get(&udp_flows(family as u8), |answer| {
                 let attributes = answer.attributes(4);
                 if let Some(tuple) = attributes.nested(TUPLE_ORIGINAL)
                     && let Some((protocol, port)) = destination(tuple)
@@ -45,7 +45,7 @@ impl Socket {
             })?;
         }
         for flow in flows {
-            match self.request(&flow) {
+            match self.0.request(&flow) {
                 Ok(())
                 | Err(Refusal {
                     errno: Errno::ENOENT,
