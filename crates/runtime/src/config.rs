@@ -22,7 +22,26 @@ pub(crate) fn read(path: &Path) -> Result<(Spec, Vec<u8>)> {
 
 /// Parses the bytes of a `config.json`.
 pub(crate) fn parse_spec(bytes: &[u8]) -> Result<Spec> {
-    parse(bytes, bridge_spec)
+    let spec: Spec = parse(bytes, bridge_spec)?;
+    let linux = spec.linux().as_ref();
+    match linux.is_some_and(|linux| linux.intel_rdt().is_some()) {
+        true => parse_with_intel_rdt(bytes),
+        false => Ok(spec),
+    }
+}
+
+/// oci-spec 0.10 knows `enableCMT` and `enableMBM`, which 1.3 has deprecated, by names that nobody writes, and so leaves them out.
+fn parse_with_intel_rdt(bytes: &[u8]) -> Result<Spec> {
+    let mut tree: Value = deserialize(bytes)?;
+    bridge_spec(&mut tree);
+    if let Some(Value::Object(section)) = tree.pointer_mut("/linux/intelRdt") {
+        for (name, known) in [("enableCMT", "enableCmt"), ("enableMBM", "enableMbm")] {
+            if let Some(value) = section.remove(name) {
+                section.insert(known.to_owned(), value);
+            }
+        }
+    }
+    deserialize(tree.to_string().as_bytes())
 }
 
 /// Reads and parses a `process.json` (`exec --process`).

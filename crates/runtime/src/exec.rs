@@ -150,6 +150,9 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         pidfd,
         armed: true,
     };
+    if let Some(group) = &container.record.intel_rdt {
+        group.add(pid.as_raw())?;
+    }
     channel.expect(&Message::Ready)?;
     let terminal = own_console
         .map(|console| terminal::receive(console.as_fd()))

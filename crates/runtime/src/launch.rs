@@ -41,6 +41,7 @@ use crate::agent::Notifier;
 use crate::child::{Child, Sources};
 use crate::delete::destroy;
 use crate::directory::{CREATING_SOCKET, Directory, check_id};
+use crate::intel_rdt::Resctrl;
 use crate::mounts::privileged_here;
 use crate::namespaces::Joined;
 use crate::net_devices::Moved;
@@ -192,10 +193,15 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
     let procfs = Procfs::open()?;
     let joined = plan.namespaces.open()?;
     let (location, unit) = locate_cgroup(settings, &plan, &options.id)?;
+    let intel_rdt = plan.intel_rdt.as_ref();
+    let intel_rdt = intel_rdt
+        .map(|wanted| Resctrl::find()?.group(wanted, &options.id))
+        .transpose()?;
 
     // From here on everything is undone on failure. The journal names the cgroup before it is made.
     let directory = Directory::create(settings, &options.id)?;
-    let record = Record::new(&spec, &options.id, &bundle, &plan, location)?;
+    let mut record = Record::new(&spec, &options.id, &bundle, &plan, location)?;
+    record.intel_rdt = intel_rdt;
     let mut undo = Undo {
         container: Container {
             directory,
@@ -211,6 +217,9 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         .write_journal(&undo.container.record)?;
     undo.container.directory.write_config(&config)?;
     let cgroup = make_cgroup(settings, &mut undo.container, &plan, &spec)?;
+    if let (Some(group), Some(wanted)) = (&undo.container.record.intel_rdt, &plan.intel_rdt) {
+        group.make(wanted)?;
+    }
     let listener = match gate {
         Gate::Start => Some(listen_at(&undo.container.directory)?),
         Gate::Run { .. } => {
@@ -227,6 +236,7 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         .unwrap_or_default();
     let (channel, childs_channel) = Channel::pair()?;
     let recorded_first = unit.is_some()
+        || plan.intel_rdt.is_some()
         || plan.namespaces.is_private(libc::CLONE_NEWUSER)
         || !plan.net_devices.is_empty();
     let netns = joined_netns(&plan, &joined)?;
@@ -256,6 +266,9 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
     let (pid, pidfd) = child.spawn()?;
     undo.child = Some(pid);
     open_files.restore()?;
+    if let Some(group) = &undo.container.record.intel_rdt {
+        group.add(pid.as_raw())?;
+    }
     if !plan.net_devices.is_empty() {
         undo.moved = Some(move_net_devices(&plan, netns, pid)?);
     }
@@ -606,6 +619,7 @@ impl Record {
                 .map(|(name, value)| (name.clone(), value.clone()))
                 .collect(),
             cgroup,
+            intel_rdt: None,
             poststart: plan.hooks.poststart().clone().unwrap_or_default(),
             poststop: plan.hooks.poststop().clone().unwrap_or_default(),
         })

@@ -21,6 +21,7 @@ mod features;
 mod foreground;
 mod hooks;
 mod idmap;
+mod intel_rdt;
 mod kill;
 mod launch;
 mod list;

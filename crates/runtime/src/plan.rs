@@ -16,7 +16,7 @@ use crate::namespaces::{CLONE_NEWTIME, Namespaces};
 use crate::net_devices::NetDevice;
 use crate::process::Process;
 use crate::rootfs::Propagation;
-use crate::{Context, Error, Result, lsm, net_devices, rootfs};
+use crate::{Context, Error, Result, intel_rdt, lsm, net_devices, rootfs};
 
 /// What a container is going to be.
 pub(crate) struct Plan {
@@ -42,6 +42,7 @@ pub(crate) struct Plan {
     pub domainname: Option<String>,
     pub personality: Option<u64>,
     pub memory_policy: Option<MemoryPolicy>,
+    pub intel_rdt: Option<intel_rdt::Plan>,
     pub process: Process,
     pub filter: Option<seccomp::Program>,
     pub hooks: Hooks,
@@ -69,13 +70,6 @@ impl Plan {
             return Err(Error::invalid(
                 "linux.namespaces: a container needs a mount namespace of its own",
             ));
-        }
-        for (field, unsupported) in [("intelRdt", linux.intel_rdt().is_some())] {
-            if unsupported {
-                return Err(Error::invalid(format!(
-                    "linux.{field}: is not supported by this version of coracle"
-                )));
-            }
         }
         let mounts = spec.mounts().as_deref().unwrap_or_default();
         let mounts: Vec<Mount> = mounts
@@ -113,6 +107,11 @@ impl Plan {
             domainname: uts_name("domainname", spec.domainname(), &namespaces)?,
             personality: linux.personality().as_ref().map(personality),
             memory_policy: memory_policy(&linux)?,
+            intel_rdt: linux
+                .intel_rdt()
+                .as_ref()
+                .map(intel_rdt::Plan::new)
+                .transpose()?,
             process,
             filter,
             hooks: spec.hooks().clone().unwrap_or_default(),

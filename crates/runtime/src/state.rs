@@ -14,6 +14,7 @@ use oci_spec::runtime::Hook;
 use serde::{Deserialize, Serialize};
 
 use crate::directory::{CREATING_SOCKET, Directory, EXEC_SOCKET, JOURNAL_FILE};
+use crate::intel_rdt::Group;
 use crate::{Context, Error, Kind, Result, Settings, procfs};
 
 /// What is kept of a container in `state.json`.
@@ -41,6 +42,9 @@ pub(crate) struct Record {
     pub annotations: BTreeMap<String, String>,
     /// The container's cgroup, unless it stays in its creator's.
     pub cgroup: Option<cgroups::Location>,
+    /// Its share of caches and memory bandwidth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intel_rdt: Option<Group>,
     /// Hooks that run once the container has started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub poststart: Vec<Hook>,

@@ -15,6 +15,7 @@ mod exec;
 mod fallbacks;
 mod hooks;
 mod idmapped;
+mod intel_rdt;
 mod lifecycle;
 mod limits;
 mod masked_paths;
