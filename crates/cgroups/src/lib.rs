@@ -38,4 +38,4 @@ pub use host::{Host, Layout, Version};
 pub use location::{Location, Place};
 pub use oom::{OomState, OomWatch};
 pub use stats::Stats;
-pub use systemd::Systemd;
+pub use systemd::{PROPERTY_ANNOTATION, Systemd};

@@ -13,6 +13,7 @@ use nix::sys::socket::{SockFlag, accept4};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, geteuid, setsid};
 
+use crate::hooks::Lifetime;
 use crate::launch::CreateOptions;
 use crate::mounts::{Mount, Prepared, Surroundings, UserNamespaces, privileged_here};
 use crate::namespaces::{CLONE_NEWTIME, Joined};
@@ -374,7 +375,7 @@ impl Child<'_> {
             hooks,
             &self.hook_state(Status::Creating),
             &self.record.bundle,
-            None,
+            Lifetime::default(),
         );
         umask(Mode::empty());
         run
@@ -442,7 +443,7 @@ impl Child<'_> {
             hooks,
             &self.hook_state(Status::Created),
             Path::new("/"),
-            None,
+            Lifetime::default(),
         ) {
             Ok(()) => {
                 let filter = self.plan.filter.as_ref();

@@ -153,6 +153,9 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     if let Some(group) = &container.record.intel_rdt {
         group.add(pid.as_raw())?;
     }
+    if let Some(foreground) = &foreground {
+        foreground.wait_for(channel.as_fd())?;
+    }
     channel.expect(&Message::Ready)?;
     let terminal = own_console
         .map(|console| terminal::receive(console.as_fd()))
@@ -172,7 +175,9 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         pidfd: running.pidfd.as_fd(),
         status: Status::Running,
     };
-    start::go(&channel, |listener| notifier.hand_over(listener))?;
+    start::go(&channel, foreground.as_ref(), |listener| {
+        notifier.hand_over(listener)
+    })?;
     running.armed = false;
     match foreground {
         Some(foreground) => foreground.supervise(pid, running.pidfd.as_fd(), terminal, false),

@@ -41,17 +41,20 @@ use crate::agent::Notifier;
 use crate::child::{Child, Sources};
 use crate::delete::destroy;
 use crate::directory::{CREATING_SOCKET, Directory, check_id};
+use crate::foreground::Foreground;
+use crate::hooks::Lifetime;
 use crate::intel_rdt::Resctrl;
 use crate::mounts::privileged_here;
 use crate::namespaces::Joined;
 use crate::net_devices::Moved;
+use crate::notify::Notify;
 use crate::plan::Plan;
 use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
 use crate::state::{Container, ProcessId, Record, Status};
 use crate::{
-    CgroupManager, Context, Error, Kind, Result, Settings, config, hooks, plan, process, protect,
-    start, state, terminal, userns,
+    CgroupManager, Context, Error, Kind, Result, Settings, config, hooks, notify, plan, process,
+    protect, start, state, terminal, userns,
 };
 
 /// The options of [`create`].
@@ -80,7 +83,8 @@ pub struct CreateOptions {
 /// Creates a container: everything is set up, and its process waits for `start`.
 pub fn create(settings: &Settings, options: &CreateOptions) -> Result<()> {
     protect::ensure()?;
-    launch(settings, options, Gate::Start).map(Launched::release)
+    let notify = notify::host().is_some();
+    launch(settings, options, Gate::Start, notify, None).map(Launched::release)
 }
 
 /// What the container's process waits for when it is ready.
@@ -117,17 +121,25 @@ impl Launched {
     }
 
     /// Lets the container's process go: the user's program runs when this returns, and other commands may have the lock.
-    pub(crate) fn start(&mut self) -> Result<()> {
+    pub(crate) fn start(&mut self, foreground: Option<&Foreground>) -> Result<()> {
         let notifier = Notifier {
             container: &self.undo.container,
             pid: self.pid.as_raw(),
             pidfd: self.pidfd.as_fd(),
             status: Status::Creating,
         };
-        start::go(&self.channel, |listener| notifier.hand_over(listener))?;
+        start::go(&self.channel, foreground, |listener| {
+            notifier.hand_over(listener)
+        })?;
         self.undo.container.directory.remove_file(CREATING_SOCKET)?;
         self.undo.container.directory.unlock()?;
-        start::run_poststart(&self.undo.container)
+        start::run_poststart(&self.undo.container, foreground)
+    }
+
+    /// The socket at which the container says that it is ready, before it can.
+    pub(crate) fn notify(&self, host: Option<&Path>) -> Result<Option<Notify>> {
+        let directory = &self.undo.container.directory;
+        host.map(|host| Notify::open(directory, host)).transpose()
     }
 
     /// Deletes the container, whose process has ended and been reaped. Another command may have done so already.
@@ -172,8 +184,15 @@ impl Drop for Undo {
     }
 }
 
-/// Makes a container up to the point where only `Go` is missing.
-pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -> Result<Launched> {
+/// Makes a container up to the point where only `Go` is missing. With `notify` it can say that it is ready; with `foreground` a signal by
+/// which somebody wants us to end undoes everything.
+pub(crate) fn launch(
+    settings: &Settings,
+    options: &CreateOptions,
+    gate: Gate,
+    notify: bool,
+    foreground: Option<&Foreground>,
+) -> Result<Launched> {
     // Nothing exists yet: whatever is wrong with the input is found here.
     check_id(&options.id)?;
     let preserved = process::preserved(options.preserve_fds.saturating_add(process::listen_fds()));
@@ -182,7 +201,11 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         .config
         .clone()
         .unwrap_or_else(|| bundle.join("config.json"));
-    let (spec, config) = config::read(&config_path)?;
+    let (mut spec, config) = config::read(&config_path)?;
+    if notify {
+        let directory = std::path::absolute(settings.root.join(&options.id));
+        notify::extend(&mut spec, &directory.context("find the state root")?)?;
+    }
     let mut plan = Plan::new(&spec, &bundle)?;
     let (own_console, console) = terminal::receiver(
         plan.process.terminal.is_some(),
@@ -216,6 +239,9 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         .directory
         .write_journal(&undo.container.record)?;
     undo.container.directory.write_config(&config)?;
+    if notify {
+        notify::make_directory(&undo.container.directory)?;
+    }
     let cgroup = make_cgroup(settings, &mut undo.container, &plan, &spec)?;
     if let (Some(group), Some(wanted)) = (&undo.container.record.intel_rdt, &plan.intel_rdt) {
         group.make(wanted)?;
@@ -278,8 +304,8 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         &procfs,
         &channel,
         unit,
-        pid,
-        pidfd.as_fd(),
+        (pid, pidfd.as_fd()),
+        foreground,
     )?;
 
     let terminal = own_console
@@ -330,8 +356,8 @@ fn parent(
     procfs: &Procfs,
     channel: &Channel,
     unit: Option<Unit>,
-    pid: Pid,
-    pidfd: BorrowedFd<'_>,
+    (pid, pidfd): (Pid, BorrowedFd<'_>),
+    foreground: Option<&Foreground>,
 ) -> Result<()> {
     if let Some(mappings) = &plan.mappings {
         mappings
@@ -366,6 +392,7 @@ fn parent(
     }
     channel.send(&Message::Recorded)?;
     loop {
+        foreground.map_or(Ok(()), |foreground| foreground.wait_for(channel.as_fd()))?;
         match channel.receive()? {
             Some(Message::Hooks) => {
                 let state = state::for_hooks(&container.record, pid.as_raw(), Status::Creating);
@@ -379,7 +406,11 @@ fn parent(
                 ];
                 for (point, hooks) in early {
                     let hooks = hooks.as_deref().unwrap_or_default();
-                    hooks::run(point, hooks, &state, &container.record.bundle, Some(pidfd))?;
+                    let lifetime = Lifetime {
+                        container: Some(pidfd),
+                        foreground,
+                    };
+                    hooks::run(point, hooks, &state, &container.record.bundle, lifetime)?;
                 }
                 channel.send(&Message::Continue)?;
             }

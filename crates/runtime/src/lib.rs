@@ -31,6 +31,7 @@ mod memory_policy;
 mod mounts;
 mod namespaces;
 mod net_devices;
+mod notify;
 mod pause;
 mod plan;
 mod process;

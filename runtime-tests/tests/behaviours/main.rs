@@ -23,6 +23,7 @@ mod memory_policy;
 mod mounts;
 mod namespaces;
 mod net_devices;
+mod notify_socket;
 mod pause;
 mod process;
 mod ps_list;

@@ -12,6 +12,9 @@ use crate::host::{Layout, Version};
 use crate::resources::{self, Else, Write};
 use crate::{Error, Result};
 
+/// The beginning of an annotation that sets a property of the container's unit.
+pub const ANNOTATION: &str = "org.systemd.property.";
+
 /// A property's name and value.
 pub(super) type Property = (String, Value);
 
@@ -190,7 +193,7 @@ pub(super) fn annotated<'a>(
 ) -> Result<Vec<Property>> {
     let mut properties = Vec::new();
     for (annotation, text) in annotations {
-        let Some(name) = annotation.strip_prefix("org.systemd.property.") else {
+        let Some(name) = annotation.strip_prefix(ANNOTATION) else {
             continue;
         };
         let bad = |problem: String| Error::config(format!("annotations[{annotation:?}]"), problem);
