@@ -15,7 +15,7 @@ use nix::unistd::{Pid, geteuid, setsid};
 
 use crate::hooks::Lifetime;
 use crate::launch::CreateOptions;
-use crate::mounts::{Mount, Prepared, Surroundings, UserNamespaces, privileged_here};
+use crate::mounts::{Mount, Prepared, Source, Surroundings, UserNamespaces, privileged_here};
 use crate::namespaces::{CLONE_NEWTIME, Joined};
 use crate::plan::Plan;
 use crate::procfs::Procfs;
@@ -33,7 +33,7 @@ use crate::{
 /// and cannot make devices. And those whose ids are mapped, by user namespaces that only the runtime has rights over.
 #[derive(Default)]
 pub(crate) struct Sources {
-    mounts: Vec<Option<OwnedFd>>,
+    mounts: Vec<Option<Source>>,
     devices: Vec<OwnedFd>,
     /// Devices are bound instead of made.
     bind_devices: bool,

@@ -40,6 +40,7 @@ pub(super) fn prepare(mount: &Mount, around: &Surroundings<'_>) -> Result<Prepar
             links: Vec::new(),
             readonly: false,
             from_host: false,
+            mapping: None,
         });
     }
     let tmpfs = FsContext::open(c"tmpfs").with_context(|| mount.describe())?;
@@ -74,6 +75,7 @@ pub(super) fn prepare(mount: &Mount, around: &Surroundings<'_>) -> Result<Prepar
         links,
         readonly: false,
         from_host: false,
+        mapping: None,
     })
 }
 
