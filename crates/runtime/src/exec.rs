@@ -106,7 +106,11 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         id: &options.id,
         namespaces: Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?,
         filter: linux.seccomp().as_ref().map(plan::filter).transpose()?,
-        personality: linux.personality().as_ref().map(plan::personality),
+        personality: linux
+            .personality()
+            .as_ref()
+            .map(plan::personality)
+            .transpose()?,
         memory_policy: plan::memory_policy(&linux)?,
         tasks: cgroup
             .as_ref()

@@ -105,7 +105,7 @@ impl Plan {
             sysctls: sysctls(&linux, &namespaces, spec.hostname().is_some())?,
             hostname: uts_name("hostname", spec.hostname(), &namespaces)?,
             domainname: uts_name("domainname", spec.domainname(), &namespaces)?,
-            personality: linux.personality().as_ref().map(personality),
+            personality: linux.personality().as_ref().map(personality).transpose()?,
             memory_policy: memory_policy(&linux)?,
             intel_rdt: linux
                 .intel_rdt()
@@ -155,12 +155,17 @@ impl Plan {
     }
 }
 
-/// The domain of personality(2).
-pub(crate) fn personality(configured: &oci_spec::runtime::LinuxPersonality) -> u64 {
-    match configured.domain() {
+/// The domain of personality(2). The specification has no flags.
+pub(crate) fn personality(configured: &oci_spec::runtime::LinuxPersonality) -> Result<u64> {
+    if let Some(flag) = configured.flags().iter().flatten().next() {
+        return Err(Error::invalid(format!(
+            "linux.personality.flags[0]: unknown flag {flag:?}"
+        )));
+    }
+    Ok(match configured.domain() {
         LinuxPersonalityDomain::PerLinux => 0,
         LinuxPersonalityDomain::PerLinux32 => 8,
-    }
+    })
 }
 
 pub(crate) fn memory_policy(linux: &oci_spec::runtime::Linux) -> Result<Option<MemoryPolicy>> {
@@ -456,6 +461,17 @@ mod tests {
     fn the_hosts_dev_is_left_alone() {
         let bind = json!([{ "destination": "/dev", "type": "bind", "source": "/dev", "options": ["rbind"] }]);
         assert!(plan(|c| c["mounts"] = bind).unwrap().devices.is_none());
+    }
+
+    #[test]
+    fn no_personality_has_flags() {
+        let set = |flags: Value| {
+            let personality = json!({ "domain": "LINUX32", "flags": flags });
+            plan(|c| c["linux"]["personality"] = personality)
+        };
+        assert_eq!(set(json!([])).unwrap().personality, Some(8));
+        let error = set(json!(["x"])).err().expect("refused").to_string();
+        assert!(error.starts_with("linux.personality.flags[0]: "), "{error}");
     }
 
     #[test]

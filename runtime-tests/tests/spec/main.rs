@@ -68,7 +68,9 @@ fn every_test_that_is_named_exists() {
         let (file, name) = place(row.test);
         let text = fs::read_to_string(repository().join(&file)).unwrap_or_default();
         let test = text.split("#[test]").skip(1).any(|rest| {
-            let line = rest.lines().find(|line| line.trim_start().starts_with("fn "));
+            let line = rest
+                .lines()
+                .find(|line| line.trim_start().starts_with("fn "));
             line.is_some_and(|line| line.contains(&format!("fn {name}(")))
         });
         assert!(test, "{}: no test {name} in {file}", row.property);
@@ -83,11 +85,18 @@ fn page() -> String {
          of a map, `{a,b}` either. How it is observed is meant from inside the container. The last column says where runc, crun or youki differ.\n",
     );
     for (title, rows) in [("config.md", CONFIG), ("config-linux.md", LINUX)] {
-        let _ = write!(page, "\n## {title}\n\n| property | observed by | test | others |\n|---|---|---|---|\n");
+        let _ = write!(
+            page,
+            "\n## {title}\n\n| property | observed by | test | others |\n|---|---|---|---|\n"
+        );
         for row in rows {
             let (file, name) = place(row.test);
             let shown = row.property.replace("[]", "\\[\\]").replace('*', "\\*");
-            let _ = writeln!(page, "| {shown} | {} | [{name}](../{file}) | {} |", row.seen, row.others);
+            let _ = writeln!(
+                page,
+                "| {shown} | {} | [{name}](../{file}) | {} |",
+                row.seen, row.others
+            );
         }
     }
     page
