@@ -4,8 +4,9 @@
 //! all that is to be done: terminal, labels, descriptors, user. Only then it clones the one that becomes a member of the pid namespace, so
 //! what is to be seen in the container from its first instant has nothing of the host any more (CVE-2016-9962).
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use nix::sys::wait::waitpid;
@@ -33,8 +34,8 @@ use crate::{
 pub struct ExecOptions {
     /// The container's id.
     pub id: String,
-    /// The command and its arguments; empty when `process` says it.
-    pub args: Vec<String>,
+    /// The command and its arguments, which need not be text; empty when `process` says it.
+    pub args: Vec<OsString>,
     /// The whole process, as a `process.json` has it (`--process`); it takes the place of what the flags say about it.
     pub process: Option<oci_spec::runtime::Process>,
     /// A unix socket that receives the terminal's master.
@@ -221,8 +222,10 @@ fn wanted(spec: &Spec, options: &ExecOptions) -> Result<Process> {
         .process()
         .clone()
         .ok_or_else(|| Error::invalid("process: missing in the container's configuration"))?;
+    let text = options.args.iter();
+    let text = text.map(|arg| arg.to_string_lossy().into_owned()).collect();
     configured
-        .set_args(Some(options.args.clone()))
+        .set_args(Some(text))
         .set_terminal(Some(options.tty))
         .set_console_size(None);
     let mut env = configured.env().clone().unwrap_or_default();
@@ -241,6 +244,9 @@ fn wanted(spec: &Spec, options: &ExecOptions) -> Result<Process> {
         configured.set_no_new_privileges(Some(true));
     }
     let mut process = Process::new(&configured)?;
+    // Checked as text, and executed as they were given: no argument of a command line has a null byte.
+    let given = options.args.iter();
+    process.args = given.flat_map(|arg| CString::new(arg.as_bytes())).collect();
     if let Some(user) = &options.user {
         let (uid, gid) = parse_user(user)?;
         process.uid = uid;

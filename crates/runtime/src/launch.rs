@@ -20,7 +20,9 @@
 //!   run: goes on by itself                     ├▶ Go
 //!                                               startContainer hooks
 //!                  ◀────────────────── Executing
-//!                                               seccomp, execve
+//!                                               seccomp
+//!   the listener goes to the agent ◀──── Listener (only with SCMP_ACT_NOTIFY)
+//!   Continue ─────────────────────────────────▶ execve
 //!   started ◀──────── connection closed by exec; or Failed
 //! ```
 //!
