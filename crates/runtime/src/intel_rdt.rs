@@ -86,7 +86,7 @@ fn lines(cache: Option<&str>, bandwidth: Option<&str>) -> Result<Vec<String>> {
     }
     let cache = cache.unwrap_or_default().lines();
     let cache =
-        cache.filter(|line| !line.is_empty() && !(bandwidth.is_some() && line.starts_with("MB:")));
+        cache.filter(|line| !(line.is_empty() || bandwidth.is_some() && line.starts_with("MB:")));
     Ok(cache.chain(bandwidth).map(str::to_owned).collect())
 }
 

@@ -18,7 +18,7 @@ use crate::{Context, Error, Kind, Result, sys};
 const IFINFOMSG: usize = 16;
 const IFADDRMSG: usize = 8;
 /// The flags of an address that go with it.
-const KEPT_FLAGS: u32 = (libc::IFA_F_NODAD | libc::IFA_F_NOPREFIXROUTE) as u32;
+const KEPT_FLAGS: u32 = libc::IFA_F_NODAD | libc::IFA_F_NOPREFIXROUTE;
 
 /// A device and what it is to be called; `%d` stands for the first free number.
 #[derive(Clone, Debug, PartialEq)]
@@ -317,8 +317,7 @@ fn addresses(socket: &mut Socket, index: u32) -> Result<Vec<Address>> {
             let flags = read
                 .u32(libc::IFA_FLAGS)
                 .unwrap_or_else(|| u32::from(header[2]));
-            let wanted =
-                flags & libc::IFA_F_PERMANENT as u32 != 0 && header[3] == libc::RT_SCOPE_UNIVERSE;
+            let wanted = flags & libc::IFA_F_PERMANENT != 0 && header[3] == libc::RT_SCOPE_UNIVERSE;
             if !wanted || u32_at(header, 4) != Some(index) {
                 return;
             }
