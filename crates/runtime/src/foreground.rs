@@ -136,7 +136,7 @@ impl Foreground {
                 relay.as_ref(),
             )?;
             if ready.notify {
-                self.forward_notification(pid);
+                self.forward_notification();
             }
             if ready.signals {
                 self.handle_signals(pid, pidfd, relay.as_ref(), reap)?;
@@ -166,11 +166,10 @@ impl Foreground {
     }
 
     /// Once it is ready nobody listens any more. Nothing of it may end the container.
-    fn forward_notification(&mut self, pid: Pid) {
-        let forwarded = self
-            .notify
-            .as_ref()
-            .map(|notify| notify.forward(pid.as_raw()));
+    fn forward_notification(&mut self) {
+        // It is our end that the service manager is to wait for: then everything is cleared up.
+        let pid = std::process::id().cast_signed();
+        let forwarded = self.notify.as_ref().map(|notify| notify.forward(pid));
         match forwarded {
             Some(Ok(None)) | None => {}
             // We stay, so there is nothing to wait for at the barrier.

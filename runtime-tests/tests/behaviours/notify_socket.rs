@@ -5,7 +5,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command};
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use runtime_tests::{Container, has_program, requires, rootless};
+use runtime_tests::{Container, has_program, is_coracle, requires, rootless};
 
 struct Manager {
     socket: UnixDatagram,
@@ -49,9 +49,13 @@ impl Manager {
         (String::from_utf8_lossy(&text[..length]).into_owned(), fd)
     }
 
-    fn hears_that_it_is_ready(&self, c: &Container) {
+    fn hears_that_it_is_ready(&self, main_pid: impl FnOnce() -> i64) {
         assert_eq!(self.hears().0, "READY=1\n");
-        assert_eq!(self.hears().0, format!("MAINPID={}\n", c.pid()));
+        assert_eq!(self.hears().0, format!("MAINPID={}\n", main_pid()));
+        // runc 1.1 does not wait until that has been read.
+        if !is_coracle() {
+            return;
+        }
         let (barrier, pipe) = self.hears();
         assert_eq!(barrier, "BARRIER=1");
         drop(pipe.expect("a pipe to be closed"));
@@ -70,7 +74,7 @@ fn start_waits_until_the_service_is_ready() {
     create.env("NOTIFY_SOCKET", &manager.path);
     c.to_files(create).ok();
     let mut start = manager.start(c.command(&["start", &c.id]));
-    manager.hears_that_it_is_ready(&c);
+    manager.hears_that_it_is_ready(|| c.pid());
     assert!(start.wait().unwrap().success());
     assert_eq!(c.status(), "running");
     c.delete_force().ok();
@@ -82,7 +86,8 @@ fn a_foreground_run_forwards_it_too() {
     let c = service();
     let manager = Manager::of(&c);
     let mut run = manager.start(c.bundle_command("run", &[]));
-    manager.hears_that_it_is_ready(&c);
+    // The runtime stays, and so it is what the manager is to watch.
+    manager.hears_that_it_is_ready(|| run.id().into());
     c.kill("KILL").ok();
     assert_eq!(run.wait().unwrap().code(), Some(137));
     c.assert_nothing_left();
@@ -93,12 +98,13 @@ fn a_detached_run_waits_until_the_service_is_ready() {
     let c = service();
     let manager = Manager::of(&c);
     let mut run = manager.start(c.bundle_command("run", &["--detach"]));
-    manager.hears_that_it_is_ready(&c);
+    manager.hears_that_it_is_ready(|| c.pid());
     assert!(run.wait().unwrap().success());
 }
 
 #[test]
 fn a_service_that_ends_before_it_is_ready_keeps_nobody_waiting() {
+    requires!(is_coracle(), "runc 1.1 waits for ever");
     let c = Container::new("test \"$NOTIFY_SOCKET\" = /run/notify/notify.sock && touch /seen");
     let manager = Manager::of(&c);
     let mut run = manager.start(c.bundle_command("run", &["--detach"]));
@@ -108,6 +114,7 @@ fn a_service_that_ends_before_it_is_ready_keeps_nobody_waiting() {
 
 #[test]
 fn the_socket_is_there_for_everybody_and_the_directory_is_not_writable() {
+    requires!(is_coracle(), "runc 1.1 waits for ever");
     requires!(
         rootless().is_none() && has_program("setpriv"),
         "another user is needed"
