@@ -8,13 +8,6 @@ use crate::{Context, Error, Result, sys};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Cpus(Vec<u8>);
 
-impl Cpus {
-    /// Every CPU there may be: the cpuset alone says where the process runs.
-    fn all() -> Self {
-        Cpus(vec![u8::MAX; 1024])
-    }
-}
-
 /// The CPUs of an executed process. It means nothing for the container's first one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ExecAffinity {
@@ -70,7 +63,8 @@ impl ExecAffinity {
 
 /// Forgets the affinity that was inherited from the engine. Where that fails it stays what it was.
 pub(crate) fn reset() {
-    let _ = sys::process::set_affinity(&Cpus::all().0);
+    // Every CPU there may be: the cpuset alone says where the process runs.
+    let _ = sys::process::set_affinity(&[u8::MAX; 1024]);
 }
 
 #[cfg(test)]
