@@ -5,6 +5,7 @@
 //! `inside syscall32 NR`    the same through the 32-bit entry (x86_64 only)
 //! `inside hog MIB`         touches MIB mebibytes, says `touched`, waits
 //! `inside signals`         prints each signal of TERM, HUP, INT, USR1, USR2 and WINCH it gets; QUIT ends it with status 3
+//! `inside notify-and-wait` says `READY=1` at $NOTIFY_SOCKET, waits
 //! `inside fds`             prints its open file descriptors, one line
 //! `inside write N`         writes N lines of numbers to stdout and exits with status 5
 //! `inside steal`           tries to open the programs of other processes for writing; says `written` when it could
@@ -42,6 +43,7 @@ fn act(words: &[&str]) {
         ["syscall32", number] => say(&answer(syscall32(int(number) as u32))),
         ["hog", mebibytes] => hog(int(mebibytes) as usize),
         ["signals"] => report_signals(),
+        ["notify-and-wait"] => notify_and_wait(),
         ["fds"] => fds(),
         ["write", lines] => write_lines(int(lines)),
         ["serve"] => serve(),
@@ -157,6 +159,15 @@ fn report_signals() {
         unsafe { signal(number, on_signal) };
     }
     say("ready");
+    wait();
+}
+
+fn notify_and_wait() -> ! {
+    let path = std::env::var("NOTIFY_SOCKET").expect("a notify socket");
+    let socket = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+    for message in ["STATUS=warming up", "READY=1"] {
+        socket.send_to(message.as_bytes(), &path).expect("somebody listens");
+    }
     wait();
 }
 

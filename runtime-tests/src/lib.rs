@@ -5,6 +5,7 @@
 //! `RUNTIME=/usr/bin/runc`.
 
 mod account;
+mod agent;
 mod bundle;
 mod cgroup;
 mod command;
@@ -24,6 +25,7 @@ pub mod ttrpc;
 mod without;
 
 pub use account::{Account, Ids, rootless};
+pub use agent::SeccompAgent;
 pub use bundle::{base_config, fill_rootfs, install_inside};
 pub use cgroup::{Limit, V2Cgroup, cgroup_dirs_named, limit_of, pids_in_cgroups_named, v2_dir};
 pub use command::{Output, eventually, finish, read_text, shell};

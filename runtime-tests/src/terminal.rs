@@ -135,6 +135,12 @@ impl ConsoleSocket {
 
     /// The terminal that was sent, and the text that came with it.
     pub fn receive(&self) -> (Terminal, String) {
+        let (master, text) = self.receive_descriptor();
+        (Terminal::of(File::from(master)), text)
+    }
+
+    /// The one descriptor that was sent, and the text that came with it.
+    pub fn receive_descriptor(&self) -> (OwnedFd, String) {
         let (stream, _) = self.listener.accept().expect("a connection");
         let mut text = [0; 256];
         let mut space = nix::cmsg_space!([i32; 4]);
@@ -163,8 +169,10 @@ impl ConsoleSocket {
             panic!("exactly one descriptor is sent, not {fds:?}")
         };
         // SAFETY: the descriptor was just received, and nothing else owns it.
-        let master = unsafe { OwnedFd::from_raw_fd(fd) };
-        let text = String::from_utf8_lossy(&text[..length]).into_owned();
-        (Terminal::of(File::from(master)), text)
+        let descriptor = unsafe { OwnedFd::from_raw_fd(fd) };
+        (
+            descriptor,
+            String::from_utf8_lossy(&text[..length]).into_owned(),
+        )
     }
 }

@@ -11,6 +11,7 @@
 
 #![deny(unsafe_code)]
 
+mod bits;
 mod cgroup;
 mod create;
 mod delegate;
@@ -30,10 +31,11 @@ pub mod stats;
 mod sys;
 mod systemd;
 
+pub use bits::bits;
 pub use cgroup::Cgroup;
 pub use error::{Error, Result};
 pub use host::{Host, Layout, Version};
 pub use location::{Location, Place};
 pub use oom::{OomState, OomWatch};
 pub use stats::Stats;
-pub use systemd::Systemd;
+pub use systemd::{PROPERTY_ANNOTATION, Systemd};

@@ -18,6 +18,8 @@ mod signals;
 mod table;
 mod values;
 
+use std::ffi::OsString;
+
 use flags::{Flags, Order};
 use table::Command;
 
@@ -103,7 +105,11 @@ fn serve() -> Option<i32> {
 
 /// From the arguments to one command.
 fn run() -> Outcome {
-    let args = arguments()?;
+    let given: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let args = given
+        .iter()
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
     let globals = Flags::parse(table::GLOBAL, args, Order::FlagsFirst)
         .map_err(|message| incorrect_usage(&format!(". {message}"), &help::global(), message))?;
     let wants_help = globals.is_set("help");
@@ -122,6 +128,7 @@ fn run() -> Outcome {
     (command.run)(&commands::Invocation {
         globals: &globals,
         flags: &flags,
+        rest: foreign_arguments(command, &flags, &given)?,
     })
 }
 
@@ -160,12 +167,21 @@ fn no_such_command(name: &str) -> Failure {
     }
 }
 
-fn arguments() -> Result<Vec<String>, Failure> {
-    let text = |arg: std::ffi::OsString| {
-        arg.into_string()
-            .map_err(|arg| Failure::new(format!("argument {arg:?} is not valid UTF-8")))
+/// What belongs to another command line, as it was given. Everything else has to be text.
+fn foreign_arguments<'a>(
+    command: &Command,
+    flags: &Flags,
+    given: &'a [OsString],
+) -> Result<&'a [OsString], Failure> {
+    let foreign = match command.order {
+        Order::FlagsFirst => flags.args.len().saturating_sub(1),
+        _ => 0,
     };
-    std::env::args_os().skip(1).map(text).collect()
+    let (own, foreign) = given.split_at(given.len() - foreign);
+    match own.iter().find(|arg| arg.to_str().is_none()) {
+        Some(arg) => Err(Failure::new(format!("argument {arg:?} is not valid UTF-8"))),
+        None => Ok(foreign),
+    }
 }
 
 /// Help that was asked for. A reader that went away (`coracle --help | head`) is no error.

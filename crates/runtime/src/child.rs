@@ -13,8 +13,9 @@ use nix::sys::socket::{SockFlag, accept4};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, geteuid, setsid};
 
+use crate::hooks::Lifetime;
 use crate::launch::CreateOptions;
-use crate::mounts::{Mount, Prepared, Surroundings, UserNamespaces};
+use crate::mounts::{Mount, Prepared, Source, Surroundings, UserNamespaces};
 use crate::namespaces::{CLONE_NEWTIME, Joined};
 use crate::plan::Plan;
 use crate::procfs::Procfs;
@@ -25,14 +26,15 @@ use crate::state::{Record, Status};
 use crate::sys::process::Cloned;
 use crate::userns::in_initial_namespace;
 use crate::{
-    Context, Error, Result, devices, hooks, masks, namespaces, process, state, sys, terminal,
+    Context, Error, Result, affinity, devices, hooks, masks, namespaces, process, state, sys,
+    terminal,
 };
 
 /// Host files that the runtime opens. All of them for a container with a user namespace: its root may not be allowed to walk to them,
 /// and cannot make devices. And those whose ids are mapped, by user namespaces that only the runtime has rights over.
 #[derive(Default)]
 pub(crate) struct Sources {
-    mounts: Vec<Option<OwnedFd>>,
+    mounts: Vec<Option<Source>>,
     devices: Vec<OwnedFd>,
     /// Devices are bound instead of made.
     bind_devices: bool,
@@ -189,7 +191,7 @@ impl Child<'_> {
     fn set_up(&mut self) -> Result<std::ffi::CString> {
         // 1. Nothing that the caller left set must reach the container; nothing of it is traced or read from inside.
         sys::process::reset_signals();
-        sys::process::allow_all_cpus();
+        affinity::reset();
         // The lock is the runtime's alone: a hook of ours that hangs must not keep others from deleting the container.
         sys::process::close(self.directory.as_raw_fd()).context("close the state directory")?;
         // 2. v1: a single thread that moves itself skips the kernel's global lock. Before any id changes: the files were opened by root.
@@ -299,6 +301,9 @@ impl Child<'_> {
         if let Some(domain) = self.plan.personality {
             sys::process::personality(domain).context("linux.personality: set it")?;
         }
+        if let Some(policy) = &self.plan.memory_policy {
+            policy.apply()?;
+        }
         self.plan.process.labels.apply(self.procfs)?;
         self.plan.process.add_home(&root);
         drop(root);
@@ -371,7 +376,7 @@ impl Child<'_> {
             hooks,
             &self.hook_state(Status::Creating),
             &self.record.bundle,
-            None,
+            Lifetime::default(),
         );
         umask(Mode::empty());
         run
@@ -439,12 +444,20 @@ impl Child<'_> {
             hooks,
             &self.hook_state(Status::Created),
             Path::new("/"),
-            None,
+            Lifetime::default(),
         ) {
-            Ok(()) => match answer.send(&Message::Executing) {
-                Ok(()) => self.plan.process.exec(program, self.plan.filter.as_ref()),
-                Err(error) => error,
-            },
+            Ok(()) => {
+                let filter = self.plan.filter.as_ref();
+                let ready = match filter {
+                    // So that whoever is to have the listener can take it.
+                    Some(filter) if filter.notify => self.let_join(true),
+                    _ => Ok(()),
+                };
+                match ready.and_then(|()| answer.send(&Message::Executing)) {
+                    Ok(()) => self.plan.process.exec(program, filter, answer),
+                    Err(error) => error,
+                }
+            }
             Err(error) => error,
         }
     }

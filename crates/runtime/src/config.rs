@@ -24,13 +24,31 @@ pub(crate) fn read(path: &Path) -> Result<(Spec, Vec<u8>)> {
 
 /// Parses the bytes of a `config.json`.
 pub(crate) fn parse_spec(bytes: &[u8]) -> Result<Spec> {
-    parse(bytes, bridge_spec)
+    let spec: Spec = parse(bytes, bridge_spec)?;
+    let linux = spec.linux().as_ref();
+    match linux.is_some_and(|linux| linux.intel_rdt().is_some()) {
+        true => parse_with_intel_rdt(bytes),
+        false => Ok(spec),
+    }
+}
+
+/// oci-spec 0.10 knows `enableCMT` and `enableMBM`, which 1.3 has deprecated, by names that nobody writes, and so leaves them out.
+fn parse_with_intel_rdt(bytes: &[u8]) -> Result<Spec> {
+    let mut tree: Value = deserialize(bytes)?;
+    bridge_spec(&mut tree);
+    if let Some(Value::Object(section)) = tree.pointer_mut("/linux/intelRdt") {
+        for (name, known) in [("enableCMT", "enableCmt"), ("enableMBM", "enableMbm")] {
+            if let Some(value) = section.remove(name) {
+                section.insert(known.to_owned(), value);
+            }
+        }
+    }
+    deserialize(tree.to_string().as_bytes())
 }
 
 /// Reads and parses a `process.json` (`exec --process`).
 pub fn read_process(path: &Path) -> Result<Process> {
-    let bytes = read_file(path)?;
-    parse_process(&bytes).with_context(|| format!("{}", path.display()))
+    parse_process(&read_file(path)?).with_context(|| format!("{}", path.display()))
 }
 
 /// Parses the bytes of a `process.json`.
@@ -88,11 +106,20 @@ fn deserialize<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
         let path = json_path::at(bytes, cause.line(), cause.column());
         // What is no JSON at all has no path, or one that says where the text broke off.
         if cause.is_data() && !path.is_empty() {
-            Error::invalid(format!("{path}: {cause}"))
+            Error::invalid(format!("{path}: {}{cause}", runcs_words(&path)))
         } else {
             Error::invalid(format!("not valid JSON: {cause}"))
         }
     })
+}
+
+/// The beginning of runc's sentence about a wrong value, where scripts look for it.
+fn runcs_words(path: &str) -> &'static str {
+    match path {
+        "linux.memoryPolicy" | "linux.memoryPolicy.mode" => "invalid memory policy mode: ",
+        path if path.starts_with("linux.memoryPolicy.flags") => "invalid memory policy flag: ",
+        _ => "",
+    }
 }
 
 /// What runc accepts in a config and oci-spec rejects.
@@ -128,6 +155,16 @@ fn bridge_process(process: &mut Value) {
         for (set, names) in sets {
             if let Value::Array(names) = names {
                 names.retain(|name| known_capability(set, name));
+            }
+        }
+    }
+    if let Some(Value::Object(lists)) = process.get_mut("execCPUAffinity") {
+        // An empty list is none, and blanks do no harm.
+        let is_empty = |list: &Value| list.as_str().is_some_and(|list| list.trim().is_empty());
+        lists.retain(|_, list| !is_empty(list));
+        for list in lists.values_mut() {
+            if let Value::String(list) = list {
+                list.retain(|c| c != ' ');
             }
         }
     }

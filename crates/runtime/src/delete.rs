@@ -77,6 +77,9 @@ pub(crate) fn destroy(container: &Container) -> Result<()> {
             cgroup.remove()?;
         }
     }
+    if let Some(group) = &record.intel_rdt {
+        group.remove()?;
+    }
     if record.init.is_some() {
         hooks::run_all(
             "poststop",

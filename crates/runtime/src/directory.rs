@@ -4,6 +4,7 @@
 //!   `create` left behind, or what belongs to a damaged `state.json`;
 //! - `state.json`: the record once there is a process; both are written atomically;
 //! - `config.json`: the configuration that the container was created with, byte for byte, for `exec`;
+//! - `notify/`: what is mounted into a container of a service manager's;
 //! - `exec.sock`: where the container's process waits for `start` (`creating.sock` until `create` is through).
 //!
 //! The directory itself is the lock.
@@ -26,6 +27,9 @@ use crate::{Context, Error, Kind, Result, Settings};
 pub(crate) const EXEC_SOCKET: &str = "exec.sock";
 /// The same socket while `create` is still at work; an empty file while `run` is.
 pub(crate) const CREATING_SOCKET: &str = "creating.sock";
+/// The directory that a container with `NOTIFY_SOCKET` sees, and the socket in it.
+pub(crate) const NOTIFY_DIRECTORY: &str = "notify";
+pub(crate) const NOTIFY_SOCKET: &str = "notify/notify.sock";
 const STATE_FILE: &str = "state.json";
 pub(crate) const JOURNAL_FILE: &str = "journal.json";
 const CONFIG_FILE: &str = "config.json";
@@ -312,8 +316,14 @@ impl Directory {
         for entry in entries.iter() {
             let entry = entry.with_context(removing)?;
             let name = entry.file_name().to_string_lossy();
-            if !matches!(name.as_ref(), "." | ".." | JOURNAL_FILE) {
-                self.remove_file(&name)?;
+            match name.as_ref() {
+                "." | ".." | JOURNAL_FILE => {}
+                NOTIFY_DIRECTORY => {
+                    self.remove_file(NOTIFY_SOCKET)?;
+                    unlinkat(&self.fd, NOTIFY_DIRECTORY, UnlinkatFlags::RemoveDir)
+                        .with_context(removing)?;
+                }
+                name => self.remove_file(name)?,
             }
         }
         self.remove_file(JOURNAL_FILE)?;

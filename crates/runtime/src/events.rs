@@ -50,7 +50,13 @@ pub fn events(
         ));
     }
     let cgroup = container.required_cgroup()?;
-    let stats = |out: &mut dyn Write| write_event(out, "stats", id, Some(cgroup.stats()?));
+    let stats = |out: &mut dyn Write| {
+        let mut stats = cgroup.stats()?;
+        if let Some(group) = &container.record.intel_rdt {
+            stats.intel_rdt = group.stats()?;
+        }
+        write_event(out, "stats", id, Some(stats))
+    };
     if options.once {
         return stats(out);
     }

@@ -4,15 +4,18 @@
 //! all that is to be done: terminal, labels, descriptors, user. Only then it clones the one that becomes a member of the pid namespace, so
 //! what is to be seen in the container from its first instant has nothing of the host any more (CVE-2016-9962).
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, setsid};
+use nix::unistd::{Pid, geteuid, setsid};
 use oci_spec::runtime::Spec;
 
+use crate::agent::Notifier;
 use crate::foreground::{Foreground, fit_terminal};
+use crate::memory_policy::MemoryPolicy;
 use crate::namespaces::Namespaces;
 use crate::process::{self, Process};
 use crate::procfs::Procfs;
@@ -31,8 +34,8 @@ use crate::{
 pub struct ExecOptions {
     /// The container's id.
     pub id: String,
-    /// The command and its arguments; empty when `process` says it.
-    pub args: Vec<String>,
+    /// The command and its arguments, which need not be text; empty when `process` says it.
+    pub args: Vec<OsString>,
     /// The whole process, as a `process.json` has it (`--process`); it takes the place of what the flags say about it.
     pub process: Option<oci_spec::runtime::Process>,
     /// A unix socket that receives the terminal's master.
@@ -104,7 +107,12 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         id: &options.id,
         namespaces: Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?,
         filter: linux.seccomp().as_ref().map(plan::filter).transpose()?,
-        personality: linux.personality().as_ref().map(plan::personality),
+        personality: linux
+            .personality()
+            .as_ref()
+            .map(plan::personality)
+            .transpose()?,
+        memory_policy: plan::memory_policy(&linux)?,
         tasks: cgroup
             .as_ref()
             .map(cgroups::Cgroup::tasks)
@@ -117,7 +125,9 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         channel: childs_channel,
         preserved,
         attach_to: None,
+        by_root: geteuid().is_root(),
     };
+    child.process.affinity.apply_initial()?;
     let first = cgroup.as_ref();
     let (pid, pidfd) = match child.spawn(first) {
         // From a login session, say, an ordinary user cannot get into their own units, but systemd can put them there.
@@ -145,6 +155,12 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         pidfd,
         armed: true,
     };
+    if let Some(group) = &container.record.intel_rdt {
+        group.add(pid.as_raw())?;
+    }
+    if let Some(foreground) = &foreground {
+        foreground.wait_for(channel.as_fd())?;
+    }
     channel.expect(&Message::Ready)?;
     let terminal = own_console
         .map(|console| terminal::receive(console.as_fd()))
@@ -158,7 +174,15 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     if let Some(path) = &options.pid_file {
         process::write_pid_file(path, pid)?;
     }
-    start::go(&channel)?;
+    let notifier = Notifier {
+        container: &container,
+        pid: pid.as_raw(),
+        pidfd: running.pidfd.as_fd(),
+        status: Status::Running,
+    };
+    start::go(&channel, foreground.as_ref(), |listener| {
+        notifier.hand_over(listener)
+    })?;
     running.armed = false;
     match foreground {
         Some(foreground) => foreground.supervise(pid, running.pidfd.as_fd(), terminal, false),
@@ -185,14 +209,23 @@ impl Drop for Running {
 /// The process that is asked for: a whole one, or the container's own with what the flags change.
 fn wanted(spec: &Spec, options: &ExecOptions) -> Result<Process> {
     if let Some(process) = &options.process {
-        return Process::new(process);
+        let mut process = process.clone();
+        if process.exec_cpu_affinity().is_none() {
+            let configured = spec.process().as_ref();
+            process.set_exec_cpu_affinity(
+                configured.and_then(|process| process.exec_cpu_affinity().clone()),
+            );
+        }
+        return Process::new(&process);
     }
     let mut configured = spec
         .process()
         .clone()
         .ok_or_else(|| Error::invalid("process: missing in the container's configuration"))?;
+    let text = options.args.iter();
+    let text = text.map(|arg| arg.to_string_lossy().into_owned()).collect();
     configured
-        .set_args(Some(options.args.clone()))
+        .set_args(Some(text))
         .set_terminal(Some(options.tty))
         .set_console_size(None);
     let mut env = configured.env().clone().unwrap_or_default();
@@ -211,6 +244,9 @@ fn wanted(spec: &Spec, options: &ExecOptions) -> Result<Process> {
         configured.set_no_new_privileges(Some(true));
     }
     let mut process = Process::new(&configured)?;
+    // Checked as text, and executed as they were given: no argument of a command line has a null byte.
+    let given = options.args.iter();
+    process.args = given.flat_map(|arg| CString::new(arg.as_bytes())).collect();
     if let Some(user) = &options.user {
         let (uid, gid) = parse_user(user)?;
         process.uid = uid;
@@ -300,6 +336,7 @@ struct Child<'a> {
     namespaces: Namespaces,
     filter: Option<seccomp::Program>,
     personality: Option<u64>,
+    memory_policy: Option<MemoryPolicy>,
     tasks: Vec<OwnedFd>,
     process: Process,
     init: BorrowedFd<'a>,
@@ -309,6 +346,8 @@ struct Child<'a> {
     preserved: Vec<RawFd>,
     /// The cgroup into which systemd is to move it.
     attach_to: Option<&'a cgroups::Cgroup>,
+    /// Whoever made it may look behind everything.
+    by_root: bool,
 }
 
 impl Child<'_> {
@@ -332,12 +371,12 @@ impl Child<'_> {
     /// In the process in between.
     fn enter(&mut self, keep: RawFd) -> Result<CString> {
         sys::process::reset_signals();
-        sys::process::allow_all_cpus();
         sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
         process::enter_cgroup(&self.tasks)?;
         if let Some(unit) = self.attach_to {
             unit.add_by_systemd(Pid::this().as_raw())?;
         }
+        self.process.affinity.apply_final()?;
         if let Some(score) = self.process.oom_score_adj {
             process::set_oom_score(self.procfs, "self", score)?;
         }
@@ -354,6 +393,9 @@ impl Child<'_> {
         }
         if let Some(domain) = self.personality {
             sys::process::personality(domain).context("linux.personality: set it")?;
+        }
+        if let Some(policy) = &self.memory_policy {
+            policy.apply()?;
         }
         self.process.labels.apply(self.procfs)?;
         self.process.add_home(&root);
@@ -375,10 +417,16 @@ impl Child<'_> {
             }
             self.channel.send(&Message::Ready)?;
             self.channel.expect(&Message::Go)?;
+            // Whoever has no right over what is not dumpable could not take the listener; there is nothing of the host left in here.
+            if self.filter.as_ref().is_some_and(|filter| filter.notify) && !self.by_root {
+                sys::process::prctl(libc::PR_SET_DUMPABLE, 1).context("become dumpable")?;
+            }
             self.channel.send(&Message::Executing)
         });
         let error = match ready {
-            Ok(()) => self.process.exec(program, self.filter.as_ref()),
+            Ok(()) => self
+                .process
+                .exec(program, self.filter.as_ref(), &self.channel),
             Err(error) => error,
         };
         self.channel.send_failure(&error);

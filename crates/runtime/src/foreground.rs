@@ -5,6 +5,8 @@
 
 mod relay;
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -13,9 +15,10 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
+use crate::notify::Notify;
 use crate::sys::process::pidfd_send_signal;
 use crate::sys::wait::{Whose, ended};
-use crate::{Context, Result};
+use crate::{Context, Error, Result};
 use relay::Relay;
 
 pub(crate) use relay::fit_terminal;
@@ -36,6 +39,9 @@ const NOT_FORWARDED: [Signal; 10] = [
     Signal::SIGTTOU,
 ];
 
+/// Signals by which somebody wants us to end.
+const ENDS: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+
 /// Blocks every signal that is forwarded to a container, and opens a signalfd for them: they do nothing any more but to be read there.
 pub fn forwarded_signals() -> Result<SignalFd> {
     let mut forwarded = SigSet::all();
@@ -51,6 +57,10 @@ pub fn forwarded_signals() -> Result<SignalFd> {
 #[derive(Debug)]
 pub(crate) struct Foreground {
     signals: SignalFd,
+    /// What came during the set-up and is for the process.
+    early: RefCell<VecDeque<i32>>,
+    /// The socket at which the container says that it is ready.
+    notify: Option<Notify>,
 }
 
 impl Foreground {
@@ -61,7 +71,47 @@ impl Foreground {
     pub(crate) fn prepare() -> Result<Self> {
         Ok(Foreground {
             signals: forwarded_signals()?,
+            early: RefCell::default(),
+            notify: None,
         })
+    }
+
+    /// What the container says at this socket is forwarded while it is waited for.
+    pub(crate) fn with_notify(mut self, notify: Option<Notify>) -> Self {
+        self.notify = notify;
+        self
+    }
+
+    /// During the set-up: waits until there is something to be read at `fd`. An error when somebody wants us to end.
+    pub(crate) fn wait_for(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        loop {
+            let mut watched = [
+                PollFd::new(fd, PollFlags::POLLIN),
+                PollFd::new(self.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut watched, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno).context("poll"),
+            }
+            // First: after what is to be read there, the signal may be meant for the container's program.
+            if watched[0].any() == Some(true) {
+                return Ok(());
+            }
+            self.check()?;
+        }
+    }
+
+    /// An error when a signal has come by which somebody wants us to end; others are kept for the process.
+    pub(crate) fn check(&self) -> Result<()> {
+        while let Some(info) = self.signals.read_signal().context("read the signalfd")? {
+            let signal = info.ssi_signo as i32;
+            if ENDS.contains(&signal) {
+                let name = Signal::try_from(signal).map_or("a signal", Signal::as_str);
+                return Err(Error::failed(format!("interrupted by {name}")));
+            }
+            self.early.borrow_mut().push_back(signal);
+        }
+        Ok(())
     }
 
     /// Waits until `pid` (our child, with its `pidfd`) ends, and returns its exit status, 128 + signal when a signal ended it.
@@ -70,15 +120,24 @@ impl Foreground {
     /// terminal, follows changes of the window's size, and hands out the last output. `reap` tells to take the status of
     /// orphans that the kernel gives to us. Our terminal is as it was before on every way out.
     pub(crate) fn supervise(
-        self,
+        mut self,
         pid: Pid,
         pidfd: BorrowedFd<'_>,
         terminal: Option<OwnedFd>,
         reap: bool,
     ) -> Result<i32> {
         let mut relay = terminal.map(Relay::new).transpose()?;
+        self.handle_signals(pid, pidfd, relay.as_ref(), reap)?;
         let status = loop {
-            let ready = wait(&self.signals, Some(pidfd), relay.as_ref())?;
+            let ready = wait(
+                &self.signals,
+                Some(pidfd),
+                self.notify.as_ref(),
+                relay.as_ref(),
+            )?;
+            if ready.notify {
+                self.forward_notification();
+            }
             if ready.signals {
                 self.handle_signals(pid, pidfd, relay.as_ref(), reap)?;
             }
@@ -96,7 +155,7 @@ impl Foreground {
         if let Some(mut relay) = relay {
             relay.process_ended();
             while !relay.is_done() {
-                let ready = wait(&self.signals, None, Some(&relay))?;
+                let ready = wait(&self.signals, None, None, Some(&relay))?;
                 if ready.signals && self.asked_to_end()? {
                     break;
                 }
@@ -104,6 +163,22 @@ impl Foreground {
             }
         }
         Ok(status)
+    }
+
+    /// Once it is ready nobody listens any more. Nothing of it may end the container.
+    fn forward_notification(&mut self) {
+        // It is our end that the service manager is to wait for: then everything is cleared up.
+        let pid = std::process::id().cast_signed();
+        let forwarded = self.notify.as_ref().map(|notify| notify.forward(pid));
+        match forwarded {
+            Some(Ok(None)) | None => {}
+            // We stay, so there is nothing to wait for at the barrier.
+            Some(Ok(Some(_))) => self.notify = None,
+            Some(Err(error)) => {
+                log::warn!("{error}");
+                self.notify = None;
+            }
+        }
     }
 
     fn handle_signals(
@@ -141,17 +216,23 @@ impl Foreground {
     fn asked_to_end(&self) -> Result<bool> {
         let mut asked = false;
         while let Some(signal) = self.next_signal()? {
-            asked |= matches!(
-                signal,
-                libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM
-            );
+            asked |= ENDS.contains(&signal);
         }
         Ok(asked)
     }
 
     fn next_signal(&self) -> Result<Option<i32>> {
+        if let Some(early) = self.early.borrow_mut().pop_front() {
+            return Ok(Some(early));
+        }
         let info = self.signals.read_signal().context("read the signalfd")?;
         Ok(info.map(|info| info.ssi_signo as i32))
+    }
+}
+
+impl AsFd for Foreground {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.signals.as_fd()
     }
 }
 
@@ -160,6 +241,7 @@ impl Foreground {
 struct Ready {
     signals: bool,
     process: bool,
+    notify: bool,
     master_readable: bool,
     master_writable: bool,
     stdin: bool,
@@ -170,6 +252,7 @@ struct Ready {
 fn wait(
     signals: &SignalFd,
     process: Option<BorrowedFd<'_>>,
+    notify: Option<&Notify>,
     relay: Option<&Relay>,
 ) -> Result<Ready> {
     let readable = PollFlags::POLLIN;
@@ -184,6 +267,9 @@ fn wait(
     watch(signals.as_fd(), readable, |ready, _| ready.signals = true);
     if let Some(process) = process {
         watch(process, readable, |ready, _| ready.process = true);
+    }
+    if let Some(notify) = notify {
+        watch(notify.as_fd(), readable, |ready, _| ready.notify = true);
     }
     if let Some(relay) = relay {
         watch(relay.master(), relay.master_events(), |ready, found| {

@@ -12,24 +12,34 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use oci_spec::runtime::Hook;
 
+use crate::foreground::Foreground;
 use crate::{Context, Error, Result, sys};
 
 /// How much of what a hook says is kept for the error message.
 const OUTPUT_MAX: usize = 4096;
 
+/// For how long a hook may be at work, besides its own timeout.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Lifetime<'a> {
+    /// A pidfd of the container's process: a hook of its set-up does not outlive it.
+    pub container: Option<BorrowedFd<'a>>,
+    /// Until somebody wants us to end.
+    pub foreground: Option<&'a Foreground>,
+}
+
 /// Runs `hooks` in order and stops at the first failure: `error running createRuntime hook #0: …`. `point` is the specification's
 /// name, `state` the JSON that each gets on standard input, `cwd` the directory that they start in.
 ///
-/// `container` is a pidfd of the process that they are run for: when it ends, so does the hook that is at work.
+/// The hook that is at work ends with what it is run for.
 pub(crate) fn run(
     point: &str,
     hooks: &[Hook],
     state: &[u8],
     cwd: &Path,
-    container: Option<BorrowedFd<'_>>,
+    lifetime: Lifetime<'_>,
 ) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
-        run_one(hook, state, cwd, container)
+        run_one(hook, state, cwd, lifetime)
             .with_context(|| format!("error running {point} hook #{index}"))?;
     }
     Ok(())
@@ -38,13 +48,13 @@ pub(crate) fn run(
 /// The same where a failure must not stop the others (`poststop`): each is logged.
 pub(crate) fn run_all(point: &str, hooks: &[Hook], state: &[u8], cwd: &Path) {
     for (index, hook) in hooks.iter().enumerate() {
-        if let Err(error) = run_one(hook, state, cwd, None) {
+        if let Err(error) = run_one(hook, state, cwd, Lifetime::default()) {
             log::warn!("error running {point} hook #{index}: {error}");
         }
     }
 }
 
-fn run_one(hook: &Hook, state: &[u8], cwd: &Path, container: Option<BorrowedFd<'_>>) -> Result<()> {
+fn run_one(hook: &Hook, state: &[u8], cwd: &Path, lifetime: Lifetime<'_>) -> Result<()> {
     let path = hook.path();
     if !path.is_absolute() {
         return Err(Error::invalid(format!(
@@ -78,7 +88,7 @@ fn run_one(hook: &Hook, state: &[u8], cwd: &Path, container: Option<BorrowedFd<'
         .timeout()
         .filter(|seconds| *seconds > 0)
         .map(|s| Instant::now() + Duration::from_secs(s as u64));
-    let (status, output) = Running::new(child)?.finish(state, deadline, container)?;
+    let (status, output) = Running::new(child)?.finish(state, deadline, lifetime)?;
     match describe(status) {
         None => Ok(()),
         Some(failure) => Err(Error::failed(format!(
@@ -132,7 +142,7 @@ impl Running {
         mut self,
         mut state: &[u8],
         deadline: Option<Instant>,
-        container: Option<BorrowedFd<'_>>,
+        lifetime: Lifetime<'_>,
     ) -> Result<(ExitStatus, [Vec<u8>; 2])> {
         let pidfd = sys::process::pidfd_open(Pid::from_raw(self.child.id() as i32))
             .context("watch the hook")?;
@@ -163,7 +173,9 @@ impl Running {
                     .as_ref()
                     .map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)),
             );
-            events.extend(container.map(|pidfd| PollFd::new(pidfd, PollFlags::POLLIN)));
+            let others = [lifetime.container, lifetime.foreground.map(AsFd::as_fd)];
+            let others = others.into_iter().flatten();
+            events.extend(others.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
             match poll(&mut events, timeout) {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(error).context("wait for the hook"),
@@ -175,6 +187,13 @@ impl Running {
                 .collect();
             self.feed(&ready, &mut state);
             self.collect(&ready);
+            if let Some(foreground) = lifetime.foreground
+                && ready.contains(&foreground.as_fd().as_raw_fd())
+                && let Err(error) = foreground.check()
+            {
+                return Err(self.end(&error.to_string()));
+            }
+            let container = lifetime.container;
             if container.is_some_and(|pidfd| ready.contains(&pidfd.as_raw_fd())) {
                 return Err(self.end("outlived the container's process"));
             }
@@ -262,7 +281,14 @@ mod tests {
     fn gets_state_environment_and_directory() {
         let script =
             "test \"$(cat)\" = '{}' && test \"$A\" = b && test \"$PWD\" = / && test -z \"$HOME\"";
-        run("prestart", &[hook(script, 0)], b"{}", Path::new("/"), None).unwrap();
+        run(
+            "prestart",
+            &[hook(script, 0)],
+            b"{}",
+            Path::new("/"),
+            Lifetime::default(),
+        )
+        .unwrap();
     }
 
     #[test]
@@ -273,7 +299,7 @@ mod tests {
             &hooks,
             &vec![b' '; 1 << 20],
             Path::new("/"),
-            None,
+            Lifetime::default(),
         )
         .unwrap_err()
         .to_string();
@@ -290,7 +316,7 @@ mod tests {
             &[hook("sleep 1000 & sleep 1000", 1)],
             b"{}",
             Path::new("/"),
-            None,
+            Lifetime::default(),
         )
         .unwrap_err()
         .to_string();
@@ -307,7 +333,13 @@ mod tests {
             .thread_swap_mask(SigmaskHow::SIG_BLOCK)
             .unwrap();
         let script = "grep -q '^SigBlk:.0*$' /proc/self/status";
-        let outcome = run("poststart", &[hook(script, 0)], b"{}", Path::new("/"), None);
+        let outcome = run(
+            "poststart",
+            &[hook(script, 0)],
+            b"{}",
+            Path::new("/"),
+            Lifetime::default(),
+        );
         before.thread_set_mask().unwrap();
         outcome.unwrap();
     }
@@ -320,7 +352,7 @@ mod tests {
             &[hook("sleep 20 & exit 0", 0)],
             b"{}",
             Path::new("/"),
-            None,
+            Lifetime::default(),
         )
         .unwrap();
         assert!(started.elapsed() < Duration::from_secs(10));

@@ -20,7 +20,9 @@
 //!   run: goes on by itself                     ├▶ Go
 //!                                               startContainer hooks
 //!                  ◀────────────────── Executing
-//!                                               seccomp, execve
+//!                                               seccomp
+//!   the listener goes to the agent ◀──── Listener (only with SCMP_ACT_NOTIFY)
+//!   Continue ─────────────────────────────────▶ execve
 //!   started ◀──────── connection closed by exec; or Failed
 //! ```
 //!
@@ -37,15 +39,22 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, geteuid};
 
+use crate::agent::Notifier;
 use crate::child::{Child, Sources};
 use crate::delete::destroy;
 use crate::directory::{CREATING_SOCKET, Directory, check_id};
+use crate::foreground::Foreground;
+use crate::hooks::Lifetime;
+use crate::intel_rdt::Resctrl;
+use crate::namespaces::Joined;
+use crate::net_devices::Moved;
+use crate::notify::Notify;
 use crate::plan::Plan;
 use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
 use crate::state::{Container, ProcessId, Record, Status};
 use crate::{
-    CgroupManager, Context, Error, Kind, Result, Settings, checkpoint, config, hooks, plan,
+    CgroupManager, Context, Error, Kind, Result, Settings, checkpoint, config, hooks, notify, plan,
     process, protect, start, state, terminal, userns,
 };
 
@@ -75,7 +84,8 @@ pub struct CreateOptions {
 /// Creates a container: everything is set up, and its process waits for `start`.
 pub fn create(settings: &Settings, options: &CreateOptions) -> Result<()> {
     protect::ensure()?;
-    launch(settings, options, Gate::Start).map(Launched::release)
+    let notify = notify::host().is_some();
+    launch(settings, options, Gate::Start, notify, None).map(Launched::release)
 }
 
 /// What the container's process waits for when it is ready.
@@ -112,11 +122,25 @@ impl Launched {
     }
 
     /// Lets the container's process go: the user's program runs when this returns, and other commands may have the lock.
-    pub(crate) fn start(&mut self) -> Result<()> {
-        start::go(&self.channel)?;
+    pub(crate) fn start(&mut self, foreground: Option<&Foreground>) -> Result<()> {
+        let notifier = Notifier {
+            container: &self.undo.container,
+            pid: self.pid.as_raw(),
+            pidfd: self.pidfd.as_fd(),
+            status: Status::Creating,
+        };
+        start::go(&self.channel, foreground, |listener| {
+            notifier.hand_over(listener)
+        })?;
         self.undo.container.directory.remove_file(CREATING_SOCKET)?;
         self.undo.container.directory.unlock()?;
-        start::run_poststart(&self.undo.container)
+        start::run_poststart(&self.undo.container, foreground)
+    }
+
+    /// The socket at which the container says that it is ready, before it can.
+    pub(crate) fn notify(&self, host: Option<&Path>) -> Result<Option<Notify>> {
+        let directory = &self.undo.container.directory;
+        host.map(|host| Notify::open(directory, host)).transpose()
     }
 
     /// Deletes the container, whose process has ended and been reaped. Another command may have done so already.
@@ -130,6 +154,8 @@ pub(crate) struct Undo {
     pub container: Container,
     /// Our child, to be reaped.
     pub child: Option<Pid>,
+    /// Network devices that would go with the container's namespace.
+    pub moved: Option<Moved>,
     armed: bool,
 }
 
@@ -154,6 +180,9 @@ impl Drop for Undo {
         if !self.armed {
             return;
         }
+        if let Some(moved) = self.moved.take() {
+            moved.give_back();
+        }
         // Not on record yet, but our own child, so its pid is its own until it is reaped. Its cgroup can only go after it.
         if let (Some(child), None) = (self.child, &self.container.record.init) {
             let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL);
@@ -168,8 +197,15 @@ impl Drop for Undo {
     }
 }
 
-/// Makes a container up to the point where only `Go` is missing.
-pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -> Result<Launched> {
+/// Makes a container up to the point where only `Go` is missing. With `notify` it can say that it is ready; with `foreground` a signal by
+/// which somebody wants us to end undoes everything.
+pub(crate) fn launch(
+    settings: &Settings,
+    options: &CreateOptions,
+    gate: Gate,
+    notify: bool,
+    foreground: Option<&Foreground>,
+) -> Result<Launched> {
     // Nothing exists yet: whatever is wrong with the input is found here.
     check_id(&options.id)?;
     let preserved = process::preserved(options.preserve_fds.saturating_add(process::listen_fds()));
@@ -178,7 +214,11 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         .config
         .clone()
         .unwrap_or_else(|| bundle.join("config.json"));
-    let (spec, config) = config::read(&config_path)?;
+    let (mut spec, config) = config::read(&config_path)?;
+    if notify {
+        let directory = std::path::absolute(settings.root.join(&options.id));
+        notify::extend(&mut spec, &directory.context("find the state root")?)?;
+    }
     let mut plan = Plan::new(&spec, &bundle)?;
     let (own_console, console) = terminal::receiver(
         plan.process.terminal.is_some(),
@@ -199,6 +239,9 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         (&spec, &config),
         location,
     )?;
+    if notify {
+        notify::make_directory(&undo.container.directory)?;
+    }
     let listener = match gate {
         Gate::Start => Some(listen_at(&undo.container.directory)?),
         Gate::Run { .. } => {
@@ -214,7 +257,11 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
         .transpose()?
         .unwrap_or_default();
     let (channel, childs_channel) = Channel::pair()?;
-    let recorded_first = unit.is_some() || plan.namespaces.is_private(libc::CLONE_NEWUSER);
+    let recorded_first = unit.is_some()
+        || plan.intel_rdt.is_some()
+        || plan.namespaces.is_private(libc::CLONE_NEWUSER)
+        || !plan.net_devices.is_empty();
+    let netns = joined_netns(&plan, &joined)?;
     let location = match &unit {
         Some(unit) => Some(&unit.location),
         None => undo.container.record.cgroup.as_ref(),
@@ -241,14 +288,20 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
     let (pid, pidfd) = child.spawn()?;
     undo.child = Some(pid);
     open_files.restore()?;
+    if let Some(group) = &undo.container.record.intel_rdt {
+        group.add(pid.as_raw())?;
+    }
+    if !plan.net_devices.is_empty() {
+        undo.moved = Some(move_net_devices(&plan, netns, pid)?);
+    }
     parent(
         &mut undo.container,
         &plan,
         &procfs,
         &channel,
         unit,
-        pid,
-        pidfd.as_fd(),
+        (pid, pidfd.as_fd()),
+        foreground,
     )?;
 
     let terminal = own_console
@@ -272,7 +325,7 @@ pub(crate) fn launch(settings: &Settings, options: &CreateOptions, gate: Gate) -
     })
 }
 
-/// Takes the id, and makes and fills the cgroup, unless systemd is going to.
+/// Takes the id, and makes and fills the cgroup, unless systemd is going to, and the group of resctrl.
 pub(crate) fn begin(
     settings: &Settings,
     id: &str,
@@ -281,8 +334,13 @@ pub(crate) fn begin(
     (spec, config): (&oci_spec::runtime::Spec, &[u8]),
     location: Option<cgroups::Location>,
 ) -> Result<(Undo, Option<cgroups::Cgroup>)> {
+    let intel_rdt = plan.intel_rdt.as_ref();
+    let intel_rdt = intel_rdt
+        .map(|wanted| Resctrl::find()?.group(wanted, id))
+        .transpose()?;
     let directory = Directory::create(settings, id)?;
-    let record = Record::new(spec, id, bundle, plan, location)?;
+    let mut record = Record::new(spec, id, bundle, plan, location)?;
+    record.intel_rdt = intel_rdt;
     let mut undo = Undo {
         container: Container {
             directory,
@@ -290,14 +348,38 @@ pub(crate) fn begin(
             damaged: false,
         },
         child: None,
+        moved: None,
         armed: true,
     };
-    // The journal names the cgroup before it is made.
+    // The journal names the cgroup and the like before they are made.
     let container = &mut undo.container;
     container.directory.write_journal(&container.record)?;
     container.directory.write_config(config)?;
     let cgroup = make_cgroup(settings, container, plan, spec)?;
+    if let (Some(group), Some(wanted)) = (&container.record.intel_rdt, &plan.intel_rdt) {
+        group.make(wanted)?;
+    }
     Ok((undo, cgroup))
+}
+
+/// The network namespace that the container joins, if devices are to be moved there.
+fn joined_netns(plan: &Plan, joined: &[Joined]) -> Result<Option<OwnedFd>> {
+    let mut joined = joined.iter().filter(|_| !plan.net_devices.is_empty());
+    let netns = joined.find(|namespace| namespace.flag == libc::CLONE_NEWNET);
+    let copy = netns.map(|netns| netns.as_fd().try_clone_to_owned());
+    copy.transpose()
+        .context("linux.namespaces: keep the network namespace open")
+}
+
+/// While the child waits for `Recorded`.
+fn move_net_devices(plan: &Plan, joined: Option<OwnedFd>, pid: Pid) -> Result<Moved> {
+    let netns = match joined {
+        Some(netns) => netns,
+        None => std::fs::File::open(format!("/proc/{pid}/ns/net"))
+            .context("linux.netDevices: open the container's network namespace")?
+            .into(),
+    };
+    Moved::all(&plan.net_devices, netns.as_fd())
 }
 
 /// The runtime's side, from the birth of the child until it is ready.
@@ -307,8 +389,8 @@ fn parent(
     procfs: &Procfs,
     channel: &Channel,
     unit: Option<Unit>,
-    pid: Pid,
-    pidfd: BorrowedFd<'_>,
+    (pid, pidfd): (Pid, BorrowedFd<'_>),
+    foreground: Option<&Foreground>,
 ) -> Result<()> {
     if let Some(mappings) = &plan.mappings {
         mappings
@@ -332,9 +414,14 @@ fn parent(
     }
     channel.send(&Message::Recorded)?;
     loop {
+        foreground.map_or(Ok(()), |foreground| foreground.wait_for(channel.as_fd()))?;
         match channel.receive()? {
             Some(Message::Hooks) => {
-                run_runtime_hooks(&container.record, plan, pid.as_raw(), Some(pidfd))?;
+                let lifetime = Lifetime {
+                    container: Some(pidfd),
+                    foreground,
+                };
+                run_runtime_hooks(&container.record, plan, pid.as_raw(), lifetime)?;
                 channel.send(&Message::Continue)?;
             }
             Some(Message::Ready) => break,
@@ -364,7 +451,7 @@ pub(crate) fn run_runtime_hooks(
     record: &Record,
     plan: &Plan,
     pid: i32,
-    pidfd: Option<BorrowedFd<'_>>,
+    lifetime: Lifetime<'_>,
 ) -> Result<()> {
     #[allow(
         deprecated,
@@ -377,7 +464,7 @@ pub(crate) fn run_runtime_hooks(
     let state = state::for_hooks(record, pid, Status::Creating);
     for (point, hooks) in points {
         let hooks = hooks.as_deref().unwrap_or_default();
-        hooks::run(point, hooks, &state, &record.bundle, pidfd)?;
+        hooks::run(point, hooks, &state, &record.bundle, lifetime)?;
     }
     Ok(())
 }
@@ -614,6 +701,7 @@ impl Record {
                 None => checkpoint::pipes_of_our_own(),
                 Some(_) => Vec::new(),
             },
+            intel_rdt: None,
             poststart: plan.hooks.poststart().clone().unwrap_or_default(),
             poststop: plan.hooks.poststop().clone().unwrap_or_default(),
         })

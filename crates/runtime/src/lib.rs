@@ -5,6 +5,8 @@
 
 #![deny(unsafe_code)]
 
+mod affinity;
+mod agent;
 mod capabilities;
 mod check;
 mod checkpoint;
@@ -22,13 +24,17 @@ mod foreground;
 pub mod fuzzing;
 mod hooks;
 mod idmap;
+mod intel_rdt;
 mod kill;
 mod launch;
 mod list;
 mod lsm;
 mod masks;
+mod memory_policy;
 mod mounts;
 mod namespaces;
+mod net_devices;
+mod notify;
 mod pause;
 mod plan;
 mod process;

@@ -10,11 +10,13 @@ use oci_spec::runtime::{
 
 use crate::devices::{self, Device};
 use crate::idmap::Mappings;
+use crate::memory_policy::MemoryPolicy;
 use crate::mounts::Mount;
 use crate::namespaces::{CLONE_NEWTIME, Namespaces};
+use crate::net_devices::NetDevice;
 use crate::process::Process;
 use crate::rootfs::Propagation;
-use crate::{Context, Error, Result, lsm, rootfs};
+use crate::{Context, Error, Result, intel_rdt, lsm, net_devices, rootfs};
 
 /// What a container is going to be.
 pub(crate) struct Plan {
@@ -23,6 +25,8 @@ pub(crate) struct Plan {
     pub readonly: bool,
     pub propagation: Option<Propagation>,
     pub namespaces: Namespaces,
+    /// Devices that move into its network namespace.
+    pub net_devices: Vec<NetDevice>,
     /// Lines for /proc/self/timens_offsets.
     pub time_offsets: Option<String>,
     /// Of a new user namespace.
@@ -37,6 +41,8 @@ pub(crate) struct Plan {
     pub hostname: Option<String>,
     pub domainname: Option<String>,
     pub personality: Option<u64>,
+    pub memory_policy: Option<MemoryPolicy>,
+    pub intel_rdt: Option<intel_rdt::Plan>,
     pub process: Process,
     pub filter: Option<seccomp::Program>,
     pub hooks: Hooks,
@@ -65,23 +71,6 @@ impl Plan {
                 "linux.namespaces: a container needs a mount namespace of its own",
             ));
         }
-        for (field, unsupported) in [
-            (
-                "netDevices",
-                linux
-                    .net_devices()
-                    .as_ref()
-                    .is_some_and(|devices| !devices.is_empty()),
-            ),
-            ("intelRdt", linux.intel_rdt().is_some()),
-            ("memoryPolicy", linux.memory_policy().is_some()),
-        ] {
-            if unsupported {
-                return Err(Error::invalid(format!(
-                    "linux.{field}: is not supported by this version of coracle"
-                )));
-            }
-        }
         let mounts = spec.mounts().as_deref().unwrap_or_default();
         let mounts: Vec<Mount> = mounts
             .iter()
@@ -106,6 +95,7 @@ impl Plan {
             rootfs: rootfs::resolve(bundle, root.path())?,
             readonly: root.readonly().unwrap_or(false),
             propagation: propagation(linux.rootfs_propagation().as_deref())?,
+            net_devices: net_devices::planned(&linux, &namespaces)?,
             time_offsets: time_offsets(&linux, &namespaces)?,
             mappings: mappings(&linux, &namespaces)?,
             mounts,
@@ -115,7 +105,13 @@ impl Plan {
             sysctls: sysctls(&linux, &namespaces, spec.hostname().is_some())?,
             hostname: uts_name("hostname", spec.hostname(), &namespaces)?,
             domainname: uts_name("domainname", spec.domainname(), &namespaces)?,
-            personality: linux.personality().as_ref().map(personality),
+            personality: linux.personality().as_ref().map(personality).transpose()?,
+            memory_policy: memory_policy(&linux)?,
+            intel_rdt: linux
+                .intel_rdt()
+                .as_ref()
+                .map(intel_rdt::Plan::new)
+                .transpose()?,
             process,
             filter,
             hooks: spec.hooks().clone().unwrap_or_default(),
@@ -159,20 +155,31 @@ impl Plan {
     }
 }
 
-/// The domain of personality(2).
-pub(crate) fn personality(configured: &oci_spec::runtime::LinuxPersonality) -> u64 {
-    match configured.domain() {
+/// The domain of personality(2). The specification has no flags.
+pub(crate) fn personality(configured: &oci_spec::runtime::LinuxPersonality) -> Result<u64> {
+    if let Some(flag) = configured.flags().iter().flatten().next() {
+        return Err(Error::invalid(format!(
+            "linux.personality.flags[0]: unknown flag {flag:?}"
+        )));
+    }
+    Ok(match configured.domain() {
         LinuxPersonalityDomain::PerLinux => 0,
         LinuxPersonalityDomain::PerLinux32 => 8,
-    }
+    })
+}
+
+pub(crate) fn memory_policy(linux: &oci_spec::runtime::Linux) -> Result<Option<MemoryPolicy>> {
+    let configured = linux.memory_policy().as_ref();
+    configured.map(MemoryPolicy::new).transpose()
 }
 
 /// The filter of a `linux.seccomp` section.
 pub(crate) fn filter(section: &oci_spec::runtime::LinuxSeccomp) -> Result<seccomp::Program> {
     let program = seccomp::compile(section).map_err(|error| Error::invalid(error.to_string()))?;
-    match program.notify {
+    let listener = section.listener_path().as_ref();
+    match program.notify && listener.is_none_or(|path| path.as_os_str().is_empty()) {
         true => Err(Error::invalid(
-            "linux.seccomp: seccomp notify unsupported: SCMP_ACT_NOTIFY is not supported by this version of coracle",
+            "linux.seccomp.listenerPath: seccomp listenerPath is not set, and SCMP_ACT_NOTIFY needs it",
         )),
         false => Ok(program),
     }
@@ -421,8 +428,8 @@ mod tests {
                 .starts_with("linux.timeOffsets: ")
         );
         assert!(
-            error(|c| c["linux"]["netDevices"] = json!({ "eth0": {} }))
-                .starts_with("linux.netDevices: ")
+            error(|c| c["linux"]["netDevices"] = json!({ "eth/0": {} }))
+                .starts_with("linux.netDevices.eth/0: ")
         );
         let one = json!([{ "containerID": 0, "hostID": 0, "size": 1 }]);
         assert!(error(|c| c["linux"]["uidMappings"] = one).starts_with("linux.uidMappings: "));
@@ -454,6 +461,17 @@ mod tests {
     fn the_hosts_dev_is_left_alone() {
         let bind = json!([{ "destination": "/dev", "type": "bind", "source": "/dev", "options": ["rbind"] }]);
         assert!(plan(|c| c["mounts"] = bind).unwrap().devices.is_none());
+    }
+
+    #[test]
+    fn no_personality_has_flags() {
+        let set = |flags: Value| {
+            let personality = json!({ "domain": "LINUX32", "flags": flags });
+            plan(|c| c["linux"]["personality"] = personality)
+        };
+        assert_eq!(set(json!([])).unwrap().personality, Some(8));
+        let error = set(json!(["x"])).err().expect("refused").to_string();
+        assert!(error.starts_with("linux.personality.flags[0]: "), "{error}");
     }
 
     #[test]

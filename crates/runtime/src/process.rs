@@ -12,9 +12,11 @@ use nix::sys::stat::{Mode, SFlag, fstat, stat, umask};
 use nix::unistd::{AccessFlags, Gid, Pid, Uid, chdir, faccessat, fchown};
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType};
 
+use crate::affinity::ExecAffinity;
 use crate::capabilities::Sets;
 use crate::lsm::Labels;
 use crate::procfs::Procfs;
+use crate::protocol::Channel;
 use crate::rootfs::Root;
 use crate::scheduling::Scheduling;
 use crate::spawn::not_entered;
@@ -41,6 +43,7 @@ pub(crate) struct Process {
     pub labels: Labels,
     pub terminal: Option<Terminal>,
     pub scheduling: Scheduling,
+    pub affinity: ExecAffinity,
 }
 
 impl Process {
@@ -78,12 +81,6 @@ impl Process {
         {
             return Err(invalid("oomScoreAdj", "must be between -1000 and 1000"));
         }
-        if configured.exec_cpu_affinity().is_some() {
-            return Err(invalid(
-                "execCPUAffinity",
-                "is not supported by this version of coracle",
-            ));
-        }
         let rlimits = configured.rlimits().clone().unwrap_or_default();
         for (index, limit) in rlimits.iter().enumerate() {
             if rlimits[..index]
@@ -118,6 +115,7 @@ impl Process {
                 .unwrap_or(false)
                 .then(|| terminal(configured)),
             scheduling: Scheduling::new(configured)?,
+            affinity: ExecAffinity::new(configured)?,
         })
     }
 
@@ -207,7 +205,12 @@ impl Process {
 
     /// The last step: the seccomp filter as late as it can be, so that a profile need not allow what set-up does, and execve(2).
     /// Returns only if it fails.
-    pub(crate) fn exec(&self, program: &CStr, filter: Option<&seccomp::Program>) -> Error {
+    pub(crate) fn exec(
+        &self,
+        program: &CStr,
+        filter: Option<&seccomp::Program>,
+        channel: &Channel,
+    ) -> Error {
         let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
             strings
                 .iter()
@@ -217,8 +220,7 @@ impl Process {
         };
         let (args, env) = (pointers(&self.args), pointers(&self.env));
         if let Some(filter) = filter {
-            let installed = sys::process::install_filter(&filter.instructions, filter.flags)
-                .context("linux.seccomp: install the filter");
+            let installed = install(filter, channel);
             let installed = match self.no_new_privileges {
                 true => installed,
                 false => installed.and_then(|()| self.capabilities.apply()),
@@ -288,6 +290,22 @@ impl Process {
                 let _ = fchown(stream, Some(Uid::from_raw(self.uid)), None::<Gid>);
             }
         }
+    }
+}
+
+/// Installs the filter, and hands the listener over if there is one: until then whatever it is to decide waits.
+fn install(filter: &seccomp::Program, channel: &Channel) -> Result<()> {
+    match sys::process::install_filter(&filter.instructions, filter.flags) {
+        Ok(listener) if filter.notify => channel.hand_over(listener),
+        Err(Errno::EBUSY) if filter.notify => Err(Error::failed(
+            "linux.seccomp: seccomp notify unsupported: the filter around this runtime has a listener already, and Linux allows one",
+        )),
+        Err(error) if filter.notify => {
+            Err(error).context("linux.seccomp: seccomp notify unsupported")
+        }
+        installed => installed
+            .map(drop)
+            .context("linux.seccomp: install the filter"),
     }
 }
 

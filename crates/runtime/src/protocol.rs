@@ -25,6 +25,8 @@ pub(crate) enum Message {
     Ready,
     /// To the child: execute it.
     Go,
+    /// From the child: the descriptor that listens to its seccomp filter, for the runtime to take; it waits for `Continue`.
+    Listener(RawFd),
     /// From the child: what is left is execve(2). A closed connection after this is the answer that it worked.
     Executing,
     /// From the child: what went wrong.
@@ -40,6 +42,7 @@ impl Message {
             Message::Continue => (b'C', String::new()),
             Message::Ready => (b'R', String::new()),
             Message::Go => (b'G', String::new()),
+            Message::Listener(fd) => (b'L', fd.to_string()),
             Message::Executing => (b'X', String::new()),
             Message::Failed(text) => (b'F', text.clone()),
         };
@@ -58,6 +61,7 @@ impl Message {
             b'C' => Message::Continue,
             b'R' => Message::Ready,
             b'G' => Message::Go,
+            b'L' => Message::Listener(text.parse().ok()?),
             b'X' => Message::Executing,
             b'F' => Message::Failed(text.into_owned()),
             _ => return None,
@@ -90,6 +94,18 @@ impl Channel {
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error).context("talk to the other side of the set-up"),
             }
+        }
+    }
+
+    /// From the child, in whose seccomp filter sendto(2) and recvfrom(2) may wait for who gets the listener: by write(2) and read(2) only.
+    pub(crate) fn hand_over(&self, listener: RawFd) -> Result<()> {
+        let handing = "linux.seccomp: hand the listener over";
+        nix::unistd::write(&self.0, &Message::Listener(listener).encode()).context(handing)?;
+        let mut answer = [0; TEXT_MAX + 1];
+        let length = nix::unistd::read(&self.0, &mut answer).context(handing)?;
+        match Message::decode(&answer[..length]) {
+            Some(Message::Continue) => Ok(()),
+            _ => Err(Error::failed(format!("{handing}: nobody has taken it"))),
         }
     }
 
@@ -159,6 +175,7 @@ mod tests {
         for message in [
             Message::Pid(77),
             Message::Ready,
+            Message::Listener(4),
             Message::Failed("mounts[1]: no".into()),
             Message::Go,
         ] {

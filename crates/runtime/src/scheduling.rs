@@ -1,5 +1,6 @@
 //! `process.scheduler` (sched(7)) and `process.ioPriority` (ioprio_set(2)).
 
+use nix::errno::Errno;
 use oci_spec::runtime::{IOPriorityClass, LinuxSchedulerFlag, LinuxSchedulerPolicy, Process};
 
 use crate::{Context, Error, Result, sys};
@@ -18,6 +19,8 @@ pub(crate) struct SchedAttr {
     pub deadline: u64,
     pub period: u64,
 }
+
+const SCHED_DEADLINE: u32 = 6;
 
 /// How a process is scheduled.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -39,7 +42,17 @@ impl Scheduling {
     /// Applies to the calling process.
     pub(crate) fn apply(&self) -> Result<()> {
         if let Some(attributes) = &self.cpu {
-            sys::process::set_scheduler(attributes).context("process.scheduler: set it")?;
+            let setting = "process.scheduler: set it";
+            match sys::process::set_scheduler(attributes) {
+                // The kernel admits it only to all CPUs.
+                Err(Errno::EPERM) if attributes.policy == SCHED_DEADLINE => {
+                    return Err(Error::failed(format!(
+                        "{setting}: operation not permitted: process scheduler can't be used together with AllowedCPUs \
+                         (linux.resources.cpu.cpus), nor without CAP_SYS_NICE"
+                    )));
+                }
+                set => set.context(setting)?,
+            }
         }
         if let Some((class, level)) = self.io {
             sys::process::set_io_priority(class, level).context("process.ioPriority: set it")?;
@@ -63,7 +76,7 @@ fn scheduler(process: &Process) -> Result<Option<SchedAttr>> {
             return invalid("policy", "no Linux implements SCHED_ISO");
         }
         LinuxSchedulerPolicy::SchedIdle => 5,
-        LinuxSchedulerPolicy::SchedDeadline => 6,
+        LinuxSchedulerPolicy::SchedDeadline => SCHED_DEADLINE,
     };
     let (nice, priority) = (
         configured.nice().unwrap_or(0),
@@ -86,7 +99,7 @@ fn scheduler(process: &Process) -> Result<Option<SchedAttr>> {
     let Ok(priority) = u32::try_from(priority) else {
         return invalid("priority", "must not be negative");
     };
-    if times != [0; 3] && policy != 6 {
+    if times != [0; 3] && policy != SCHED_DEADLINE {
         return invalid(
             "runtime",
             "runtime, deadline and period are for SCHED_DEADLINE",

@@ -1,8 +1,13 @@
 //! `start`: lets the created container's process execute the user's program.
 
+use std::os::fd::{AsFd, RawFd};
 use std::path::Path;
 
-use crate::directory::EXEC_SOCKET;
+use crate::agent::Notifier;
+use crate::directory::{EXEC_SOCKET, NOTIFY_DIRECTORY};
+use crate::foreground::Foreground;
+use crate::hooks::Lifetime;
+use crate::notify::{self, Notify};
 use crate::protocol::{Channel, Message};
 use crate::state::{Container, Status};
 use crate::{Error, Kind, Result, Settings, delete, hooks, state};
@@ -19,23 +24,60 @@ pub fn start(settings: &Settings, id: &str) -> Result<()> {
             return refused("cannot start an already running container");
         }
     }
+    // Before the program runs, so that nothing that it says is lost.
+    let notify = match notify::host() {
+        Some(host) if container.directory.has(NOTIFY_DIRECTORY)? => {
+            let notify = Notify::open(&container.directory, &host)?;
+            container.record.open_init()?.map(|init| (notify, init))
+        }
+        _ => None,
+    };
+    let hand_over = |listener| {
+        let init = container.record.init.as_ref();
+        let gone = || Error::failed("the container's process has ended");
+        let pidfd = container.record.open_init()?.ok_or_else(gone)?;
+        let notifier = Notifier {
+            container: &container,
+            pid: init.map_or(0, |init| init.pid),
+            pidfd: pidfd.as_fd(),
+            status: Status::Creating,
+        };
+        notifier.hand_over(listener)
+    };
     match container.directory.connect(EXEC_SOCKET)? {
-        Some(connection) => go(&Channel::from(connection))?,
+        Some(connection) => go(&Channel::from(connection), None, hand_over)?,
         None => return refused("cannot start a container that has stopped"),
     }
     container.directory.remove_file(EXEC_SOCKET)?;
     // A poststart hook may take its time, and ask for the container's state or its end.
     container.directory.unlock()?;
-    run_poststart(&container)
+    run_poststart(&container, None)?;
+    match (notify, &container.record.init) {
+        (Some((notify, pidfd)), Some(init)) => notify.wait(init.pid, pidfd.as_fd()),
+        _ => Ok(()),
+    }
 }
 
-/// Tells the container's process to go, and waits until it has: execve(2) closes the connection.
-pub(crate) fn go(channel: &Channel) -> Result<()> {
+/// Tells the container's process to go, and waits until it has: execve(2) closes the connection. The listener of its seccomp filter, if
+/// there is one, goes to `hand_over`.
+pub(crate) fn go(
+    channel: &Channel,
+    foreground: Option<&Foreground>,
+    hand_over: impl Fn(RawFd) -> Result<()>,
+) -> Result<()> {
     channel.send(&Message::Go)?;
     let mut executing = false;
     loop {
+        // From the moment of execve(2) signals are the program's.
+        if let Some(foreground) = foreground.filter(|_| !executing) {
+            foreground.wait_for(channel.as_fd())?;
+        }
         match channel.receive()? {
             Some(Message::Executing) => executing = true,
+            Some(Message::Listener(listener)) => {
+                hand_over(listener)?;
+                channel.send(&Message::Continue)?;
+            }
             Some(Message::Failed(text)) => return Err(Error::failed(text)),
             Some(other) => {
                 let text = format!("the container's process said {other:?} instead of starting");
@@ -51,7 +93,7 @@ pub(crate) fn go(channel: &Channel) -> Result<()> {
 }
 
 /// Runs the poststart hooks. One that fails stops the container (runtime-spec lifecycle, step 10).
-pub(crate) fn run_poststart(container: &Container) -> Result<()> {
+pub(crate) fn run_poststart(container: &Container, foreground: Option<&Foreground>) -> Result<()> {
     let record = &container.record;
     if record.poststart.is_empty() {
         return Ok(());
@@ -63,7 +105,10 @@ pub(crate) fn run_poststart(container: &Container) -> Result<()> {
         &record.poststart,
         &state,
         Path::new(&record.bundle),
-        None,
+        Lifetime {
+            container: None,
+            foreground,
+        },
     )
     .inspect_err(|_| {
         if let Err(error) = delete::stop(container) {

@@ -14,6 +14,7 @@ use oci_spec::runtime::Hook;
 use serde::{Deserialize, Serialize};
 
 use crate::directory::{CREATING_SOCKET, Directory, EXEC_SOCKET, JOURNAL_FILE};
+use crate::intel_rdt::Group;
 use crate::{Context, Error, Kind, Result, Settings, procfs};
 
 /// What is kept of a container in `state.json`.
@@ -44,6 +45,9 @@ pub(crate) struct Record {
     /// The pipes that are its standard streams, as criu names them; empty for each that is none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stdio: Vec<String>,
+    /// Its share of caches and memory bandwidth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intel_rdt: Option<Group>,
     /// Hooks that run once the container has started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub poststart: Vec<Hook>,
@@ -255,32 +259,37 @@ pub fn state(settings: &Settings, id: &str) -> Result<State> {
     Container::open(settings, id)?.state()
 }
 
-/// What hooks get on standard input: runtime-spec's state, without runc's additions.
+/// runtime-spec's state, without runc's additions: what hooks and seccomp agents get.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OciState<'a> {
+    oci_version: &'a str,
+    id: &'a str,
+    status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<i32>,
+    bundle: &'a Path,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: &'a BTreeMap<String, String>,
+}
+
+impl<'a> OciState<'a> {
+    /// A `pid` of 0 is none.
+    pub(crate) fn new(record: &'a Record, pid: i32, status: Status) -> Self {
+        OciState {
+            oci_version: &record.oci_version,
+            id: &record.id,
+            status,
+            pid: Some(pid).filter(|pid| *pid != 0),
+            bundle: &record.bundle,
+            annotations: &record.annotations,
+        }
+    }
+}
+
+/// What hooks get on standard input.
 pub(crate) fn for_hooks(record: &Record, pid: i32, status: Status) -> Vec<u8> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct HookState<'a> {
-        oci_version: &'a str,
-        id: &'a str,
-        status: Status,
-        #[serde(skip_serializing_if = "is_zero")]
-        pid: i32,
-        bundle: &'a Path,
-        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-        annotations: &'a BTreeMap<String, String>,
-    }
-    fn is_zero(pid: &i32) -> bool {
-        *pid == 0
-    }
-    let state = HookState {
-        oci_version: &record.oci_version,
-        id: &record.id,
-        status,
-        pid,
-        bundle: &record.bundle,
-        annotations: &record.annotations,
-    };
-    serde_json::to_vec(&state).unwrap_or_default()
+    serde_json::to_vec(&OciState::new(record, pid, status)).unwrap_or_default()
 }
 
 /// A container's directory and its record.

@@ -21,7 +21,8 @@ pub struct Prepared(Launched);
 /// [`Prepared::start`].
 pub fn prepare(settings: &Settings, options: &CreateOptions) -> Result<Prepared> {
     protect::ensure()?;
-    launch(settings, options, Gate::Run { detached: false }).map(Prepared)
+    let gate = Gate::Run { detached: false };
+    launch(settings, options, gate, false, None).map(Prepared)
 }
 
 impl Prepared {
@@ -35,7 +36,7 @@ impl Prepared {
     /// closes its own.
     pub fn start(mut self) -> Result<(Init, Option<(OwnedFd, OwnedFd)>)> {
         let terminal = self.0.terminal.take().map(both_ends).transpose()?;
-        self.0.start()?;
+        self.0.start(None)?;
         let (pid, pidfd) = self.0.keep();
         let is_child = true;
         Ok((

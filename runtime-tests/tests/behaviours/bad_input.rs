@@ -170,6 +170,22 @@ fn the_process() {
 }
 
 #[test]
+fn labels_without_their_module() {
+    requires!(is_coracle(), "runc ignores a label that nobody looks at");
+    requires!(
+        !std::path::Path::new("/sys/fs/selinux/enforce").exists(),
+        "the machine has SELinux"
+    );
+    let mut c = Container::new("true");
+    c.set(
+        "/linux/mountLabel",
+        json!("system_u:object_r:container_file_t:s0"),
+    );
+    c.run().fails_with(1, "linux.mountLabel: ");
+    c.assert_nothing_left();
+}
+
+#[test]
 fn the_root_and_the_mounts() {
     requires!(rootless() != Some(Ids::Own), "one id only is mapped");
     let rows = vec![

@@ -1,6 +1,7 @@
 //! `exec`: another process in a running container.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 
 use runtime_tests::{
     ConsoleSocket, Container, Ids, eventually, has_cgroup, is_coracle, requires, rootless,
@@ -112,6 +113,58 @@ fn exec_refuses_users_that_are_not_numbers() {
             "{user:?} is refused: {output:?}"
         );
     }
+}
+
+#[test]
+fn exec_takes_arguments_that_are_no_text() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let c = Container::idle();
+    c.run_detached();
+    let words = [
+        "exec",
+        &c.id,
+        "sh",
+        "-c",
+        "printf %s \"$1\" | od -An -tx1",
+        "sh",
+    ];
+    let mut command = c.command(&words);
+    command.arg(OsStr::from_bytes(b"a\xff\xfe"));
+    assert_eq!(c.finish(command).ok().trim(), "61 ff fe");
+    requires!(is_coracle(), "runc has no such check");
+    let mut command = c.command(&["exec", "--cwd"]);
+    command
+        .arg(OsStr::from_bytes(b"/\xff"))
+        .args([&c.id, "true"]);
+    c.finish(command).fails_with(1, "is not valid UTF-8");
+}
+
+#[test]
+fn a_pidfd_socket_receives_the_process() {
+    requires!(is_coracle(), "runc 1.1 has no --pidfd-socket");
+    let c = Container::inside(&["wait"]);
+    let socket = ConsoleSocket::listen(c.dir());
+    let path = socket.path.to_str().unwrap();
+    let received = || {
+        let (pidfd, _) = socket.receive_descriptor();
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap();
+        let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+        pid.expect("a pidfd").trim().parse::<i64>().unwrap()
+    };
+    c.create_with(&["--pidfd-socket", path]).ok();
+    assert_eq!(received(), c.pid());
+    c.start().ok();
+    c.exec_with(
+        &["--detach", "--pidfd-socket", path],
+        &["/bin/inside", "wait"],
+    )
+    .ok();
+    let executed = received();
+    assert!(executed > 0 && executed != c.pid(), "{executed}");
+    c.delete_force().ok();
+    c.run_with(&["--detach", "--pidfd-socket", path]).ok();
+    assert_eq!(received(), c.pid());
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
-use runtime_tests::{Container, Without, is_coracle, kernel_lacks, requires, rootless, shell};
+use runtime_tests::{
+    Container, Without, is_coracle, kernel_lacks, kernel_since, requires, rootless, shell,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -290,7 +292,7 @@ fn wrong_configurations() {
     requires!(rootless().is_none(), "root alone maps the ids of mounts");
     requires!(is_coracle(), "runc 1.1 has no idmapped mounts");
     let empty = || json!([{ "containerID": 0, "hostID": 5000, "size": 0 }]);
-    let cases: [(Value, Mappings, &str); 6] = [
+    let cases: [(Value, Mappings, &str); 5] = [
         (
             json!(["bind", "idmap"]),
             None,
@@ -314,12 +316,7 @@ fn wrong_configurations() {
         (
             json!(["idmap"]),
             None,
-            "mounts[7].options: id-mapped mounts are only supported for bind-mounts",
-        ),
-        (
-            json!([]),
-            Some((lines(0, 5000), lines(0, 6000))),
-            "mounts[7].uidMappings: id-mapped mounts are only supported for bind-mounts",
+            "mounts[7].options: an id-mapped mount of a container without a user namespace must have uidMappings and gidMappings",
         ),
     ];
     for (options, mappings, sentence) in cases {
@@ -410,4 +407,26 @@ fn an_ordinary_user_is_told_that_only_root_can() {
         ),
     );
     assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
+}
+
+#[test]
+fn a_new_file_system_with_mapped_ids() {
+    requires!(rootless().is_none(), "root alone maps the ids of mounts");
+    requires!(is_coracle(), "runc maps the ids of binds only");
+    requires!(kernel_since(6, 3), "tmpfs has mapped ids since Linux 6.3");
+    let mut c = Container::new("stat -c '%u:%g' /etc /etc/mark; ! touch /etc/new");
+    fs::write(c.rootfs().join("etc/mark"), "").unwrap();
+    let mount = json!({ "destination": "/etc", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"],
+        "uidMappings": lines(0, 5000), "gidMappings": lines(0, 6000) });
+    c.push("/mounts", mount);
+    assert_eq!(c.run().ok(), "5000:6000\n5000:6000\n");
+    // What the kernel cannot map is an error.
+    c.set(
+        "/mounts/7",
+        json!({ "destination": "/other", "type": "mqueue", "source": "mqueue",
+        "uidMappings": lines(0, 5000), "gidMappings": lines(0, 6000) }),
+    );
+    c.run()
+        .fails_with(1, "cannot have id-mapped mounts on this kernel");
+    c.assert_nothing_left();
 }

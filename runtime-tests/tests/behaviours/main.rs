@@ -1,6 +1,7 @@
 //! Behaviours of the runtime, one module each. A test takes the base configuration, changes one thing, runs it, looks
 //! from inside, and asserts.
 
+mod affinity;
 mod bad_input;
 mod capabilities;
 mod cgroup_setups;
@@ -18,11 +19,15 @@ mod exec;
 mod fallbacks;
 mod hooks;
 mod idmapped;
+mod intel_rdt;
 mod lifecycle;
 mod limits;
 mod masked_paths;
+mod memory_policy;
 mod mounts;
 mod namespaces;
+mod net_devices;
+mod notify_socket;
 mod pause;
 mod process;
 mod ps_list;
@@ -30,6 +35,7 @@ mod reboot;
 mod rootfs;
 mod rootless;
 mod seccomp;
+mod seccomp_notify;
 mod security;
 mod signals;
 mod spec;

@@ -467,6 +467,36 @@ fn tmpfs_content_keeps_links_holes_and_capabilities() {
 }
 
 #[test]
+fn tmpfs_content_keeps_times_and_extended_attributes() {
+    requires!(rootless().is_none(), "root's mounts");
+    requires!(is_coracle(), "runc 1.1 copies neither");
+    requires!(kernel_since(6, 6), "tmpfs has user.* since Linux 6.6");
+    requires!(has_program("setfattr"), "setfattr is missing");
+    let mut c = Container::new("stat -c %Y /etc /etc/deep /etc/deep/file; sleep 1000000");
+    let deep = c.rootfs().join("etc/deep");
+    fs::create_dir(&deep).unwrap();
+    fs::write(deep.join("file"), "").unwrap();
+    let etc = deep.parent().unwrap().display();
+    shell(&format!(
+        "cd {etc} && for at in . deep deep/file; do setfattr -n user.mark -v of-$at $at; setfattr -n trusted.mark -v t $at; done
+        touch -d @1000 deep/file && touch -d @2000 deep && touch -d @3000 ."
+    ));
+    mount(&mut c, "/etc", "tmpfs", "tmpfs", json!(["tmpcopyup"]));
+    c.run_detached();
+    assert_eq!(c.wait_to_say("1000\n"), "3000\n2000\n1000\n");
+    for at in [".", "deep", "deep/file"] {
+        let attribute = |name: &str| {
+            let path = format!("/proc/{}/root/etc/{at}", c.pid());
+            shell(&format!(
+                "getfattr --absolute-names --only-values -n {name}.mark {path}"
+            ))
+        };
+        assert_eq!(attribute("user"), format!("of-{at}"));
+        assert_eq!(attribute("trusted"), "t");
+    }
+}
+
+#[test]
 fn overlay() {
     let mut c = Container::new("cat /o/file; echo changed > /o/file");
     let dir = volume(&c);

@@ -175,3 +175,71 @@ fn an_exec_starts_with_clean_signals() {
         "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"
     );
 }
+
+#[test]
+fn whoever_gives_up_during_the_set_up_leaves_nothing() {
+    requires!(is_coracle(), "runc leaves the container behind");
+    let points = [
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "startContainer",
+        "poststart",
+    ];
+    for (point, signal) in points
+        .into_iter()
+        .zip([Signal::SIGTERM, Signal::SIGINT].into_iter().cycle())
+    {
+        let mut c = Container::idle();
+        // The hook of the container's own root writes there.
+        let reached = match point {
+            "startContainer" => "/reached".to_owned(),
+            _ => c.rootfs().join("reached").display().to_string(),
+        };
+        let script = format!("echo here >{reached}; exec sleep 1000000");
+        c.set(
+            &format!("/hooks/{point}"),
+            json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]),
+        );
+        let mut child = c
+            .bundle_command("run", &[])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually(point, || {
+            let said = runtime_tests::read_text(&c.rootfs().join("reached"));
+            (said == "here\n").then_some(())
+        });
+        kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{point}");
+        c.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_signal_for_the_container_waits_for_the_set_up() {
+    let mut c = Container::inside(&["signals"]);
+    let script = format!(
+        "echo here >{0}/reached; while [ ! -e {0}/go ]; do sleep 0.1; done",
+        c.rootfs().display()
+    );
+    c.set(
+        "/hooks/createRuntime",
+        json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"] }]),
+    );
+    let out = c.dir().join("stdout");
+    let mut child = c
+        .bundle_command("run", &[])
+        .stdout(std::fs::File::create(&out).unwrap())
+        .spawn()
+        .unwrap();
+    eventually("the hook", || {
+        c.rootfs().join("reached").exists().then_some(())
+    });
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGWINCH).unwrap();
+    assert!(child.try_wait().unwrap().is_none());
+    std::fs::write(c.rootfs().join("go"), "").unwrap();
+    c.wait_to_say("ready\n");
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGQUIT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+}

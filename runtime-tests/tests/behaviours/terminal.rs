@@ -103,7 +103,9 @@ fn console_size_of_the_configuration() {
 fn no_output_is_lost_when_the_container_exits() {
     let c = with_terminal(Container::inside(&["write", "50000"]));
     let mut terminal = Terminal::open();
-    assert_eq!(terminal.run(&c.bundle_command("run", &[])), 5);
+    let status = terminal.run(&c.bundle_command("run", &[]));
+    let head: String = terminal.seen().chars().take(500).collect();
+    assert_eq!(status, 5, "{head}");
     let seen = terminal.wait_to_see("\r\n50000\r\n");
     assert_eq!(seen.lines().count(), 50000);
 }

@@ -30,7 +30,7 @@ pub struct Stats {
     pub blkio: BlkIo,
     /// Huge pages, by page size (`2MB`).
     pub hugetlb: BTreeMap<String, HugeTlb>,
-    /// Not a cgroup matter; always the empty object.
+    /// Not a cgroup matter; for the caller to fill in.
     pub intel_rdt: IntelRdt,
     /// Not a cgroup matter; for the caller to fill in.
     pub network_interfaces: Option<Vec<NetworkInterface>>,
@@ -202,9 +202,64 @@ pub struct HugeTlb {
     pub failcnt: u64,
 }
 
-/// Stands for runc's `intel_rdt` object.
+/// Shares of the last-level cache and of the memory's bandwidth, each left out where resctrl does not have it.
 #[derive(Serialize, Clone, Debug, Default, PartialEq)]
-pub struct IntelRdt {}
+#[allow(missing_docs)] // Named after what resctrl calls them.
+pub struct IntelRdt {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub l3_cache_info: Option<CacheInfo>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub l3_cache_schema_root: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub l3_cache_schema: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mem_bw_info: Option<BandwidthInfo>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mem_bw_schema_root: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mem_bw_schema: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mbm_stats: Vec<BandwidthMonitoring>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cmt_stats: Vec<CacheMonitoring>,
+}
+
+/// The files of `info/L3`.
+#[derive(Serialize, Clone, Debug, Default, PartialEq)]
+#[allow(missing_docs)] // Named after the files.
+pub struct CacheInfo {
+    pub cbm_mask: String,
+    pub min_cbm_bits: u64,
+    pub num_closids: u64,
+}
+
+/// The files of `info/MB`.
+#[derive(Serialize, Clone, Debug, Default, PartialEq)]
+#[allow(missing_docs)] // Named after the files.
+pub struct BandwidthInfo {
+    pub bandwidth_gran: u64,
+    pub delay_linear: u64,
+    pub min_bandwidth: u64,
+    pub num_closids: u64,
+}
+
+/// Bytes that went through one cache.
+#[derive(Serialize, Clone, Debug, Default, PartialEq)]
+#[allow(missing_docs)] // Named after the files.
+pub struct BandwidthMonitoring {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub mbm_total_bytes: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub mbm_local_bytes: u64,
+}
+
+/// Bytes in one cache.
+#[derive(Serialize, Clone, Debug, Default, PartialEq)]
+#[allow(missing_docs)] // Named after the files.
+pub struct CacheMonitoring {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub llc_occupancy: u64,
+}
 
 /// Counters of one network interface, seen from inside.
 #[derive(Serialize, Clone, Debug, Default, PartialEq)]

@@ -8,6 +8,8 @@ mod gvariant;
 mod message;
 mod properties;
 
+pub use properties::ANNOTATION as PROPERTY_ANNOTATION;
+
 use std::path::PathBuf;
 
 use oci_spec::runtime::LinuxResources;

@@ -3,6 +3,7 @@
 //!
 //! systemd.resource-control(5), org.freedesktop.systemd1(5).
 
+use crate::bits;
 use oci_spec::runtime::LinuxResources;
 
 use super::message::Value;
@@ -10,6 +11,9 @@ use crate::devices;
 use crate::host::{Layout, Version};
 use crate::resources::{self, Else, Write};
 use crate::{Error, Result};
+
+/// The beginning of an annotation that sets a property of the container's unit.
+pub const ANNOTATION: &str = "org.systemd.property.";
 
 /// A property's name and value.
 pub(super) type Property = (String, Value);
@@ -156,27 +160,9 @@ fn of_device(numbers: &str, value: u64) -> Value {
     )
 }
 
-/// A list such as `0-2,5` as bits, the lowest byte first.
+/// A list of CPUs or memory nodes.
 fn mask(list: &str) -> Option<Value> {
-    let mut bytes = Vec::new();
-    for range in list.trim().split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last) = (
-            first.trim().parse::<usize>().ok()?,
-            last.trim().parse::<usize>().ok()?,
-        );
-        // As many as the kernel can be built for.
-        if first > last || last >= 8192 {
-            return None;
-        }
-        for bit in first..=last {
-            if bytes.len() <= bit / 8 {
-                bytes.resize(bit / 8 + 1, 0_u8);
-            }
-            bytes[bit / 8] |= 1 << (bit % 8);
-        }
-    }
-    let bytes = bytes.into_iter().map(Value::Byte).collect();
+    let bytes = bits(list)?.into_iter().map(Value::Byte).collect();
     Some(Value::Array("y".into(), bytes))
 }
 
@@ -207,7 +193,7 @@ pub(super) fn annotated<'a>(
 ) -> Result<Vec<Property>> {
     let mut properties = Vec::new();
     for (annotation, text) in annotations {
-        let Some(name) = annotation.strip_prefix("org.systemd.property.") else {
+        let Some(name) = annotation.strip_prefix(ANNOTATION) else {
             continue;
         };
         let bad = |problem: String| Error::config(format!("annotations[{annotation:?}]"), problem);

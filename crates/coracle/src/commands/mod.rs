@@ -13,6 +13,7 @@ mod settings;
 mod spec;
 mod update;
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::path::PathBuf;
 
@@ -43,6 +44,8 @@ pub(crate) struct Invocation<'a> {
     pub(crate) globals: &'a Flags,
     /// The command's own flags and its arguments.
     pub(crate) flags: &'a Flags,
+    /// Behind the container's id: the command line of another program, which need not be text.
+    pub(crate) rest: &'a [OsString],
 }
 
 impl Invocation<'_> {
@@ -167,7 +170,7 @@ pub(crate) fn exec(invocation: &Invocation<'_>) -> Outcome {
         .map_err(|failure| failed(failure.message))?
         .filter(|_| flags.text("process").is_none())
     {
-        return crate::containers::exec(&container, flags, exec_options(flags));
+        return crate::containers::exec(&container, flags, exec_options(invocation));
     }
     if flags.is_set("privileged") {
         return Err(failed("--privileged is for containers of images".into()));
@@ -183,16 +186,17 @@ pub(crate) fn exec(invocation: &Invocation<'_>) -> Outcome {
             .container_id(&settings)
             .map_err(|failure| failed(failure.message))?,
         process,
-        ..exec_options(flags)
+        ..exec_options(invocation)
     };
     runtime::exec(&settings, &options).map_err(|error| failed(prefixed("exec", error).message))
 }
 
 /// What the flags say themselves.
-fn exec_options(flags: &Flags) -> ExecOptions {
+fn exec_options(invocation: &Invocation<'_>) -> ExecOptions {
+    let flags = invocation.flags;
     ExecOptions {
         id: String::new(),
-        args: flags.args[1..].to_vec(),
+        args: invocation.rest.to_vec(),
         process: None,
         console_socket: flags.get("console-socket"),
         pidfd_socket: flags.get("pidfd-socket"),

@@ -20,7 +20,7 @@ pub(crate) fn ps(invocation: &Invocation<'_>) -> Outcome {
             serde_json::to_string(&pids).unwrap_or_default()
         ));
     }
-    let options = &invocation.flags.args[1..];
+    let options = invocation.rest;
     let mut ps = Command::new("ps");
     if options.is_empty() {
         ps.arg("-ef")

@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use oci_spec::runtime::Process;
+use std::ffi::OsString;
+
 use runtime::{Error, ExecOptions, Kind, Result};
 use serde_json::{Value, json};
 
@@ -56,7 +58,12 @@ fn process(
     let init = runtime::init(&record.settings(), &record.id)?.ok_or_else(stopped)?;
     let mut spec: Value = container.read(CONFIG_FILE)?;
     let mut process = spec["process"].take();
-    process["args"] = json!(asked.args);
+    let text = |arg: &OsString| {
+        let text = arg.to_str().map(str::to_owned);
+        text.ok_or_else(|| Error::invalid(format!("argument {arg:?} is not valid UTF-8")))
+    };
+    let args = asked.args.iter().map(text).collect::<Result<Vec<_>>>()?;
+    process["args"] = json!(args);
     process["terminal"] = json!(asked.tty && !asked.detach);
     process["consoleSize"] = Value::Null;
     let mut added = Vec::new();

@@ -68,21 +68,22 @@ impl Socket {
         wanted: impl Fn(Read<'_>, Read<'_>) -> bool,
     ) -> Result<(), Refusal> {
         let mut found = Vec::new();
-        self.get(&message(GET, NLM_F_DUMP, family, filter), |answer| {
-            let attributes = answer.attributes(4);
-            if let Some(original) = attributes.nested(TUPLE_ORIGINAL)
-                && let Some(reply) = attributes.nested(TUPLE_REPLY)
-                && wanted(original, reply)
-            {
-                let mut flow = Attributes::new().nest_bytes(TUPLE_ORIGINAL, original.0);
-                if let Some(zone) = attributes.get(ZONE) {
-                    flow = flow.bytes(ZONE, zone);
+        self.0
+            .get(&message(GET, NLM_F_DUMP, family, filter), |answer| {
+                let attributes = answer.attributes(4);
+                if let Some(original) = attributes.nested(TUPLE_ORIGINAL)
+                    && let Some(reply) = attributes.nested(TUPLE_REPLY)
+                    && wanted(original, reply)
+                {
+                    let mut flow = Attributes::new().nest_bytes(TUPLE_ORIGINAL, original.0);
+                    if let Some(zone) = attributes.get(ZONE) {
+                        flow = flow.bytes(ZONE, zone);
+                    }
+                    found.push(message(DELETE, 0, family, flow));
                 }
-                found.push(message(DELETE, 0, family, flow));
-            }
-        })?;
+            })?;
         for flow in found {
-            match self.request(&flow) {
+            match self.0.request(&flow) {
                 Ok(())
                 | Err(Refusal {
                     errno: Errno::ENOENT,

@@ -436,11 +436,12 @@ impl Socket {
             .text(CHAIN_NAME, chain);
         let request = message(libc::NFT_MSG_GETCHAIN, 0, table.family, attributes);
         let mut drops = None;
-        self.get(&request, |answer| {
-            let policy = answer.attributes(4).be32(CHAIN_POLICY);
-            drops = Some(policy == Some(libc::NF_DROP as u32));
-        })
-        .map(|()| drops)
+        self.0
+            .get(&request, |answer| {
+                let policy = answer.attributes(4).be32(CHAIN_POLICY);
+                drops = Some(policy == Some(libc::NF_DROP as u32));
+            })
+            .map(|()| drops)
     }
 
     /// Whether any rule in a table contains these bytes.
@@ -452,11 +453,12 @@ impl Socket {
         let attributes = Attributes::new().text(RULE_TABLE, table.name);
         let request = message(libc::NFT_MSG_GETRULE, NLM_F_DUMP, table.family, attributes);
         let mut found = false;
-        self.get(&request, |answer| {
-            let here = answer.attributes(4).text(RULE_TABLE) == Some(table.name);
-            found |= here && answer.body.windows(bytes.len()).any(|part| part == bytes);
-        })
-        .map(|()| found)
+        self.0
+            .get(&request, |answer| {
+                let here = answer.attributes(4).text(RULE_TABLE) == Some(table.name);
+                found |= here && answer.body.windows(bytes.len()).any(|part| part == bytes);
+            })
+            .map(|()| found)
     }
 
     /// The handles of the rules of a chain that carry a mark.
@@ -471,17 +473,18 @@ impl Socket {
             .text(RULE_CHAIN, chain);
         let request = message(libc::NFT_MSG_GETRULE, NLM_F_DUMP, table.family, attributes);
         let mut handles = Vec::new();
-        self.get(&request, |answer| {
-            let attributes = answer.attributes(4);
-            // Old kernels list every chain.
-            let here = attributes.text(RULE_CHAIN) == Some(chain);
-            if here && attributes.get(RULE_USERDATA) == Some(mark) {
-                let handle = attributes
-                    .get(RULE_HANDLE)
-                    .and_then(|bytes| bytes.first_chunk());
-                handles.extend(handle.map(|bytes| u64::from_be_bytes(*bytes)));
-            }
-        })
-        .map(|()| handles)
+        self.0
+            .get(&request, |answer| {
+                let attributes = answer.attributes(4);
+                // Old kernels list every chain.
+                let here = attributes.text(RULE_CHAIN) == Some(chain);
+                if here && attributes.get(RULE_USERDATA) == Some(mark) {
+                    let handle = attributes
+                        .get(RULE_HANDLE)
+                        .and_then(|bytes| bytes.first_chunk());
+                    handles.extend(handle.map(|bytes| u64::from_be_bytes(*bytes)));
+                }
+            })
+            .map(|()| handles)
     }
 }

@@ -99,7 +99,7 @@ impl Socket {
         let header = ifinfo(libc::AF_UNSPEC, 0, false);
         let request = Message::new(libc::RTM_GETLINK, flags, &header, attributes);
         let mut links = Vec::new();
-        self.get(&request, |answer| {
+        self.0.get(&request, |answer| {
             let attributes = answer.attributes(IFINFOMSG);
             let info = attributes.nested(libc::IFLA_LINKINFO);
             links.push(Link {
@@ -154,37 +154,41 @@ impl Socket {
 
     fn new_link(&mut self, header: &[u8], attributes: Attributes) -> Result<(), Refusal> {
         let flags = NLM_F_CREATE | NLM_F_EXCL;
-        self.request(&Message::new(libc::RTM_NEWLINK, flags, header, attributes))
+        self.0
+            .request(&Message::new(libc::RTM_NEWLINK, flags, header, attributes))
     }
 
     /// Makes a link a port of a bridge, one that sends back out what came in by it, for who reaches itself by its published port.
     pub(crate) fn set_bridge(&mut self, link: &Link, bridge: &Link) -> Result<()> {
         let header = ifinfo(libc::AF_UNSPEC, link.index, true);
         let attributes = Attributes::new().u32(libc::IFLA_MASTER, bridge.index);
-        self.request(&Message::new(libc::RTM_SETLINK, 0, &header, attributes))
+        self.0
+            .request(&Message::new(libc::RTM_SETLINK, 0, &header, attributes))
             .context(|| format!("make {} a port of bridge {}", link.name, bridge.name))?;
         let port = Attributes::new().bytes(IFLA_BRPORT_MODE, &[1]);
         let attributes = Attributes::new().nest(libc::IFLA_PROTINFO, port);
         let header = ifinfo(libc::AF_BRIDGE, link.index, false);
-        self.request(&Message::new(libc::RTM_SETLINK, 0, &header, attributes))
+        self.0
+            .request(&Message::new(libc::RTM_SETLINK, 0, &header, attributes))
             .context(|| format!("set hairpin mode of bridge port {}", link.name))
     }
 
     pub(crate) fn set_up(&mut self, link: &Link) -> Result<()> {
         let header = ifinfo(libc::AF_UNSPEC, link.index, true);
-        self.request(&Message::new(
-            libc::RTM_SETLINK,
-            0,
-            &header,
-            Attributes::new(),
-        ))
-        .context(|| format!("bring network interface {} up", link.name))
+        self.0
+            .request(&Message::new(
+                libc::RTM_SETLINK,
+                0,
+                &header,
+                Attributes::new(),
+            ))
+            .context(|| format!("bring network interface {} up", link.name))
     }
 
     /// Deletes a link; one that has gone already is as good.
     pub(crate) fn delete_link(&mut self, link: &Link) -> Result<()> {
         let header = ifinfo(libc::AF_UNSPEC, link.index, false);
-        match self.request(&Message::new(
+        match self.0.request(&Message::new(
             libc::RTM_DELLINK,
             0,
             &header,
@@ -210,7 +214,8 @@ impl Socket {
             attributes = attributes.bytes(libc::IFA_BROADCAST, &broadcast.to_be_bytes());
         }
         let flags = NLM_F_CREATE | NLM_F_REPLACE;
-        self.request(&Message::new(libc::RTM_NEWADDR, flags, &header, attributes))
+        self.0
+            .request(&Message::new(libc::RTM_NEWADDR, flags, &header, attributes))
             .context(|| format!("add address {address}/{prefix} to {}", link.name))
     }
 
@@ -221,13 +226,14 @@ impl Socket {
             .bytes(libc::RTA_GATEWAY, &octets(gateway))
             .u32(libc::RTA_OIF, link.index);
         let flags = NLM_F_CREATE | NLM_F_REPLACE;
-        self.request(&Message::new(
-            libc::RTM_NEWROUTE,
-            flags,
-            &header,
-            attributes,
-        ))
-        .context(|| format!("add default route by {gateway} on {}", link.name))
+        self.0
+            .request(&Message::new(
+                libc::RTM_NEWROUTE,
+                flags,
+                &header,
+                attributes,
+            ))
+            .context(|| format!("add default route by {gateway} on {}", link.name))
     }
 
     /// The destinations that this machine has routes to, its own addresses among them, and the smallest MTU of the ways to
@@ -235,16 +241,17 @@ impl Socket {
     pub(crate) fn routes(&mut self) -> Result<Vec<Route>> {
         let mut routes = Vec::new();
         let request = Message::new(libc::RTM_GETROUTE, NLM_F_DUMP, &[0; 12], Attributes::new());
-        self.get(&request, |answer| {
-            let attributes = answer.attributes(12);
-            let prefix = answer.body.get(1).copied().unwrap_or(0);
-            routes.push(Route {
-                destination: attributes.get(libc::RTA_DST).and_then(address),
-                prefix,
-                link: attributes.u32(libc::RTA_OIF),
-            });
-        })
-        .context(|| "list the machine's routes")?;
+        self.0
+            .get(&request, |answer| {
+                let attributes = answer.attributes(12);
+                let prefix = answer.body.get(1).copied().unwrap_or(0);
+                routes.push(Route {
+                    destination: attributes.get(libc::RTA_DST).and_then(address),
+                    prefix,
+                    link: attributes.u32(libc::RTA_OIF),
+                });
+            })
+            .context(|| "list the machine's routes")?;
         Ok(routes)
     }
 
@@ -256,7 +263,7 @@ impl Socket {
             let header = ifinfo(libc::AF_UNSPEC, index, false);
             let request = Message::new(libc::RTM_GETLINK, 0, &header, Attributes::new());
             // A link that has just gone says nothing.
-            let _ = self.get(&request, |answer| {
+            let _ = self.0.get(&request, |answer| {
                 let attributes = answer.attributes(IFINFOMSG);
                 let loopback = attributes.text(libc::IFLA_IFNAME) == Some("lo");
                 let mtu = attributes.u32(libc::IFLA_MTU).filter(|_| !loopback);

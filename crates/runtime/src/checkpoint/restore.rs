@@ -20,8 +20,9 @@ use super::stdio::Stream;
 use super::{CriuOptions, external_key, external_mount, text};
 use crate::directory::{CREATING_SOCKET, check_id};
 use crate::foreground::{Foreground, fit_terminal};
+use crate::hooks::Lifetime;
 use crate::launch::{Undo, begin, locate_cgroup, run_runtime_hooks};
-use crate::mounts::{Mount, UserNamespaces, staged};
+use crate::mounts::{Mount, Source, UserNamespaces, staged};
 use crate::namespaces::{self, CLONE_NEWTIME, Joined};
 use crate::plan::{self, Plan};
 use crate::procfs::Procfs;
@@ -177,8 +178,11 @@ impl Arrival<'_> {
             // Its first process is there, in its namespaces, and waits.
             ("setup-namespaces", ..) => {
                 self.record(notify.pid)?;
-                let pidfd = self.pidfd.as_ref().map(AsFd::as_fd);
-                run_runtime_hooks(&self.undo.container.record, self.plan, notify.pid, pidfd)
+                let lifetime = Lifetime {
+                    container: self.pidfd.as_ref().map(AsFd::as_fd),
+                    foreground: None,
+                };
+                run_runtime_hooks(&self.undo.container.record, self.plan, notify.pid, lifetime)
             }
             ("orphan-pts-master", Some(console), Some(master)) => {
                 terminal::send_terminal(console.as_fd(), master.as_fd())
@@ -197,6 +201,9 @@ impl Arrival<'_> {
         self.pidfd = Some(pidfd.context("open the restored process")?);
         let container = &mut self.undo.container;
         container.record.init = Some(ProcessId::of(pid)?);
+        if let Some(group) = &container.record.intel_rdt {
+            group.add(pid.as_raw())?;
+        }
         container.directory.write_record(&container.record)
     }
 
@@ -312,7 +319,11 @@ fn join<'a>(
 fn open_sources(plan: &Plan, procfs: &Procfs, joined: &[Joined]) -> Result<Vec<Option<OwnedFd>>> {
     let mut user_namespaces = UserNamespaces::new(plan, procfs, joined);
     let open = |mount: &Mount| match mount.is_idmapped() {
-        true => mount.open_source(&mut user_namespaces),
+        true => match mount.open_source(&mut user_namespaces)? {
+            Some(Source::Tree(tree)) => Ok(Some(tree)),
+            // criu makes new file systems itself.
+            _ => Ok(None),
+        },
         false => Ok(None),
     };
     plan.mounts.iter().map(open).collect()

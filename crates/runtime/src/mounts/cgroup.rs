@@ -42,6 +42,7 @@ pub(super) fn prepare(mount: &Mount, around: &Surroundings<'_>) -> Result<Prepar
             links: Vec::new(),
             readonly: false,
             from_host: false,
+            mapping: None,
         });
     }
     let tmpfs = FsContext::open(c"tmpfs").with_context(|| mount.describe())?;
@@ -71,6 +72,7 @@ pub(super) fn prepare(mount: &Mount, around: &Surroundings<'_>) -> Result<Prepar
         links,
         readonly: false,
         from_host: false,
+        mapping: None,
     })
 }
 

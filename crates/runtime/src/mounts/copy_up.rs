@@ -30,10 +30,10 @@ pub(super) fn copy(from: &OwnedFd, to: &OwnedFd, with_owner: bool) -> nix::Resul
         linked: HashMap::new(),
     };
     copier.copy_directory(&from, &to, Path::new(""))?;
-    match with_owner {
-        true => copy_owner(&fstat(&from)?, &to, "."),
-        false => Ok(()),
+    if with_owner {
+        copy_owner(&fstat(&from)?, &to, ".")?;
     }
+    copy_extended_attributes(&from, &to)
 }
 
 struct Copier<'a> {
@@ -74,12 +74,14 @@ impl Copier<'_> {
                     Mode::from_bits_truncate(0o600),
                 )
             };
-            let mut capabilities = None;
+            let mut opened = None;
             match kind {
                 SFlag::S_IFDIR => {
                     mkdirat(to, name, Mode::S_IRWXU)?;
                     let directory = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-                    self.copy_directory(&open(from, directory)?, &open(to, directory)?, &path)?;
+                    let (from, to) = (open(from, directory)?, open(to, directory)?);
+                    self.copy_directory(&from, &to, &path)?;
+                    opened = Some((from, to));
                 }
                 SFlag::S_IFLNK => symlinkat(readlinkat(from, name)?.as_os_str(), to, name)?,
                 SFlag::S_IFREG => {
@@ -87,24 +89,20 @@ impl Copier<'_> {
                     let to = open(to, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?;
                     copy_data(&from, &to)?;
                     ftruncate(&to, stat.st_size)?;
-                    capabilities = xattr::get(from.as_fd(), CAPABILITIES)?.map(|value| (to, value));
+                    opened = Some((from, to));
                 }
                 kind => {
                     mknodat(to, name, kind, Mode::S_IRUSR | Mode::S_IWUSR, stat.st_rdev)?;
                 }
             }
             copy_attributes(from, to, name)?;
-            if let Some((file, value)) = capabilities {
-                // Only now: a change of owner takes them away.
-                xattr::set(file.as_fd(), CAPABILITIES, &value)?;
+            if let Some((from, to)) = opened {
+                copy_extended_attributes(&from, &to)?;
             }
         }
         Ok(())
     }
 }
-
-/// Where capabilities(7) of a program are kept.
-const CAPABILITIES: &CStr = c"security.capability";
 
 /// What lies between the holes.
 fn copy_data(from: &OwnedFd, to: &OwnedFd) -> nix::Result<()> {
@@ -134,6 +132,25 @@ fn copy_owner<N: nix::NixPath + ?Sized>(
     let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
     fchownat(to, name, Some(user), Some(group), flags)
 }
+
+/// Capabilities, access control lists, and whatever a tmpfs of this kernel takes from us. Last of all: a change of owner takes capabilities
+/// away.
+fn copy_extended_attributes(from: &OwnedFd, to: &OwnedFd) -> nix::Result<()> {
+    for name in xattr::list(from.as_fd())? {
+        let Some(value) = xattr::get(from.as_fd(), &name)? else {
+            continue;
+        };
+        match xattr::set(to.as_fd(), &name, &value) {
+            // user.* is there since Linux 6.6, and what is trusted is not for the root of a user namespace; capabilities must not be lost.
+            Err(Errno::EOPNOTSUPP | Errno::EPERM) if name.as_c_str() != CAPABILITIES => {}
+            set => set?,
+        }
+    }
+    Ok(())
+}
+
+/// Where capabilities(7) of a program are kept.
+const CAPABILITIES: &CStr = c"security.capability";
 
 /// Owner first, since a change of owner clears the set-user-ID bit; times last.
 fn copy_attributes<N: nix::NixPath + ?Sized>(

@@ -1,4 +1,4 @@
-//! Idmapped mounts (runtime-spec config.md "Mounts", `idmap`, `ridmap`, `uidMappings`, `gidMappings`): a bind mount that shows the ids of
+//! Idmapped mounts (runtime-spec config.md "Mounts", `idmap`, `ridmap`, `uidMappings`, `gidMappings`): a mount that shows the ids of
 //! its files by a mapping of its own. The kernel takes the mapping from a user namespace, so one is made for it.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -49,13 +49,16 @@ impl IdMap {
         if option.is_none() && uids.is_empty() && gids.is_empty() {
             return Ok(None);
         }
-        if !matches!(kind, Kind::Bind { .. }) {
+        if !matches!(kind, Kind::Bind { .. } | Kind::FileSystem(_)) {
             let field = if option.is_some() {
                 "options"
             } else {
                 "uidMappings"
             };
-            return invalid(field, "id-mapped mounts are only supported for bind-mounts");
+            return invalid(
+                field,
+                "id-mapped mounts are only supported for bind-mounts and file systems",
+            );
         }
         let mappings = match (uids, gids) {
             ([], []) if user_namespace => None,
@@ -158,6 +161,30 @@ pub fn mount_shifted(source: &Path, target: &Path, first: u32, count: u32) -> Re
     };
     set_attributes(tree.as_fd(), false, &private).with_context(mounting)?;
     attach(tree.as_fd(), to.as_fd()).with_context(mounting)
+}
+
+/// The user namespace of a file system's mapping, for the child to apply: it makes the mount.
+pub(crate) struct Mapping(OwnedFd);
+
+impl Mapping {
+    /// Maps the ids of a mount that is still detached.
+    pub(super) fn apply(&self, mount: &Mount, tree: &OwnedFd) -> Result<()> {
+        take_mapping(tree, self.0.as_fd(), false).with_context(|| mount.mapping())
+    }
+}
+
+impl IdMap {
+    /// The same for a mount that the child makes.
+    pub(super) fn mapping(
+        &self,
+        mount: &Mount,
+        namespaces: &mut UserNamespaces<'_>,
+    ) -> Result<Mapping> {
+        let namespace = namespaces.with(self.mappings.as_ref());
+        let copy =
+            namespace.and_then(|namespace| namespace.try_clone_to_owned().context("keep it open"));
+        copy.map(Mapping).with_context(|| mount.mapping())
+    }
 }
 
 impl Mount {

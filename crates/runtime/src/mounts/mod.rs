@@ -27,9 +27,9 @@ use crate::rootfs::{Propagation, Root};
 use crate::sys::mount::{FsContext, MountAttr, attach, clone_tree, legacy_flags, set_attributes};
 use crate::userns::in_initial_namespace;
 use crate::{Context, Error, Result};
-use idmapped::IdMap;
 pub(crate) use idmapped::UserNamespaces;
 pub use idmapped::mount_shifted;
+use idmapped::{IdMap, Mapping};
 use options::Options;
 
 /// fsconfig(2) takes values of less than this many bytes.
@@ -79,6 +79,16 @@ pub(crate) struct Prepared {
     readonly: bool,
     /// It was opened in the host's mount namespace, so it may be a peer of the host's mount.
     from_host: bool,
+    /// Its ids are mapped only when everything is inside: whoever writes it may have no id in there.
+    mapping: Option<Mapping>,
+}
+
+/// What the runtime has opened for a mount.
+pub(crate) enum Source {
+    /// What is bound.
+    Tree(OwnedFd),
+    /// What the ids of a file system are mapped by.
+    Mapping(Mapping),
 }
 
 impl Mount {
@@ -177,20 +187,25 @@ impl Mount {
         self.idmap.is_some()
     }
 
-    /// Opens the source of a bind in the runtime's own namespaces, and maps its ids if that is asked for.
+    /// Opens the source of a bind in the runtime's own namespaces, and maps its ids if that is asked for; or what another mount's ids are
+    /// mapped by.
     pub(crate) fn open_source(
         &self,
         user_namespaces: &mut UserNamespaces<'_>,
-    ) -> Result<Option<OwnedFd>> {
-        let Kind::Bind { recursive } = self.kind else {
-            return Ok(None);
-        };
+    ) -> Result<Option<Source>> {
         self.check_idmap()?;
+        let Kind::Bind { recursive } = self.kind else {
+            let mapping = self
+                .idmap
+                .as_ref()
+                .map(|idmap| idmap.mapping(self, user_namespaces));
+            return Ok(mapping.transpose()?.map(Source::Mapping));
+        };
         let tree = self.clone_source(recursive)?;
         if let Some(idmap) = &self.idmap {
             idmap.apply(self, &tree, user_namespaces)?;
         }
-        Ok(Some(tree))
+        Ok(Some(Source::Tree(tree)))
     }
 
     fn clone_source(&self, recursive: bool) -> Result<OwnedFd> {
@@ -215,9 +230,14 @@ impl Mount {
     /// Makes the mount, detached. `None` for one that only changes another.
     pub(crate) fn prepare(
         &self,
-        source: Option<OwnedFd>,
+        source: Option<Source>,
         around: &Surroundings<'_>,
     ) -> Result<Option<Prepared>> {
+        let (source, mapping) = match source {
+            Some(Source::Tree(tree)) => (Some(tree), None),
+            Some(Source::Mapping(mapping)) => (None, Some(mapping)),
+            None => (None, None),
+        };
         let made = |tree, attributes| Prepared {
             tree,
             attributes,
@@ -225,6 +245,7 @@ impl Mount {
             links: Vec::new(),
             readonly: false,
             from_host: false,
+            mapping: None,
         };
         let mut prepared = match &self.kind {
             Kind::Remount => return Ok(None),
@@ -263,6 +284,7 @@ impl Mount {
                 }
             }
         };
+        prepared.mapping = mapping;
         prepared.readonly |=
             self.kind == Kind::Cgroup && !prepared.parts.is_empty() && self.is_readonly();
         Ok(Some(prepared))
@@ -500,6 +522,9 @@ impl Mount {
             let with_owner = !self.has_data(c"uid") && !self.has_data(c"gid");
             copy_up::copy(&place, &prepared.tree, with_owner)
                 .with_context(|| format!("{}: tmpcopyup", self.describe()))?;
+        }
+        if let Some(mapping) = &prepared.mapping {
+            mapping.apply(self, &prepared.tree)?;
         }
         attach(prepared.tree.as_fd(), place.as_fd()).with_context(|| self.describe())?;
         self.set_attributes(

@@ -145,6 +145,14 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> nix::Resu
     .map(drop)
 }
 
+/// pidfd_getfd(2): a copy of a descriptor of another process.
+pub(crate) fn pidfd_getfd(pidfd: BorrowedFd<'_>, fd: RawFd) -> nix::Result<OwnedFd> {
+    // SAFETY: only integers are passed.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })?;
+    // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// setns(2) with several `CLONE_NEW*` at once when `fd` is a pidfd, or with one when it is a namespace.
 pub(crate) fn setns(fd: BorrowedFd<'_>, flags: i32) -> nix::Result<()> {
     // SAFETY: only integers are passed.
@@ -169,8 +177,8 @@ pub(crate) fn close(fd: RawFd) -> nix::Result<()> {
     check(unsafe { libc::close(fd) }.into()).map(drop)
 }
 
-/// seccomp(2) `SECCOMP_SET_MODE_FILTER` with `SECCOMP_FILTER_FLAG_*`.
-pub(crate) fn install_filter(program: &[seccomp::Instruction], flags: u32) -> nix::Result<()> {
+/// seccomp(2) `SECCOMP_SET_MODE_FILTER` with `SECCOMP_FILTER_FLAG_*`. Where these ask for a listener, its descriptor is returned.
+pub(crate) fn install_filter(program: &[seccomp::Instruction], flags: u32) -> nix::Result<RawFd> {
     #[repr(C)]
     struct SockFprog {
         len: u16,
@@ -189,7 +197,6 @@ pub(crate) fn install_filter(program: &[seccomp::Instruction], flags: u32) -> ni
             &raw const program,
         )
     })
-    .map(drop)
 }
 
 /// execve(2) with ready-made null-terminated arrays: no allocation between the last step of set-up and the exec.
@@ -277,18 +284,21 @@ pub(crate) fn with_reset_signals(command: &mut std::process::Command) {
     unsafe { std::os::unix::process::CommandExt::pre_exec(command, reset) };
 }
 
-/// Forgets the CPU affinity that was inherited from the engine: the cpuset alone says where the process may run.
-pub(crate) fn allow_all_cpus() {
-    let all = [u64::MAX; 128];
-    // SAFETY: pointer and length are those of the array. Where it fails the affinity stays what it was.
-    unsafe {
-        libc::syscall(
-            libc::SYS_sched_setaffinity,
-            0,
-            size_of_val(&all),
-            all.as_ptr(),
-        )
-    };
+/// set_mempolicy(2) of the calling process: `MPOL_*` with flags, and nodes as bits, the lowest byte first.
+pub(crate) fn set_memory_policy(mode: u32, nodes: &[u8]) -> nix::Result<()> {
+    // The kernel reads whole words, and takes one bit less than it is told.
+    let mut mask = nodes.to_vec();
+    mask.resize(nodes.len().next_multiple_of(8), 0);
+    let bits = mask.len() * 8 + 1;
+    // SAFETY: the mask has as many words as one bit less than `bits` needs.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask.as_ptr(), bits) }).map(drop)
+}
+
+/// sched_setaffinity(2) of the calling process.
+pub(crate) fn set_affinity(cpus: &[u8]) -> nix::Result<()> {
+    // SAFETY: pointer and length are those of the slice.
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, cpus.len(), cpus.as_ptr()) })
+        .map(drop)
 }
 
 /// A new session keyring named `name` (keyctl(2) `KEYCTL_JOIN_SESSION_KEYRING`) that its owner may search.

@@ -3,21 +3,21 @@
 use libc::{NLA_F_NESTED, NLM_F_REQUEST};
 
 /// The size of `struct nlmsghdr`.
-pub(crate) const HEADER: usize = 16;
+pub const HEADER: usize = 16;
 const ALIGNMENT: usize = 4;
 
 /// A request before it is numbered and sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Message {
-    pub(super) kind: u16,
-    pub(super) flags: u16,
+pub struct Message {
+    kind: u16,
+    pub(crate) flags: u16,
     /// The header of the family and the attributes.
     body: Vec<u8>,
 }
 
 impl Message {
     /// A request of the given kind; `flags` come on top of `NLM_F_REQUEST`.
-    pub(crate) fn new(kind: u16, flags: i32, header: &[u8], attributes: Attributes) -> Self {
+    pub fn new(kind: u16, flags: i32, header: &[u8], attributes: Attributes) -> Self {
         let mut body = header.to_vec();
         pad(&mut body);
         body.extend(attributes.0);
@@ -29,7 +29,7 @@ impl Message {
     }
 
     /// Appends the message as the kernel reads it.
-    pub(super) fn write(&self, bytes: &mut Vec<u8>, extra_flags: i32, sequence: u32) {
+    pub(crate) fn write(&self, bytes: &mut Vec<u8>, extra_flags: i32, sequence: u32) {
         bytes.extend(((HEADER + self.body.len()) as u32).to_ne_bytes());
         bytes.extend(self.kind.to_ne_bytes());
         bytes.extend((self.flags | extra_flags as u16).to_ne_bytes());
@@ -42,20 +42,21 @@ impl Message {
 
 /// A list of attributes that grows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Attributes(Vec<u8>);
+pub struct Attributes(Vec<u8>);
 
 impl Attributes {
-    pub(crate) fn new() -> Self {
+    /// An empty list.
+    pub fn new() -> Self {
         Attributes::default()
     }
 
-    #[cfg(test)]
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    /// What has been written so far.
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
     /// Raw bytes. They have to be fewer than 64 KiB.
-    pub(crate) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
+    pub fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
         let length = u16::try_from(4 + value.len()).expect("an attribute is below 64 KiB");
         self.0.extend(length.to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
@@ -65,31 +66,32 @@ impl Attributes {
     }
 
     /// Text with the NUL that ends it.
-    pub(crate) fn text(self, kind: u16, value: &str) -> Self {
+    pub fn text(self, kind: u16, value: &str) -> Self {
         self.bytes(kind, &[value.as_bytes(), b"\0"].concat())
     }
 
     /// A number as the machine writes it: rtnetlink.
-    pub(crate) fn u32(self, kind: u16, value: u32) -> Self {
+    pub fn u32(self, kind: u16, value: u32) -> Self {
         self.bytes(kind, &value.to_ne_bytes())
     }
 
     /// A number as the network writes it: nfnetlink.
-    pub(crate) fn be32(self, kind: u16, value: u32) -> Self {
+    pub fn be32(self, kind: u16, value: u32) -> Self {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    pub(crate) fn nest(self, kind: u16, inner: Attributes) -> Self {
+    /// Attributes inside an attribute.
+    pub fn nest(self, kind: u16, inner: Attributes) -> Self {
         self.nest_bytes(kind, &inner.0)
     }
 
     /// Attributes that were received, as they are.
-    pub(crate) fn nest_bytes(self, kind: u16, inner: &[u8]) -> Self {
+    pub fn nest_bytes(self, kind: u16, inner: &[u8]) -> Self {
         self.bytes(kind | NLA_F_NESTED as u16, inner)
     }
 
     /// An attribute that is a family's header and attributes.
-    pub(crate) fn message(self, kind: u16, header: &[u8], inner: Attributes) -> Self {
+    pub fn message(self, kind: u16, header: &[u8], inner: Attributes) -> Self {
         self.nest_bytes(kind, &[header, &inner.0].concat())
     }
 }
@@ -100,21 +102,22 @@ fn pad(bytes: &mut Vec<u8>) {
 
 /// One message of an answer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Answer<'a> {
-    pub(super) kind: u16,
-    pub(super) sequence: u32,
-    pub(crate) body: &'a [u8],
+pub struct Answer<'a> {
+    pub(crate) kind: u16,
+    pub(crate) sequence: u32,
+    /// The header of the family and the attributes.
+    pub body: &'a [u8],
 }
 
 impl<'a> Answer<'a> {
     /// The attributes behind a family's header of `header` bytes.
-    pub(crate) fn attributes(&self, header: usize) -> Read<'a> {
+    pub fn attributes(&self, header: usize) -> Read<'a> {
         Read(self.body.get(header..).unwrap_or_default())
     }
 }
 
 /// Splits what was received into messages. A message that says to be longer than what is there ends the list.
-pub(super) fn answers(mut bytes: &[u8]) -> impl Iterator<Item = Answer<'_>> {
+pub(crate) fn answers(mut bytes: &[u8]) -> impl Iterator<Item = Answer<'_>> {
     std::iter::from_fn(move || {
         let length = u32_at(bytes, 0)? as usize;
         let body = bytes.get(HEADER..length)?;
@@ -132,29 +135,35 @@ pub(super) fn answers(mut bytes: &[u8]) -> impl Iterator<Item = Answer<'_>> {
 
 /// Attributes that were received.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Read<'a>(pub(crate) &'a [u8]);
+pub struct Read<'a>(
+    /// As they were received.
+    pub &'a [u8],
+);
 
 impl<'a> Read<'a> {
     /// The value of the first attribute of this kind.
-    pub(crate) fn get(self, kind: u16) -> Option<&'a [u8]> {
+    pub fn get(self, kind: u16) -> Option<&'a [u8]> {
         self.into_iter()
             .find_map(|(k, value)| (k == kind).then_some(value))
     }
 
-    pub(crate) fn nested(self, kind: u16) -> Option<Read<'a>> {
+    /// The attributes inside the first attribute of this kind.
+    pub fn nested(self, kind: u16) -> Option<Read<'a>> {
         self.get(kind).map(Read)
     }
 
-    pub(crate) fn u32(self, kind: u16) -> Option<u32> {
+    /// A number as the machine writes it.
+    pub fn u32(self, kind: u16) -> Option<u32> {
         u32_at(self.get(kind)?, 0)
     }
 
-    pub(crate) fn be32(self, kind: u16) -> Option<u32> {
+    /// A number as the network writes it.
+    pub fn be32(self, kind: u16) -> Option<u32> {
         self.u32(kind).map(u32::from_be)
     }
 
     /// Text up to its NUL; `None` as well when it is not UTF-8.
-    pub(crate) fn text(self, kind: u16) -> Option<&'a str> {
+    pub fn text(self, kind: u16) -> Option<&'a str> {
         let value = self.get(kind)?;
         let end = value
             .iter()
@@ -175,7 +184,7 @@ impl<'a> IntoIterator for Read<'a> {
 
 /// Iterates over attributes.
 #[derive(Debug)]
-pub(crate) struct Attribute<'a>(&'a [u8]);
+pub struct Attribute<'a>(&'a [u8]);
 
 impl<'a> Iterator for Attribute<'a> {
     type Item = (u16, &'a [u8]);
@@ -193,12 +202,12 @@ impl<'a> Iterator for Attribute<'a> {
 }
 
 /// A number of the machine at this offset, when there are bytes enough.
-pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 /// A number of the machine at this offset, when there are bytes enough.
-pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
