@@ -20,7 +20,8 @@ use nix::unistd::{Gid, Uid, Whence, fchownat, ftruncate, linkat, lseek, symlinka
 
 use crate::sys::xattr;
 
-/// Copies the contents of the directory `from` into the directory `to`, and its owner onto it unless `to` was given one.
+/// Copies the contents of the directory `from` into the directory `to`, and what it is itself: its times, its extended attributes, and its
+/// owner unless `to` was given one. Its mode is the caller's.
 pub(super) fn copy(from: &OwnedFd, to: &OwnedFd, with_owner: bool) -> nix::Result<()> {
     let directory = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let from = openat(from, ".", directory, Mode::empty())?;
@@ -30,10 +31,12 @@ pub(super) fn copy(from: &OwnedFd, to: &OwnedFd, with_owner: bool) -> nix::Resul
         linked: HashMap::new(),
     };
     copier.copy_directory(&from, &to, Path::new(""))?;
+    let stat = fstat(&from)?;
     if with_owner {
-        copy_owner(&fstat(&from)?, &to, ".")?;
+        copy_owner(&stat, &to, ".")?;
     }
-    copy_extended_attributes(&from, &to)
+    copy_extended_attributes(&from, &to)?;
+    copy_times(&stat, &to, ".")
 }
 
 struct Copier<'a> {
@@ -168,6 +171,14 @@ fn copy_attributes<N: nix::NixPath + ?Sized>(
             FchmodatFlags::FollowSymlink,
         )?;
     }
+    copy_times(&stat, to, name)
+}
+
+fn copy_times<N: nix::NixPath + ?Sized>(
+    stat: &FileStat,
+    to: &OwnedFd,
+    name: &N,
+) -> nix::Result<()> {
     let (accessed, modified) = (
         TimeSpec::new(stat.st_atime, stat.st_atime_nsec),
         TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec),
