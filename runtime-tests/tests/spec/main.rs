@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use table::{CONFIG, LINUX, NOT_OF_LINUX, RENAMED, Row};
+use table::{COMPLAINTS, CONFIG, LINUX, NOT_OF_LINUX, RENAMED, Row};
 
 fn rows() -> impl Iterator<Item = &'static Row> {
     CONFIG.iter().chain(LINUX)
@@ -55,16 +55,17 @@ fn repository() -> PathBuf {
 /// The file of a test, from the root of the repository, and its name in it.
 fn place(test: &str) -> (String, &str) {
     let (file, name) = test.split_once("::").expect("file::name");
-    let path = match file.ends_with(".rs") {
-        true => format!("crates/{file}"),
-        false => format!("runtime-tests/tests/behaviours/{file}.rs"),
+    let path = match (file.ends_with(".rs"), file.contains('/')) {
+        (true, _) => format!("crates/{file}"),
+        (false, true) => format!("runtime-tests/tests/{file}.rs"),
+        (false, false) => format!("runtime-tests/tests/behaviours/{file}.rs"),
     };
     (path, name)
 }
 
 #[test]
 fn every_test_that_is_named_exists() {
-    for row in rows() {
+    for row in rows().chain(COMPLAINTS) {
         let (file, name) = place(row.test);
         let text = fs::read_to_string(repository().join(&file)).unwrap_or_default();
         let test = text.split("#[test]").skip(1).any(|rest| {
@@ -84,10 +85,18 @@ fn page() -> String {
          stale, when a property of runtime-spec 1.3 has no row, or when a test that is named here does not exist. `[]` is an entry of a list, `*` one \
          of a map, `{a,b}` either. How it is observed is meant from inside the container. The last column says where runc, crun or youki differ.\n",
     );
-    for (title, rows) in [("config.md", CONFIG), ("config-linux.md", LINUX)] {
+    for (title, subject, rows) in [
+        ("config.md", "property", CONFIG),
+        ("config-linux.md", "property", LINUX),
+        (
+            "What users of other runtimes have complained about",
+            "complaint",
+            COMPLAINTS,
+        ),
+    ] {
         let _ = write!(
             page,
-            "\n## {title}\n\n| property | observed by | test | others |\n|---|---|---|---|\n"
+            "\n## {title}\n\n| {subject} | observed by | test | others |\n|---|---|---|---|\n"
         );
         for row in rows {
             let (file, name) = place(row.test);

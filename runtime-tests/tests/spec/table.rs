@@ -5,7 +5,8 @@ pub(crate) struct Row {
     pub property: &'static str,
     /// How it is observed, from inside the container where nothing else is said.
     pub seen: &'static str,
-    /// A test of `runtime-tests/tests/behaviours`, as `file::name`, or of a crate, as `crate/src/file.rs::name`.
+    /// A test of `runtime-tests/tests/behaviours`, as `file::name`, of another suite, as `suite/file::name`, or of a crate, as
+    /// `crate/src/file.rs::name`.
     pub test: &'static str,
     /// What the others do, where it differs.
     pub others: &'static str,
@@ -540,4 +541,93 @@ pub(crate) const NOT_OF_LINUX: &[&str] = &[
 pub(crate) const RENAMED: &[(&str, &str)] = &[
     ("linux.intelRdt.enableCmt", "linux.intelRdt.enableCMT"),
     ("linux.intelRdt.enableMbm", "linux.intelRdt.enableMBM"),
+];
+
+/// What users of the other runtimes have complained about, and what they see here instead.
+pub(crate) const COMPLAINTS: &[Row] = &[
+    row(
+        "containers in containers are broken by hardening",
+        "a container by hand, one of podman's and one with limits, inside a privileged container",
+        "packages/main::in_a_container_of_our_own",
+    ),
+    row(
+        "GPUs are lost when systemd reloads",
+        "a device can still be opened after `systemctl daemon-reload`",
+        "systemd::devices_survive_a_daemon_reload",
+    ),
+    row(
+        "limits are lost when systemd reloads",
+        "they are the unit's properties too",
+        "systemd::limits_are_properties_and_survive_a_daemon_reload",
+    ),
+    row(
+        "`cpu.shares` 1024 is less than the default weight",
+        "cpu.weight is 100 for it",
+        "limits::cpu_shares",
+    ),
+    row(
+        "the engine's CPU affinity is inherited",
+        "/proc/self/status of what is executed",
+        "affinity::the_hosts_affinity_is_not_inherited_by_exec",
+    ),
+    row(
+        "`exec` lands in the wrong cgroup, or in none, below a nested runtime",
+        "it goes where the container's processes went",
+        "cgroups::exec_into_a_container_that_moved_into_a_sub_cgroup",
+    ),
+    row(
+        "many masked paths are slow",
+        "hundreds of them, each masked",
+        "masked_paths::many_masked_paths",
+    ),
+    row(
+        "errors of cgroups do not help",
+        "the file, and what to do",
+        "cgroup_setups::processes_where_controllers_are_to_be_handed_down",
+    ),
+    row(
+        "errors of user namespaces do not help",
+        "the setting that refuses them",
+        "rootless::user_namespaces_that_debian_or_ubuntu_restricts",
+    ),
+    row(
+        "the end of what is said on a terminal is lost",
+        "all of it arrives, of `run`",
+        "terminal::no_output_is_lost_when_the_container_exits",
+    ),
+    row(
+        "the same of `exec`",
+        "all of it arrives",
+        "terminal::no_output_of_exec_is_lost_when_it_exits",
+    ),
+    row(
+        "hooks run in another order than is written",
+        "each notes its turn",
+        "hooks::hooks_run_in_order",
+    ),
+    row(
+        "a hook that fails leaves things behind",
+        "state, cgroups and mounts are as before",
+        "hooks::a_failing_hook_at_creation_leaves_nothing",
+    ),
+    row(
+        "seccomp answers EPERM for system calls that a profile does not know yet",
+        "ENOSYS, so that libc falls back",
+        "seccomp::a_number_above_the_profiles_highest_does_not_exist",
+    ),
+    row(
+        "an ordinary user cannot have mounts with mapped ids, and is not told why",
+        "one sentence",
+        "idmapped::an_ordinary_user_is_told_that_only_root_can",
+    ),
+    row(
+        "a vendor's kernel lacks a system call",
+        "the whole life of a container under a filter that answers ENOSYS, one call at a time",
+        "fallbacks::the_whole_life",
+    ),
+    row(
+        "a bind with `rprivate` becomes recursive",
+        "a mount below the source is not there",
+        "mounts::rprivate_does_not_make_a_bind_recursive",
+    ),
 ];
