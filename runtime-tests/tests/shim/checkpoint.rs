@@ -5,13 +5,15 @@ use std::fs;
 use runtime_tests::ttrpc::{Alone, FAILED_PRECONDITION, OK, bytes, number, text};
 use runtime_tests::{assert_count_goes_on, count_in, counting, has_criu, requires};
 
-use crate::is;
+use crate::is_strict;
 
 #[test]
 fn a_container_that_ended_with_a_checkpoint_goes_on() {
     requires!(has_criu(&[]), "criu cannot do this machine");
     let alone = Alone::new(&counting("/tmp"));
     let count = || fs::read_to_string(alone.host.path("box/rootfs/tmp/count")).ok();
+    // containerd's, for by-products.
+    fs::create_dir(alone.host.path("box/work")).unwrap();
     let mut client = alone.connect();
     let the_box = text(1, "box");
     let images = alone.host.path("images").display().to_string();
@@ -27,8 +29,10 @@ fn a_container_that_ended_with_a_checkpoint_goes_on() {
     ]
     .concat();
     assert_eq!(client.call("Create", &alone.create("")).0, OK);
-    let (code, _) = client.call("Checkpoint", &checkpoint);
-    assert!(is(code, FAILED_PRECONDITION), "{code}: it is not started");
+    if is_strict() {
+        let (code, _) = client.call("Checkpoint", &checkpoint);
+        assert_eq!(code, FAILED_PRECONDITION, "it is not started");
+    }
     assert_eq!(client.call("Start", &the_box).0, OK);
     count_in(count);
     let (code, answer) = client.call("Checkpoint", &checkpoint);
