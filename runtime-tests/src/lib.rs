@@ -11,6 +11,7 @@ mod cgroup;
 mod command;
 mod container;
 mod containerd;
+mod count;
 mod docker;
 mod document;
 mod engine;
@@ -31,6 +32,7 @@ pub use cgroup::{Limit, V2Cgroup, cgroup_dirs_named, limit_of, pids_in_cgroups_n
 pub use command::{Output, eventually, finish, read_text, shell};
 pub use container::Container;
 pub use containerd::{Containerd, Events};
+pub use count::{assert_count_goes_on, count_in, counting};
 pub use docker::Docker;
 pub use document::{blocks, document};
 pub use engine::{Engine, http_get};

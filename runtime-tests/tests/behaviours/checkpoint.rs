@@ -4,13 +4,10 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
 use runtime_tests::{
-    ConsoleSocket, Container, Output, eventually, has_cgroup, has_criu, is_coracle, requires,
+    ConsoleSocket, Container, Output, count_in, eventually, has_cgroup, has_criu, is_coracle,
+    requires,
 };
 use serde_json::json;
-
-/// Counts in memory only, and writes down how far it is, and a number by which it is known again.
-const COUNT: &str = "id=$(cat /proc/sys/kernel/random/uuid); n=0
-    while :; do n=$((n + 1)); echo $id $n > /dev/shm/new; mv /dev/shm/new /dev/shm/count; usleep 5000; done";
 
 /// Whether checkpoints can be shown here: root's only, since criu is root's.
 pub(crate) fn can() -> bool {
@@ -19,7 +16,7 @@ pub(crate) fn can() -> bool {
 
 /// A running container that counts, with nothing of the test as its standard streams.
 pub(crate) fn counting() -> Container {
-    let c = Container::new(COUNT);
+    let c = Container::new(&runtime_tests::counting("/dev/shm"));
     start(&c);
     c
 }
@@ -33,12 +30,10 @@ pub(crate) fn start(c: &Container) {
 
 /// Who counts, and how far it is.
 pub(crate) fn count(c: &Container) -> (String, u64) {
-    let text = eventually("the container counts", || {
+    count_in(|| {
         let output = c.exec("cat /dev/shm/count");
-        Some(output.stdout).filter(|text| output.code == 0 && text.contains(' '))
-    });
-    let (id, n) = text.trim().split_once(' ').expect("two words");
-    (id.to_owned(), n.parse().expect("a number"))
+        Some(output.stdout).filter(|_| output.code == 0)
+    })
 }
 
 /// `checkpoint` into the directory `images` of the test, with the log in another.
@@ -233,7 +228,7 @@ fn a_terminal_goes_to_the_console_socket() {
 #[test]
 fn hooks_run_as_with_runc() {
     requires!(can(), "criu cannot do this machine");
-    let mut c = Container::new(COUNT);
+    let mut c = Container::new(&runtime_tests::counting("/dev/shm"));
     let log = c.dir().join("hooks");
     let hook = |point: &str| {
         let script = format!(

@@ -329,6 +329,38 @@ fn huge_pages() {
 }
 
 #[test]
+fn network_class_and_priorities() {
+    requires!(
+        has_controller("net_cls") && has_controller("net_prio"),
+        "net_cls or net_prio is not mounted"
+    );
+    let c = limited(&json!({ "network": {
+        "classID": 1_048_577, "priorities": [{ "name": "lo", "priority": 3 }],
+    } }));
+    c.run_detached();
+    let class = Limit::new("net_cls", "net_cls.classid", "");
+    assert_eq!(value(&c, class), "1048577");
+    let priorities = value(&c, Limit::new("net_prio", "net_prio.ifpriomap", ""));
+    assert!(
+        priorities.lines().any(|line| line == "lo 3"),
+        "{priorities}"
+    );
+}
+
+#[test]
+fn a_network_class_without_its_controller_is_a_clear_error() {
+    requires!(is_coracle(), "the words are ours");
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
+    requires!(!has_controller("net_cls"), "net_cls is mounted");
+    let c = limited(&json!({ "network": { "classID": 1_048_577 } }));
+    c.run().fails_with(
+        1,
+        "linux.resources.network.classID: the cgroup controller \"net_cls\" is not available",
+    );
+    c.assert_nothing_left();
+}
+
+#[test]
 fn an_unknown_rdma_device_is_a_clear_error() {
     requires!(has_controller("rdma") && is_coracle(), "no rdma controller");
     let c = limited(&json!({ "rdma": { "nonesuch0": { "hcaHandles": 3, "hcaObjects": 10000 } } }));

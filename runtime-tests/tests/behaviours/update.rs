@@ -116,6 +116,52 @@ fn cpu_burst_and_idle() {
 }
 
 #[test]
+fn block_io_weight() {
+    requires!(
+        has_controller("blkio") || has_controller("io"),
+        "neither blkio nor io"
+    );
+    let c = Container::idle();
+    c.run_detached();
+    // The bfq scheduler brings a file of its own, and the range of v1 with it.
+    let weight = || {
+        let bfq = Limit::new("blkio", "blkio.bfq.weight", "io.bfq.weight");
+        let others = Limit::new("blkio", "blkio.weight", "io.weight");
+        let text = limit_of(c.pid(), bfq).or_else(|| limit_of(c.pid(), others))?;
+        let line = text.lines().next()?;
+        Some(line.trim_start_matches("default ").to_owned())
+    };
+    requires!(weight().is_some(), "the kernel has no weights of disks");
+    update(&c, &["--blkio-weight", "300"]);
+    let seen = weight().unwrap();
+    assert!(["300", "2930"].contains(&seen.as_str()), "{seen}");
+}
+
+#[test]
+fn realtime_runtime_and_period() {
+    let c = Container::idle();
+    c.run_detached();
+    let runtime = Limit::new("cpu", "cpu.rt_runtime_us", "cpu.rt_runtime_us");
+    let period = Limit::new("cpu", "cpu.rt_period_us", "cpu.rt_period_us");
+    let seen = || Some((limit_of(c.pid(), runtime)?, limit_of(c.pid(), period)?));
+    requires!(
+        seen().is_some(),
+        "the cgroups of this kernel do not share out realtime"
+    );
+    update(&c, &["--cpu-rt-period", "500000"]);
+    update(&c, &["--cpu-rt-runtime", "5000"]);
+    assert_eq!(seen(), Some(("5000".into(), "500000".into())));
+    requires!(is_coracle(), "runc 1.1 writes the period first");
+    // In the order that the kernel takes: the period does not fit with the old runtime.
+    let both = ["--cpu-rt-period", "4000", "--cpu-rt-runtime", "100"];
+    update(&c, &both);
+    assert_eq!(seen(), Some(("100".into(), "4000".into())));
+    let output = c.runtime(&["update", "--cpu-rt-runtime", "5000", &c.id]);
+    assert_eq!(output.code, 1, "more than there is: {output:?}");
+    assert_eq!(seen(), Some(("100".into(), "4000".into())));
+}
+
+#[test]
 fn resources_from_a_file_and_from_stdin() {
     requires!(all_controllers(), "a controller is missing");
     let c = running();

@@ -2,6 +2,7 @@
 //! proves the tests.
 
 mod bad_input;
+mod checkpoint;
 mod ended;
 mod killed;
 

@@ -3,6 +3,7 @@
 
 use runtime_tests::{Containerd, Shim, has_containerd, has_program, rootless};
 
+mod checkpoint;
 mod crash;
 mod events;
 mod limits;

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use runtime_tests::{Containerd, Terminal, eventually, finish, requires};
+use runtime_tests::{Containerd, Terminal, eventually};
 
 use super::{IMAGE, containerd};
 
@@ -254,21 +254,4 @@ fn what_ctr_can_ask_for() {
         .run("readlink", &["/proc/self/ns/net"])
         .ok();
     assert!(output.contains(own.trim()), "{output} {own}");
-}
-
-#[test]
-fn checkpoint_and_restore() {
-    requires!(
-        runtime_tests::has_program("criu") && runtime_tests::is_runc(),
-        "the runtime has no checkpoints, or criu is not installed"
-    );
-    let Some(containerd) = containerd() else {
-        return;
-    };
-    containerd
-        .run(&["--detach"], "box", &["sleep", "1000000"])
-        .ok();
-    let command = containerd.ctr_command(&["tasks", "checkpoint", "--exit", "box"]);
-    finish(command, containerd.engine.dir()).ok();
-    containerd.wait_for("box", "STOPPED");
 }

@@ -1,5 +1,6 @@
 //! podman with `--runtime`: what a user types, and what must come back.
 
+mod checkpoint;
 mod files;
 mod namespaces;
 mod services;
