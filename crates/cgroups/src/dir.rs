@@ -246,6 +246,12 @@ impl AsFd for Dir {
     }
 }
 
+/// Reads a whole file of /proc or of a hierarchy.
+pub(crate) fn read_file(path: &Path) -> Result<String, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    read_all(openat(AT_FDCWD, path, flags, Mode::empty())?.as_fd())
+}
+
 /// Reads from the current position to the end.
 pub(crate) fn read_all(fd: BorrowedFd<'_>) -> Result<String, Errno> {
     let mut bytes = Vec::new();

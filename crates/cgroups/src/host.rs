@@ -11,7 +11,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, dir};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -109,7 +109,7 @@ fn magic(path: &Path) -> Result<Option<FsType>> {
 
 fn unified(mount: PathBuf) -> Result<Hierarchy> {
     let file = mount.join("cgroup.controllers");
-    let text = std::fs::read_to_string(&file).map_err(|e| Error::unread(&file, &e))?;
+    let text = dir::read_file(&file).map_err(|errno| Error::io("read", file, errno))?;
     Ok(Hierarchy {
         version: Version::V2,
         controllers: text.split_whitespace().map(str::to_owned).collect(),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::{self, Host, Layout, Version};
 use crate::systemd::Unit;
-use crate::{Error, Result};
+use crate::{Error, Result, dir};
 
 /// Where one cgroup lives: its directory in each hierarchy. Meant to be kept in a file, so that later commands find the
 /// cgroup again without probing the machine.
@@ -60,7 +60,7 @@ impl Location {
             String::new()
         } else {
             let file = "/proc/self/cgroup";
-            std::fs::read_to_string(file).map_err(|e| Error::unread(file, &e))?
+            dir::read_file(Path::new(file)).map_err(|errno| Error::io("read", file, errno))?
         };
         Location::resolve_below(host, cgroups_path, &own, |dir| dir.is_dir())
     }
@@ -82,7 +82,8 @@ impl Location {
             } else {
                 own_cgroup(own, hierarchy)
             };
-            let base = if exists(&hierarchy.mount.join(&base)) {
+            let at_top = base.as_os_str().is_empty();
+            let base = if at_top || exists(&hierarchy.mount.join(&base)) {
                 base
             } else {
                 PathBuf::new()

@@ -3,7 +3,8 @@
 //! [`table`] lists every command and flag, [`flags`] parses by it, [`help`] prints it, [`commands`] does what was asked for, and
 //! [`logging`] reports it.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+#![cfg_attr(not(test), no_main)]
 
 mod columns;
 mod commands;
@@ -15,6 +16,7 @@ mod help;
 mod images;
 mod logging;
 mod signals;
+mod sys;
 mod table;
 mod values;
 
@@ -70,7 +72,10 @@ impl From<network::Error> for Failure {
 /// The exit status of a command: its own, or the one of the process that it waited for.
 type Outcome = Result<i32, Failure>;
 
-fn main() {
+/// From the start to the exit status.
+fn begin() -> ! {
+    sys::hold_standard_streams();
+    sys::ignore_sigpipe();
     #[cfg(feature = "image")]
     if let Some(status) = serve() {
         std::process::exit(status);
@@ -92,9 +97,9 @@ fn main() {
 /// arguments of a user.
 #[cfg(feature = "image")]
 fn serve() -> Option<i32> {
-    let name = std::env::args_os().next()?;
-    match std::path::Path::new(&name).file_name()?.to_str()? {
-        image::unpack::NAME => image::unpack::serve(),
+    let name = runtime::arguments().first()?;
+    match std::path::Path::new(name).file_name()?.to_str()? {
+        image::unpack::NAME => image::unpack::serve(&texts()),
         containers::monitor::NAME => Some(containers::monitor::main()),
         containers::terminal::NAME => Some(containers::terminal::main()),
         containers::userns::NAME => Some(containers::userns::main()),
@@ -103,13 +108,18 @@ fn serve() -> Option<i32> {
     }
 }
 
+/// The arguments as text.
+fn texts() -> Vec<String> {
+    let given = runtime::arguments().iter().skip(1);
+    given
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect()
+}
+
 /// From the arguments to one command.
 fn run() -> Outcome {
-    let given: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let args = given
-        .iter()
-        .map(|arg| arg.to_string_lossy().into_owned())
-        .collect();
+    let given = runtime::arguments().get(1..).unwrap_or_default();
+    let args = texts();
     let globals = Flags::parse(table::GLOBAL, args, Order::FlagsFirst)
         .map_err(|message| incorrect_usage(&format!(". {message}"), &help::global(), message))?;
     let wants_help = globals.is_set("help");
@@ -128,7 +138,7 @@ fn run() -> Outcome {
     (command.run)(&commands::Invocation {
         globals: &globals,
         flags: &flags,
-        rest: foreign_arguments(command, &flags, &given)?,
+        rest: foreign_arguments(command, &flags, given)?,
     })
 }
 

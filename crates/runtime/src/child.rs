@@ -190,7 +190,7 @@ impl Child<'_> {
     /// The numbered list: in which order things are done, and why in that order.
     fn set_up(&mut self) -> Result<std::ffi::CString> {
         // 1. Nothing that the caller left set must reach the container; nothing of it is traced or read from inside.
-        sys::process::reset_signals();
+        sys::process::unblock_signals();
         affinity::reset();
         // The lock is the runtime's alone: a hook of ours that hangs must not keep others from deleting the container.
         sys::process::close(self.directory.as_raw_fd()).context("close the state directory")?;
@@ -265,7 +265,8 @@ impl Child<'_> {
         }
         // runc makes a missing working directory; one that is there is for chdir(2) to judge, with the user's own rights.
         let cwd = &self.plan.process.cwd;
-        if root.open_path(cwd, OFlag::O_PATH).err() == Some(Errno::ENOENT) {
+        if cwd != Path::new("/") && root.open_path(cwd, OFlag::O_PATH).err() == Some(Errno::ENOENT)
+        {
             root.ensure_directory(cwd)
                 .with_context(|| format!("process.cwd: create {}", cwd.display()))?;
         }
@@ -350,9 +351,7 @@ impl Child<'_> {
         let Some(list) = &self.plan.devices else {
             return Ok(());
         };
-        for (index, device) in list.iter().enumerate() {
-            device.create(root, self.sources.devices.get(index))?;
-        }
+        devices::create(list, &self.sources.devices, root)?;
         devices::create_links(root)
     }
 

@@ -6,6 +6,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
 use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -64,18 +67,15 @@ pub fn parse_resources(bytes: &[u8]) -> Result<LinuxResources> {
 /// Reads a whole regular file, bounded.
 fn read_file(path: &Path) -> Result<Vec<u8>> {
     let opening = || format!("open {}", path.display());
-    let file = File::open(path).map_err(|error| {
-        let text = match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                format!("JSON specification file {} not found", path.display())
-            }
-            _ => opening(),
-        };
-        Err::<(), _>(error).context(&text).unwrap_err()
-    })?;
-    let size = file.metadata().with_context(opening)?.len();
-    let mut bytes = Vec::with_capacity(size.min(MAX_SIZE) as usize + 1);
-    file.take(MAX_SIZE + 1)
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let file = match openat(AT_FDCWD, path, flags, Mode::empty()) {
+        Err(Errno::ENOENT) => Err(Errno::ENOENT)
+            .with_context(|| format!("JSON specification file {} not found", path.display())),
+        opened => opened.with_context(opening),
+    }?;
+    let mut bytes = Vec::with_capacity(16 << 10);
+    File::from(file)
+        .take(MAX_SIZE + 1)
         .read_to_end(&mut bytes)
         .with_context(|| format!("read {}", path.display()))?;
     if bytes.len() as u64 > MAX_SIZE {

@@ -132,25 +132,27 @@ impl Device {
         same_kind && (self.kind == SFlag::S_IFIFO || there.st_rdev == self.number)
     }
 
-    /// Makes the node inside `root`, or binds `source` there.
-    pub(crate) fn create(&self, root: &Root, source: Option<&OwnedFd>) -> Result<()> {
-        if let Some(source) = source {
-            let place = root
-                .ensure_file(&self.path)
-                .with_context(|| self.describe())?;
-            return attach(source.as_fd(), place.as_fd()).with_context(|| self.describe());
-        }
-        let (parent, name) = root.parent(&self.path).with_context(|| self.describe())?;
-        match mknodat(&parent, name, self.kind, self.mode, self.number) {
+    /// Binds `source` inside `root`.
+    fn bind(&self, root: &Root, source: &OwnedFd) -> Result<()> {
+        root.ensure_file(&self.path)
+            .and_then(|place| attach(source.as_fd(), place.as_fd()))
+            .with_context(|| self.describe())
+    }
+
+    /// Makes the node in the directory that holds it.
+    fn make(&self, parent: &OwnedFd) -> Result<()> {
+        let name = self.path.file_name().ok_or(Errno::EINVAL);
+        let name = name.with_context(|| self.describe())?;
+        match mknodat(parent, name, self.kind, self.mode, self.number) {
             Ok(()) => {}
             // The image has something there: fine if it is the same device, and never silently taken for it otherwise.
-            Err(Errno::EEXIST) => return self.check_existing(&parent, name),
+            Err(Errno::EEXIST) => return self.check_existing(parent, name),
             Err(error) => return Err(error).with_context(|| self.describe()),
         }
         if self.uid != 0 || self.gid != 0 {
             let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
             fchownat(
-                &parent,
+                parent,
                 name,
                 Some(uid),
                 Some(gid),
@@ -158,7 +160,7 @@ impl Device {
             )
             .with_context(|| self.describe())?;
             // A change of owner clears bits of the mode.
-            fchmodat(&parent, name, self.mode, FchmodatFlags::FollowSymlink)
+            fchmodat(parent, name, self.mode, FchmodatFlags::FollowSymlink)
                 .with_context(|| self.describe())?;
         }
         Ok(())
@@ -185,6 +187,27 @@ impl Device {
     fn describe(&self) -> String {
         format!("linux.devices: create {}", self.path.display())
     }
+}
+
+/// Makes all devices inside `root`, or binds `sources` there. A directory that holds several in a row is looked up once.
+pub(crate) fn create(devices: &[Device], sources: &[OwnedFd], root: &Root) -> Result<()> {
+    let mut directory: Option<(&Path, OwnedFd)> = None;
+    for (index, device) in devices.iter().enumerate() {
+        if let Some(source) = sources.get(index) {
+            device.bind(root, source)?;
+            continue;
+        }
+        let path = device.path.parent().unwrap_or(Path::new("/"));
+        let parent = match directory.take().filter(|(known, _)| *known == path) {
+            Some((_, parent)) => parent,
+            None => root
+                .ensure_directory(path)
+                .with_context(|| device.describe())?,
+        };
+        device.make(&parent)?;
+        directory = Some((path, parent));
+    }
+    Ok(())
 }
 
 /// The symbolic links of /dev.

@@ -9,6 +9,7 @@
 //!
 //! The directory itself is the lock.
 
+use std::cell::OnceCell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::error::IntoCause;
@@ -39,6 +41,7 @@ pub(crate) struct Directory {
     fd: OwnedFd,
     path: PathBuf,
     locked: bool,
+    on_disk: OnceCell<bool>,
 }
 
 impl Directory {
@@ -90,6 +93,7 @@ impl Directory {
                 fd,
                 path,
                 locked: false,
+                on_disk: OnceCell::new(),
             }),
             Err(Errno::ENOENT | Errno::ENOTDIR) => Err(missing(id)),
             Err(error) => {
@@ -205,19 +209,17 @@ impl Directory {
             OFlag::O_RDONLY | OFlag::O_CLOEXEC,
             Mode::empty(),
         )?;
-        let mut bytes = vec![0; fstat(&file)?.st_size as usize + 1];
+        let mut bytes = vec![0; 4096];
         let mut length = 0;
         loop {
-            match nix::unistd::read(&file, &mut bytes[length..])? {
-                0 => break,
-                read => length += read,
+            length += nix::unistd::read(&file, &mut bytes[length..])?;
+            // A file that is replaced and never changed has come to its end where it gives less than was asked for.
+            if length < bytes.len() {
+                bytes.truncate(length);
+                return Ok(bytes);
             }
-            if length == bytes.len() {
-                bytes.resize(length * 2, 0);
-            }
+            bytes.resize(length * 2, 0);
         }
-        bytes.truncate(length);
-        Ok(bytes)
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
@@ -236,9 +238,23 @@ impl Directory {
             let written = nix::unistd::write(&file, rest).with_context(writing)?;
             rest = &rest[written..];
         }
-        nix::unistd::fsync(&file).with_context(writing)?;
+        let durable = self.is_on_disk().with_context(writing)?;
+        let sync = |fd: &OwnedFd| match durable {
+            true => nix::unistd::fsync(fd).with_context(writing),
+            false => Ok(()),
+        };
+        sync(&file)?;
         renameat(&self.fd, temporary.as_str(), &self.fd, name).with_context(writing)?;
-        nix::unistd::fsync(&self.fd).with_context(writing)
+        sync(&self.fd)
+    }
+
+    /// Whether what is written here may be there after a failure of the machine: on a tmpfs, such as /run, nothing is.
+    fn is_on_disk(&self) -> nix::Result<bool> {
+        if let Some(known) = self.on_disk.get() {
+            return Ok(*known);
+        }
+        let on_disk = fstatfs(&self.fd)?.filesystem_type() != TMPFS_MAGIC;
+        Ok(*self.on_disk.get_or_init(|| on_disk))
     }
 
     /// Marks the container as one that is being created, where no socket does.

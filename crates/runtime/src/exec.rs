@@ -370,7 +370,7 @@ impl Child<'_> {
 
     /// In the process in between.
     fn enter(&mut self, keep: RawFd) -> Result<CString> {
-        sys::process::reset_signals();
+        sys::process::unblock_signals();
         sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
         process::enter_cgroup(&self.tasks)?;
         if let Some(unit) = self.attach_to {

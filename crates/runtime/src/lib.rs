@@ -7,6 +7,7 @@
 
 mod affinity;
 mod agent;
+mod arguments;
 mod capabilities;
 mod check;
 mod checkpoint;
@@ -58,6 +59,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use arguments::{arguments, set_arguments};
 pub use capabilities::NAMES as CAPABILITIES;
 pub use cgroups::OomWatch;
 pub use check::{Availability, Check, Report, check};

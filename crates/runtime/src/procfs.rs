@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Pid;
@@ -18,7 +18,7 @@ impl Procfs {
     /// Opens /proc and checks that it is one.
     pub(crate) fn open() -> Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let fd = open("/proc", flags, Mode::empty()).context("open /proc")?;
+        let fd = openat(AT_FDCWD, "/proc", flags, Mode::empty()).context("open /proc")?;
         match fstatfs(&fd).context("check /proc")?.filesystem_type() {
             PROC_SUPER_MAGIC => Ok(Procfs(fd)),
             _ => Err(Error::failed(

@@ -7,9 +7,9 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::OsStrExt;
 
-use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, SealFlag, fcntl, openat};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::sendfile::sendfile;
 use nix::sys::stat::{Mode, fstat};
@@ -22,7 +22,8 @@ use crate::{Context, Result, sys};
 /// Returns at once when the running binary is out of reach already; else executes it again from where it is.
 pub fn ensure() -> Result<()> {
     let protecting = "protect the runtime's binary";
-    let binary = open(
+    let binary = openat(
+        AT_FDCWD,
         "/proc/self/exe",
         OFlag::O_RDONLY | OFlag::O_CLOEXEC,
         Mode::empty(),
@@ -41,8 +42,9 @@ pub fn ensure() -> Result<()> {
         Ok(mount) => mount,
         Err(_) => sealed_copy(&binary).context(protecting)?,
     };
-    let args: Vec<CString> = std::env::args_os()
-        .filter_map(|arg| CString::new(arg.into_vec()).ok())
+    let args: Vec<CString> = crate::arguments()
+        .iter()
+        .filter_map(|arg| CString::new(arg.as_bytes()).ok())
         .collect();
     let pointers: Vec<_> = args
         .iter()

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlink, readlinkat};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, readlink, readlinkat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
@@ -64,7 +64,7 @@ impl Root {
     /// The directory `rootfs` as a descriptor, for [`Root::open`].
     pub(crate) fn find(rootfs: &Path) -> Result<OwnedFd> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        open(rootfs, flags, Mode::empty())
+        openat(AT_FDCWD, rootfs, flags, Mode::empty())
             .with_context(|| format!("root.path: open {}", rootfs.display()))
     }
 
@@ -109,7 +109,7 @@ impl Root {
     /// The root of a process that is already inside (`exec`).
     pub(crate) fn current() -> Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        open("/", flags, Mode::empty())
+        openat(AT_FDCWD, "/", flags, Mode::empty())
             .map(Self::at)
             .context("open the container's root")
     }
@@ -156,19 +156,20 @@ impl Root {
             kind: MsFlags::MS_PRIVATE,
             recursive: false,
         };
-        for ancestor in place.ancestors() {
-            let directory = open(ancestor, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
-                .with_context(attaching)?;
-            match private.apply(directory.as_fd()) {
-                Ok(()) => break,
-                // Not the root of a mount: the one that holds it lies further up.
-                Err(Errno::EINVAL) => continue,
-                Err(error) => return Err(error).with_context(attaching),
+        let find = |path: &Path| {
+            let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+            openat(AT_FDCWD, path, flags, Mode::empty()).with_context(attaching)
+        };
+        let directory = find(place)?;
+        let mut made_private = private.apply(directory.as_fd());
+        for ancestor in place.ancestors().skip(1) {
+            // Not the root of a mount: the one that holds it lies further up.
+            if made_private == Err(Errno::EINVAL) {
+                made_private = private.apply(find(ancestor)?.as_fd());
             }
         }
-        let place =
-            open(place, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).with_context(attaching)?;
-        attach(self.directory.as_fd(), place.as_fd()).with_context(attaching)
+        made_private.with_context(attaching)?;
+        attach(self.directory.as_fd(), directory.as_fd()).with_context(attaching)
     }
 
     /// Makes this the root of the mount namespace, and lets go of the old one.
@@ -176,7 +177,7 @@ impl Root {
         let old = match self.among_peers {
             true => {
                 let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-                Some(open("/", flags, Mode::empty()).context("open the old root")?)
+                Some(openat(AT_FDCWD, "/", flags, Mode::empty()).context("open the old root")?)
             }
             false => None,
         };
@@ -263,9 +264,21 @@ impl Root {
     /// The directory at `path`, made with all its parents (mode 0755) where missing.
     pub(crate) fn ensure_directory(&self, path: &Path) -> nix::Result<OwnedFd> {
         match self.open_path(path, OFlag::O_PATH | OFlag::O_DIRECTORY) {
-            Err(Errno::ENOENT) => self.make_directories(path),
+            Err(Errno::ENOENT) => match self.make_last(path) {
+                Err(Errno::ENOENT | Errno::EEXIST) => self.make_directories(path),
+                made => made,
+            },
             opened => opened,
         }
+    }
+
+    /// The usual case: of a path without links, only the last name is missing.
+    fn make_last(&self, path: &Path) -> nix::Result<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        let name = path.file_name().ok_or(Errno::ENOENT)?;
+        let parent = self.open_path(path.parent().ok_or(Errno::ENOENT)?, flags)?;
+        mkdirat(&parent, name, Mode::from_bits_truncate(0o755))?;
+        self.open_path(path, flags)
     }
 
     /// The file at `path`, made empty where missing. Anything but a directory will do: it is going to be mounted upon.
@@ -392,7 +405,13 @@ mod tests {
             let path =
                 std::env::temp_dir().join(format!("coracle-rootfs-{name}-{}", std::process::id()));
             std::fs::create_dir(&path).unwrap();
-            let fd = open(&path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+            let fd = openat(
+                AT_FDCWD,
+                &path,
+                OFlag::O_PATH | OFlag::O_DIRECTORY,
+                Mode::empty(),
+            )
+            .unwrap();
             (Fixture(path), Root::at(fd))
         }
     }

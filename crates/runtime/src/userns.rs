@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::unistd::{getegid, geteuid};
 
 use crate::namespaces::{KINDS, file};
+use crate::procfs::read_small;
 use crate::sys;
 
 /// Debian's switch. Other kernels do not have it.
@@ -127,8 +128,10 @@ pub(crate) fn maximum(kind: &str) -> Option<u64> {
 /// Whether the user namespace of this process is the machine's initial one, where all ids are: there root's rights are the machine's.
 pub(crate) fn in_initial_namespace() -> bool {
     // A kernel without user namespaces has no such file.
-    fs::read_to_string("/proc/self/uid_map").map_or(true, |map| {
-        map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+    read_small("/proc/self/uid_map").map_or(true, |map| {
+        String::from_utf8_lossy(&map)
+            .split_ascii_whitespace()
+            .eq(["0", "0", "4294967295"])
     })
 }
 

@@ -181,10 +181,15 @@ pub(crate) fn exec(invocation: &Invocation<'_>) -> Outcome {
     let process = process
         .transpose()
         .map_err(|error| failed(prefixed("exec", error).message))?;
-    let options = ExecOptions {
-        id: invocation
+    let id = match process {
+        Some(_) => invocation
             .container_id(&settings)
             .map_err(|failure| failed(failure.message))?,
+        // No image's, as has just been seen.
+        None => invocation.id().to_owned(),
+    };
+    let options = ExecOptions {
+        id,
         process,
         ..exec_options(invocation)
     };
@@ -225,7 +230,7 @@ pub(crate) fn start(invocation: &Invocation<'_>) -> Outcome {
         crate::containers::start(&container)?;
         return Ok(0);
     }
-    runtime::start(&settings, &invocation.container_id(&settings)?)?;
+    runtime::start(&settings, invocation.id())?;
     Ok(0)
 }
 

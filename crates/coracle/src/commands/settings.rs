@@ -62,9 +62,12 @@ fn default_root() -> Result<PathBuf, Failure> {
 /// What `XDG_RUNTIME_DIR` is for a user who has logged in, also where su(1) or sudo(8) have not set it.
 fn login_directory() -> Option<OsString> {
     let user = geteuid();
+    if user.is_root() {
+        return None;
+    }
     let path = format!("/run/user/{user}");
     let is_own = std::fs::metadata(&path).is_ok_and(|found| found.uid() == user.as_raw());
-    (!user.is_root() && is_own).then(|| path.into())
+    is_own.then(|| path.into())
 }
 
 /// Where images are kept: `--store`, or the user's place for data.

@@ -37,16 +37,17 @@ pub(crate) fn provide(store: &Path) -> Result<PathBuf> {
 
 /// Runs the command behind `--` until it ends. The exit status is its, 128 + signal when a signal ended it.
 pub(crate) fn main() -> i32 {
-    let mut args = std::env::args_os()
+    let mut args = runtime::arguments()
+        .iter()
         .skip(1)
-        .skip_while(|arg| arg != "--")
+        .skip_while(|arg| *arg != "--")
         .skip(1);
     let Some(program) = args.next() else {
         eprintln!("{NAME}: no command");
         return 125;
     };
     // A group of its own, so that the keys of a terminal reach it and not us.
-    let spawned = Command::new(&program).args(args).process_group(0).spawn();
+    let spawned = Command::new(program).args(args).process_group(0).spawn();
     let all = SigSet::all();
     if all.thread_block().is_err() {
         return 125;

@@ -278,8 +278,7 @@ fn answered(output: &std::process::Output) -> Result<()> {
 
 /// What the process called [`NAME`] does.
 pub(crate) fn main() -> i32 {
-    let args: Vec<_> = std::env::args_os().skip(1).collect();
-    let done = match args.as_slice() {
+    let done = match runtime::arguments().get(1..).unwrap_or_default() {
         [task, pid] if task == MAP => map(&pid.to_string_lossy()),
         [task, path] if task == REMOVE => enter().and_then(|()| remove_dir_all(Path::new(path))),
         _ => Err(Error::invalid("it is for coracle itself")),

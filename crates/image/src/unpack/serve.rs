@@ -69,10 +69,9 @@ impl Task {
     }
 }
 
-/// Does what the arguments say. Main calls it when the program's name is [`NAME`](super::NAME).
-pub fn serve() -> ! {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let status = match task(&args) {
+/// Does what the arguments say, the program's name left out. Main calls it when the program's name is [`NAME`](super::NAME).
+pub fn serve(args: &[String]) -> ! {
+    let status = match task(args) {
         Ok(()) => 0,
         Err(error) => {
             // Nobody there to be told: the exit status says enough.

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     match args[0].as_str() {
-        image::unpack::NAME => image::unpack::serve(),
+        image::unpack::NAME => image::unpack::serve(&std::env::args().skip(1).collect::<Vec<_>>()),
         jail::NAME => jail::probe(&args[1]),
         _ => {}
     }

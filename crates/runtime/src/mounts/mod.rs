@@ -577,7 +577,11 @@ impl Mount {
                 }
             }
         }
-        ensure_like(tree, &self.destination, root).with_context(|| {
+        let place = match self.kind {
+            Kind::Bind { .. } => ensure_like(tree, &self.destination, root),
+            _ => root.ensure_directory(&self.destination),
+        };
+        place.with_context(|| {
             format!(
                 "mounts[{}].destination: create {}",
                 self.index,
@@ -609,7 +613,8 @@ impl Mount {
             return Ok(());
         }
         let shown = self.destination.display();
-        match is_proc(&prepared.tree).with_context(|| self.describe())? {
+        let known = self.kind == Kind::FileSystem(c"proc".into());
+        match known || is_proc(&prepared.tree).with_context(|| self.describe())? {
             true => Ok(()),
             false if at_proc => Err(Error::invalid(format!(
                 "mounts[{}].destination: {shown} cannot be mounted because it is not of type proc",

@@ -27,12 +27,13 @@ pub(crate) enum Cloned {
     },
 }
 
-/// `CLONE_INTO_CGROUP` of clone3(2); libc's constant overflows its type.
+/// `CLONE_CLEAR_SIGHAND` and `CLONE_INTO_CGROUP` of clone3(2); libc's constants overflow their type.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Makes a process without shared memory: like fork(2), into new namespaces (`CLONE_NEW*`) and, on cgroup v2, into `cgroup`, by
 /// clone3(2), or where a seccomp filter around us denies that (it cannot look into its arguments) by clone(2), which cannot make a time
-/// namespace.
+/// namespace. The child has every signal's default disposition: callers may ignore some, and Rust ignores SIGPIPE.
 ///
 /// The calling process must be single-threaded.
 pub(crate) fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned> {
@@ -63,7 +64,7 @@ fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned> {
     let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is plain data for which all-zero is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = flags | libc::CLONE_PIDFD as u64;
+    args.flags = flags | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND;
     args.pidfd = &raw mut pidfd as u64;
     args.exit_signal = exit_signal(flags);
     if let Some(cgroup) = cgroup {
@@ -104,6 +105,7 @@ fn clone2(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned> {
     // SAFETY: as for clone3; the third argument is where CLONE_PIDFD stores, and the fourth and fifth are not used.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) })?;
     if pid == 0 {
+        reset_dispositions();
         let entered = members.map_or(Ok(()), |file| nix::unistd::write(file, b"0").map(drop));
         return Ok(Cloned::Child { entered });
     }
@@ -245,8 +247,8 @@ pub(crate) fn personality(domain: u64) -> nix::Result<()> {
     check(unsafe { libc::personality(domain) }.into()).map(drop)
 }
 
-/// Every signal back to its default disposition (callers may ignore some, and Rust ignores SIGPIPE) and none blocked.
-pub(crate) fn reset_signals() {
+/// Every signal back to its default disposition.
+fn reset_dispositions() {
     // struct sigaction of the kernel: handler, flags, restorer, mask. By the raw call, since libc keeps some signals to itself.
     let default = [libc::SIG_DFL as u64, 0, 0, 0];
     for signal in 1..=64 {
@@ -261,6 +263,10 @@ pub(crate) fn reset_signals() {
             )
         };
     }
+}
+
+/// No signal blocked.
+pub(crate) fn unblock_signals() {
     let none = 0_u64;
     // SAFETY: the new mask is a live 8-byte set, and no old one is asked for.
     unsafe {
@@ -274,10 +280,11 @@ pub(crate) fn reset_signals() {
     };
 }
 
-/// A program that is started gets its signals as [`reset_signals`] leaves them, whatever we have blocked for ourselves.
+/// A program that is started has every signal's default disposition and none blocked, whatever we have for ourselves.
 pub(crate) fn with_reset_signals(command: &mut std::process::Command) {
     let reset = || {
-        reset_signals();
+        reset_dispositions();
+        unblock_signals();
         Ok(())
     };
     // SAFETY: between fork and exec these are system calls only.

@@ -1,0 +1,55 @@
+//! How the program starts, and where its memory comes from: what every command pays for. The only `unsafe` of this crate.
+
+#![allow(unsafe_code)]
+
+mod memory;
+
+#[cfg(not(test))]
+use std::ffi::{CStr, OsStr, c_char, c_int};
+use std::fs::OpenOptions;
+use std::os::fd::{BorrowedFd, IntoRawFd};
+#[cfg(not(test))]
+use std::os::unix::ffi::OsStrExt;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+/// Where the C library starts the program. The standard library's own start would set up a second stack, on which to tell of an overflow of
+/// the first: a dozen system calls of a command that has some thirty. What else it does is in `main.rs`.
+#[cfg(not(test))]
+#[unsafe(no_mangle)]
+extern "C" fn main(count: c_int, values: *const *const c_char) -> c_int {
+    let arguments = (0..count as usize).map(|index| {
+        // SAFETY: there are `count` C strings, which live as long as the process.
+        let argument = unsafe { CStr::from_ptr(*values.add(index)) };
+        OsStr::from_bytes(argument.to_bytes()).to_owned()
+    });
+    runtime::set_arguments(arguments.collect());
+    crate::begin()
+}
+
+/// A write to a pipe that nobody reads is an error to report, not the end.
+pub(crate) fn ignore_sigpipe() {
+    // SAFETY: no handler of ours is installed.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
+}
+
+/// A standard stream that is not there becomes /dev/null: else the next file that is opened would be taken for it.
+pub(crate) fn hold_standard_streams() {
+    // SAFETY: nothing owns these descriptors, so none of them is closed while it is borrowed; whether it is open is for poll(2) to say.
+    let streams = [0, 1, 2].map(|stream| unsafe { BorrowedFd::borrow_raw(stream) });
+    let mut streams = streams.map(|stream| PollFd::new(stream, PollFlags::empty()));
+    let _ = poll(&mut streams, PollTimeout::ZERO);
+    let missing = |stream: &&PollFd<'_>| {
+        let found = stream.revents();
+        found.is_some_and(|found| found.contains(PollFlags::POLLNVAL))
+    };
+    for _ in streams.iter().filter(missing) {
+        // It gets the lowest free number.
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+        match null {
+            Ok(null) => drop(null.into_raw_fd()),
+            Err(_) => std::process::abort(),
+        }
+    }
+}
