@@ -250,8 +250,10 @@ impl Child<'_> {
             root.pivot()?;
         }
         // 7. The mounts in the order given, then what stands upon them.
+        let mut readonly_later = Vec::new();
         for (mount, prepared) in self.plan.mounts.iter().zip(prepared) {
-            mount.attach(prepared, &root)?;
+            let tree = mount.attach(prepared, &root)?;
+            readonly_later.extend(tree.map(|tree| (mount, tree)));
         }
         self.make_devices(&root)?;
         self.open_files.restore()?;
@@ -277,6 +279,10 @@ impl Child<'_> {
             self.change_root(&root)?;
         }
         // 8. What no mount may come after.
+        for (mount, tree) in &readonly_later {
+            mount.make_readonly(tree)?;
+        }
+        drop(readonly_later);
         if self.plan.readonly {
             root.set_readonly()?;
         }

@@ -425,6 +425,19 @@ fn symbolic_links_are_not_followed_on_a_mount_that_says_so() {
     }
 }
 
+/// podman's pods have a read-only /dev. What stands in it comes first: other mounts, devices, links.
+#[test]
+fn a_read_only_dev_has_everything_in_it() {
+    let mut c = Container::new(
+        "echo > /dev/null && ls -d /dev/pts/ptmx /dev/fd; touch /dev/x 2>&1 | grep -o Read-only",
+    );
+    let mounts = c.config["mounts"].as_array_mut().unwrap();
+    let dev = mounts.iter_mut().find(|each| each["destination"] == "/dev");
+    let options = dev.unwrap()["options"].as_array_mut().unwrap();
+    options.push(json!("ro"));
+    assert_eq!(c.run().ok(), "/dev/fd\n/dev/pts/ptmx\nRead-only\n");
+}
+
 #[test]
 fn tmpfs_with_the_content_of_the_image() {
     let mut c = Container::new("cat /etc/mark; ls -ld /etc | cut -c1-10; touch /etc/new");

@@ -259,8 +259,8 @@ impl Mount {
                 None => made(self.clone_source(*recursive)?, self.options.attributes),
             },
             Kind::FileSystem(fs_type) => {
-                // What is still written into it comes before read-only.
-                let late = (self.options.copy_up || self.takes_mode()) && self.is_readonly();
+                // A tmpfs is empty: what is written into it, and the places of other mounts, come before read-only.
+                let late = fs_type.as_c_str() == c"tmpfs" && self.is_readonly();
                 let mut attributes = self.options.attributes;
                 if late {
                     attributes.set &= !options::RDONLY;
@@ -489,8 +489,13 @@ impl Mount {
         )
     }
 
-    /// Attaches a prepared mount at its destination inside `root`; or changes the mount that is there.
-    pub(crate) fn attach(&self, prepared: Option<Prepared>, root: &Root) -> Result<()> {
+    /// Attaches a prepared mount at its destination inside `root`; or changes the mount that is there. The mount comes back if
+    /// [`Mount::make_readonly`] is to follow when everything is inside.
+    pub(crate) fn attach(
+        &self,
+        prepared: Option<Prepared>,
+        root: &Root,
+    ) -> Result<Option<OwnedFd>> {
         let Some(prepared) = prepared else {
             let there = root
                 .open_path(&self.destination, OFlag::O_PATH)
@@ -503,7 +508,7 @@ impl Mount {
                     .or_else(|error| self.refused(context.message(), error, None))?;
             }
             self.set_attributes(&there, &self.options.attributes, &self.options.recursive)?;
-            return self.propagate(&there);
+            return self.propagate(&there).map(|()| None);
         };
         let covered = match self.takes_mode() {
             true => root
@@ -545,14 +550,16 @@ impl Mount {
         }
         self.propagate(&prepared.tree)?;
         cgroup::attach_parts(self, &prepared)?;
-        if prepared.readonly {
-            let readonly = MountAttr {
-                set: options::RDONLY,
-                ..MountAttr::default()
-            };
-            self.set_attributes(&prepared.tree, &readonly, &MountAttr::default())?;
-        }
-        Ok(())
+        Ok(prepared.readonly.then_some(prepared.tree))
+    }
+
+    /// Makes read-only what [`Mount::attach`] has left writable.
+    pub(crate) fn make_readonly(&self, tree: &OwnedFd) -> Result<()> {
+        let readonly = MountAttr {
+            set: options::RDONLY,
+            ..MountAttr::default()
+        };
+        self.set_attributes(tree, &readonly, &MountAttr::default())
     }
 
     /// The destination, made where missing: a directory for a directory, else a file.
