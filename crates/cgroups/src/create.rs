@@ -197,7 +197,7 @@ fn hand_down(
     withheld: &mut Vec<Withheld>,
 ) -> Result<Vec<String>> {
     const FILE: &str = "cgroup.subtree_control";
-    let enabled = dir.read(FILE)?.unwrap_or_default();
+    let enabled = dir.read_line(FILE)?.unwrap_or_default();
     let is_enabled = |controller: &String| enabled.split_whitespace().any(|one| one == controller);
     let (mut enabled, missing): (Vec<_>, Vec<_>) = available.into_iter().partition(is_enabled);
     if missing.is_empty() {

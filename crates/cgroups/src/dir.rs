@@ -66,10 +66,21 @@ impl Dir {
 
     /// Reads a whole file; `None` when the file, or by now the cgroup, does not exist.
     pub(crate) fn read(&self, file: impl AsRef<Path>) -> Result<Option<String>> {
-        match self
-            .open_file(&file, OFlag::O_RDONLY)
-            .and_then(|fd| read_all(fd.as_fd()))
-        {
+        let file = file.as_ref();
+        let text = self
+            .open_file(file, OFlag::O_RDONLY)
+            .and_then(|fd| read_all(fd.as_fd()));
+        self.unless_missing(file, text)
+    }
+
+    /// The same of a file that is one line.
+    pub(crate) fn read_line(&self, file: &str) -> Result<Option<String>> {
+        let file = Path::new(file);
+        self.unless_missing(file, read_line(&self.fd, file))
+    }
+
+    fn unless_missing(&self, file: &Path, text: Result<String, Errno>) -> Result<Option<String>> {
+        match text {
             Ok(text) => Ok(Some(text)),
             // EOPNOTSUPP: the kernel has the file and was told not to serve it (`psi=0`, `cgroup.procs` when threaded).
             Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => Ok(None),
@@ -244,6 +255,14 @@ impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Reads a file of a hierarchy that is one line: the kernel gives it whole in one read, or as much as fits.
+pub(crate) fn read_line(dir: impl AsFd, file: &Path) -> Result<String, Errno> {
+    let fd = openat(dir, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut line = [0; 4096];
+    let length = unistd::read(&fd, &mut line)?;
+    Ok(String::from_utf8_lossy(&line[..length]).into_owned())
 }
 
 /// Reads a whole file of /proc or of a hierarchy.

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
 use nix::sched::sched_yield;
 
 use crate::cgroup::Cgroup;
-use crate::dir::Dir;
+use crate::dir::{Dir, read_line};
 use crate::host::Version;
 use crate::location::Location;
 use crate::signal::Events;
@@ -82,7 +83,7 @@ impl Cgroup {
         match self.freezer("") {
             Ok(Freezer::Legacy(dir)) => is_frozen_legacy(dir),
             Ok(Freezer::Unified(dir)) => Ok(dir
-                .read("cgroup.freeze")?
+                .read_line("cgroup.freeze")?
                 .is_some_and(|text| text.trim_end() == "1")),
             Err(_) => Ok(false),
         }
@@ -110,6 +111,14 @@ impl Location {
                 .find(|place| place.version == Version::V2)
         };
         match legacy.or_else(unified) {
+            Some(place) if place.version == Version::V2 => {
+                let file = place.dir().join("cgroup.freeze");
+                match read_line(AT_FDCWD, &file) {
+                    Ok(text) => Ok(text.trim_end() == "1"),
+                    Err(Errno::ENOENT | Errno::ENODEV) => Ok(false),
+                    Err(errno) => Err(Error::io("read", file, errno)),
+                }
+            }
             Some(place) => Cgroup::open(&Location {
                 places: vec![place.clone()],
                 unit: None,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 use serde::{Deserialize, Serialize};
@@ -109,7 +109,7 @@ fn magic(path: &Path) -> Result<Option<FsType>> {
 
 fn unified(mount: PathBuf) -> Result<Hierarchy> {
     let file = mount.join("cgroup.controllers");
-    let text = dir::read_file(&file).map_err(|errno| Error::io("read", file, errno))?;
+    let text = dir::read_line(AT_FDCWD, &file).map_err(|errno| Error::io("read", file, errno))?;
     Ok(Hierarchy {
         version: Version::V2,
         controllers: text.split_whitespace().map(str::to_owned).collect(),

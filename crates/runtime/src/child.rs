@@ -190,7 +190,7 @@ impl Child<'_> {
     /// The numbered list: in which order things are done, and why in that order.
     fn set_up(&mut self) -> Result<std::ffi::CString> {
         // 1. Nothing that the caller left set must reach the container; nothing of it is traced or read from inside.
-        sys::process::unblock_signals();
+        sys::process::reset_signals(self.procfs.ignored_signals());
         affinity::reset();
         // The lock is the runtime's alone: a hook of ours that hangs must not keep others from deleting the container.
         sys::process::close(self.directory.as_raw_fd()).context("close the state directory")?;

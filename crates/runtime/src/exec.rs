@@ -78,8 +78,8 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     let preserved = process::preserved(options.preserve_fds.saturating_add(process::listen_fds()));
     let container = Container::open(settings, &options.id)?;
     let stopped = || Error::new(Kind::WrongStatus, "cannot exec in a stopped container");
-    let status = container.status()?;
-    match status {
+    let init = container.record.open_init()?.ok_or_else(stopped)?;
+    match container.status_alive()? {
         Status::Stopped | Status::Creating => return Err(stopped()),
         Status::Paused if !options.ignore_paused => {
             let text = "cannot exec in a paused container (use --ignore-paused to override)";
@@ -97,7 +97,6 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         options.detach,
         options.console_socket.as_deref(),
     )?;
-    let init = container.record.open_init()?.ok_or_else(stopped)?;
 
     let procfs = Procfs::open()?;
     let cgroup = cgroup_to_enter(&container, options)?;
@@ -370,7 +369,7 @@ impl Child<'_> {
 
     /// In the process in between.
     fn enter(&mut self, keep: RawFd) -> Result<CString> {
-        sys::process::unblock_signals();
+        sys::process::reset_signals(self.procfs.ignored_signals());
         sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
         process::enter_cgroup(&self.tasks)?;
         if let Some(unit) = self.attach_to {

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
-use crate::state::{Container, Status};
+use crate::state::Container;
 use crate::{Context, Error, Kind, Result, Settings, sys};
 
 /// Sends `signal` (a number) to the container's init, or with `all` to every process in its cgroup (in its pid namespace, where it has no cgroup).
@@ -46,7 +46,7 @@ fn signal_init(container: &Container, signal: i32) -> Result<()> {
         }
     }
     // A frozen process dies only when it is thawed; cgroup v2 lets SIGKILL through by itself, v1 does not.
-    if signal == libc::SIGKILL && container.status()? == Status::Paused {
+    if signal == libc::SIGKILL && container.is_frozen()? {
         container.required_cgroup()?.thaw()?;
     }
     Ok(())

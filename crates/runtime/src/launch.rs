@@ -249,7 +249,7 @@ pub(crate) fn launch(
             None
         }
     };
-    let open_files = process::OpenFiles::raise()?;
+    let open_files = process::OpenFiles::raise(plan.mounts.len() + preserved.len())?;
     let sources = Sources::open(&plan, &procfs, &joined)?;
     let tasks = cgroup
         .as_ref()

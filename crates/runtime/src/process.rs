@@ -358,9 +358,10 @@ impl Groups {
     /// Sets additional groups. Where that is denied, none are fine.
     fn set(self, groups: &[u32]) -> Result<()> {
         match self {
+            // They are gone already.
+            _ if groups.is_empty() => Ok(()),
             Groups::Settable => sys::credentials::set_groups(groups)
                 .map_err(|errno| unmapped("additionalGids", "set them", errno)),
-            Groups::Denied if groups.is_empty() => Ok(()),
             Groups::Denied => Err(Error::invalid(
                 "process.user.additionalGids: cannot set any additional groups in a rootless container whose user namespace denies \
                  setgroups(2): leave them out, or map a range of groups in linux.gidMappings",
@@ -374,26 +375,34 @@ impl Groups {
 pub(crate) struct OpenFiles {
     soft: u64,
     hard: u64,
+    raised: bool,
 }
 
 impl OpenFiles {
-    /// Raises the soft limit to the hard one.
-    pub(crate) fn raise() -> Result<Self> {
+    /// Raises the soft limit to the hard one, unless there is ample room for this many descriptors.
+    pub(crate) fn raise(needed: usize) -> Result<Self> {
         let (soft, hard) = sys::process::limit(resource(PosixRlimitType::RlimitNofile))
             .context("read the limit of open files")?;
-        OpenFiles { soft: hard, hard }.restore()?;
-        Ok(OpenFiles { soft, hard })
+        let raised = soft < hard && soft < 256 + 2 * needed as u64;
+        let limit = OpenFiles { soft, hard, raised };
+        if raised {
+            limit.set(hard)?;
+        }
+        Ok(limit)
     }
 
     /// Sets the limit that was there, which the user's process inherits.
     pub(crate) fn restore(&self) -> Result<()> {
-        sys::process::set_limit(
-            Pid::from_raw(0),
-            resource(PosixRlimitType::RlimitNofile),
-            self.soft,
-            self.hard,
-        )
-        .context("set the limit of open files")
+        match self.raised {
+            true => self.set(self.soft),
+            false => Ok(()),
+        }
+    }
+
+    fn set(&self, soft: u64) -> Result<()> {
+        let resource = resource(PosixRlimitType::RlimitNofile);
+        sys::process::set_limit(Pid::from_raw(0), resource, soft, self.hard)
+            .context("set the limit of open files")
     }
 }
 

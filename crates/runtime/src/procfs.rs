@@ -48,7 +48,20 @@ impl Procfs {
         )
     }
 
-    /// Reads a short file below /proc: at most 1 KiB of it.
+    /// The signals that this process ignores, as bits, the lowest for signal 1; all of them where that cannot be read.
+    pub(crate) fn ignored_signals(&self) -> u64 {
+        let status = self.read("self/status").unwrap_or_default();
+        let status = String::from_utf8_lossy(&status);
+        status
+            .lines()
+            .filter_map(|line| line.strip_prefix("SigIgn:\t"))
+            // Whole, and not where the page ended.
+            .filter(|bits| bits.len() == 16)
+            .find_map(|bits| u64::from_str_radix(bits, 16).ok())
+            .unwrap_or(u64::MAX)
+    }
+
+    /// Reads a short file below /proc: at most 4 KiB of it.
     pub(crate) fn read(&self, path: &str) -> nix::Result<Vec<u8>> {
         read_start(self.open_file(path, OFlag::O_RDONLY)?)
     }
@@ -63,14 +76,14 @@ impl Procfs {
     }
 }
 
-/// Reads a file of /proc that is short: at most 1 KiB of it.
+/// Reads a file of /proc that is short: at most 4 KiB of it.
 pub(crate) fn read_small(path: &str) -> nix::Result<Vec<u8>> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     read_start(openat(AT_FDCWD, path, flags, Mode::empty())?)
 }
 
 fn read_start(file: OwnedFd) -> nix::Result<Vec<u8>> {
-    let mut buffer = [0; 1024];
+    let mut buffer = [0; 4096];
     let length = nix::unistd::read(file, &mut buffer)?;
     Ok(buffer[..length].to_vec())
 }

@@ -8,6 +8,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, SealFlag, fcntl, openat};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -21,6 +22,10 @@ use crate::{Context, Result, sys};
 
 /// Returns at once when the running binary is out of reach already; else executes it again from where it is.
 pub fn ensure() -> Result<()> {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     let protecting = "protect the runtime's binary";
     let binary = openat(
         AT_FDCWD,
@@ -29,13 +34,14 @@ pub fn ensure() -> Result<()> {
         Mode::empty(),
     )
     .context(protecting)?;
-    // Stateless, so nothing that a caller passes can talk us out of it.
+    // Nothing that a caller passes can talk us out of it.
     if fstatvfs(&binary)
         .context(protecting)?
         .flags()
         .contains(FsFlags::ST_RDONLY)
         || is_sealed(&binary)
     {
+        DONE.store(true, Ordering::Relaxed);
         return Ok(());
     }
     let copy = match readonly_mount(&binary) {

@@ -124,9 +124,6 @@ impl Root {
 
     /// Where a path inside the root leads, seen from the root: what there is of it without its symbolic links, and the rest as it is.
     pub(crate) fn resolve(&self, path: &Path) -> nix::Result<PathBuf> {
-        let shown = |fd: BorrowedFd<'_>| {
-            readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str()).map(PathBuf::from)
-        };
         for ancestor in path.ancestors() {
             let found = match self.open_path(ancestor, OFlag::O_PATH) {
                 Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
@@ -365,6 +362,11 @@ impl AsFd for Root {
     }
 }
 
+/// Where an open file is, without symbolic links.
+fn shown(fd: BorrowedFd<'_>) -> nix::Result<PathBuf> {
+    readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str()).map(PathBuf::from)
+}
+
 /// The names along a path; `..` stays, since only the kernel knows what it means behind a symbolic link.
 fn components(path: &Path) -> Vec<std::ffi::OsString> {
     let named = |component| match component {
@@ -381,15 +383,15 @@ pub(crate) fn resolve(bundle: &Path, configured: &Path) -> Result<PathBuf> {
         return Err(Error::invalid("root.path: must not be empty"));
     }
     let path = bundle.join(configured);
-    let resolved = path
-        .canonicalize()
-        .with_context(|| format!("root.path: rootfs {}", path.display()))?;
-    match resolved.is_dir() {
-        true => Ok(resolved),
-        false => Err(Error::invalid(format!(
+    let finding = || format!("root.path: rootfs {}", path.display());
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    match openat(AT_FDCWD, &path, flags, Mode::empty()) {
+        Ok(directory) => shown(directory.as_fd()).with_context(finding),
+        Err(Errno::ENOTDIR) => Err(Error::invalid(format!(
             "root.path: {} is not a directory",
             path.display()
         ))),
+        Err(error) => Err(error).with_context(finding),
     }
 }
 

@@ -348,9 +348,14 @@ impl Container {
                 Status::Stopped
             });
         }
-        if !self.record.is_alive()? {
-            return Ok(Status::Stopped);
+        match self.record.is_alive()? {
+            true => self.status_alive(),
+            false => Ok(Status::Stopped),
         }
+    }
+
+    /// The status while its process is there.
+    pub(crate) fn status_alive(&self) -> Result<Status> {
         // Without the lock its creator was killed, and did not get to removing it.
         if self.directory.has(CREATING_SOCKET)? && self.directory.is_locked()? {
             return Ok(Status::Creating);
@@ -366,7 +371,8 @@ impl Container {
         })
     }
 
-    fn is_frozen(&self) -> Result<bool> {
+    /// Whether its processes stand still.
+    pub(crate) fn is_frozen(&self) -> Result<bool> {
         match &self.record.cgroup {
             Some(location) => Ok(location.is_frozen()?),
             None => Ok(false),

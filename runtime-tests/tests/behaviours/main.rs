@@ -40,6 +40,7 @@ mod security;
 mod signals;
 mod spec;
 mod state;
+mod system_calls;
 mod systemd;
 mod terminal;
 mod update;

@@ -144,7 +144,7 @@ pub(crate) fn plan(wanted: &LinuxResources, controllers: Controllers<'_>) -> Res
 /// Translates and writes; devices are not looked at.
 pub(crate) fn apply(cgroup: &Cgroup, wanted: &LinuxResources) -> Result<()> {
     let unified = match cgroup.unified() {
-        Some(dir) => dir.read("cgroup.controllers")?.unwrap_or_default(),
+        Some(dir) => dir.read_line("cgroup.controllers")?.unwrap_or_default(),
         None => String::new(),
     };
     let controllers = |name: &str| {

@@ -17,7 +17,7 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::path::PathBuf;
 
-use runtime::{Context, CreateOptions, EventsOptions, ExecOptions, RunOptions, Settings};
+use runtime::{Context, CreateOptions, EventsOptions, ExecOptions, Kind, RunOptions, Settings};
 use serde::Serialize;
 
 #[cfg(feature = "image")]
@@ -136,6 +136,8 @@ pub(crate) fn run_bundle(invocation: &Invocation<'_>) -> Outcome {
         keep: flags.is_set("keep"),
         no_subreaper: flags.is_set("no-subreaper"),
     };
+    // First of all, so that nothing is done twice when it executes us again.
+    runtime::protect().map_err(|error| prefixed("run", error))?;
     runtime::run(&invocation.settings()?, &options).map_err(|error| prefixed("run", error))
 }
 
@@ -161,6 +163,8 @@ pub(crate) fn exec(invocation: &Invocation<'_>) -> Outcome {
         message,
         status: 255,
     };
+    // First of all, so that nothing is done twice when it executes us again.
+    runtime::protect().map_err(|error| failed(prefixed("exec", error).message))?;
     let settings = invocation
         .settings()
         .map_err(|failure| failed(failure.message))?;
@@ -248,7 +252,13 @@ pub(crate) fn resume(invocation: &Invocation<'_>) -> Outcome {
 
 pub(crate) fn state(invocation: &Invocation<'_>) -> Outcome {
     let settings = invocation.settings()?;
-    let state = runtime::state(&settings, &invocation.container_id(&settings)?)?;
+    let state = match runtime::state(&settings, invocation.id()) {
+        // Perhaps an image's container goes by that name.
+        Err(error) if error.kind() == Kind::NotFound => {
+            runtime::state(&settings, &invocation.container_id(&settings)?)?
+        }
+        state => state?,
+    };
     answer(&json(&state, "  "))
 }
 

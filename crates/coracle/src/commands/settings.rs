@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::geteuid;
+use nix::unistd::{Uid, geteuid};
 use runtime::{CgroupManager, Context, Settings, is_machines_root};
 
 use crate::Failure;
@@ -42,9 +42,10 @@ fn rootless(value: Option<&str>) -> Result<Option<bool>, Failure> {
 
 /// Where the state is kept when nobody says so.
 fn default_root() -> Result<PathBuf, Failure> {
+    let user = geteuid();
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR")
         .filter(|dir| !dir.is_empty())
-        .or_else(login_directory);
+        .or_else(|| login_directory(user));
     match runtime_dir {
         Some(dir) if !has_the_machines_places() => match Path::new(&dir).is_absolute() {
             true => Ok(Path::new(&dir).join("coracle")),
@@ -52,7 +53,7 @@ fn default_root() -> Result<PathBuf, Failure> {
                 "XDG_RUNTIME_DIR is {dir:?}, which is not absolute: name a directory for the state of containers with --root"
             ))),
         },
-        None if !geteuid().is_root() => Err(Failure::new(
+        None if !user.is_root() => Err(Failure::new(
             "XDG_RUNTIME_DIR is not set: name a directory for the state of containers with --root",
         )),
         _ => Ok("/run/coracle".into()),
@@ -60,8 +61,7 @@ fn default_root() -> Result<PathBuf, Failure> {
 }
 
 /// What `XDG_RUNTIME_DIR` is for a user who has logged in, also where su(1) or sudo(8) have not set it.
-fn login_directory() -> Option<OsString> {
-    let user = geteuid();
+fn login_directory(user: Uid) -> Option<OsString> {
     if user.is_root() {
         return None;
     }

@@ -17,7 +17,7 @@ use prost::Message as _;
 use super::rpc::{Features, Kind, Notify, Request, Response, Version};
 use crate::protocol::{Channel, Message};
 use crate::spawn::{not_entered, spawn};
-use crate::sys::process::{Cloned, exit_now, place, received, unblock_signals};
+use crate::sys::process::{Cloned, exit_now, place, received, reset_signals};
 use crate::{Context, Error, Result, process};
 
 /// The socket, as the arguments of criu tell it, and behind it what else it is handed.
@@ -80,7 +80,7 @@ impl Criu {
         let tasks = cgroup.map(cgroups::Cgroup::tasks).transpose()?;
         match spawn(namespaces, cgroup, None)? {
             Cloned::Child { entered } => {
-                unblock_signals();
+                reset_signals(u64::MAX);
                 let begun = entered
                     .map_err(not_entered)
                     .and_then(|()| process::enter_cgroup(&tasks.unwrap_or_default()))

@@ -27,13 +27,12 @@ pub(crate) enum Cloned {
     },
 }
 
-/// `CLONE_CLEAR_SIGHAND` and `CLONE_INTO_CGROUP` of clone3(2); libc's constants overflow their type.
-const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+/// `CLONE_INTO_CGROUP` of clone3(2); libc's constant overflows its type.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Makes a process without shared memory: like fork(2), into new namespaces (`CLONE_NEW*`) and, on cgroup v2, into `cgroup`, by
 /// clone3(2), or where a seccomp filter around us denies that (it cannot look into its arguments) by clone(2), which cannot make a time
-/// namespace. The child has every signal's default disposition: callers may ignore some, and Rust ignores SIGPIPE.
+/// namespace.
 ///
 /// The calling process must be single-threaded.
 pub(crate) fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned> {
@@ -64,7 +63,7 @@ fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned> {
     let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is plain data for which all-zero is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = flags | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND;
+    args.flags = flags | libc::CLONE_PIDFD as u64;
     args.pidfd = &raw mut pidfd as u64;
     args.exit_signal = exit_signal(flags);
     if let Some(cgroup) = cgroup {
@@ -105,7 +104,6 @@ fn clone2(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned> {
     // SAFETY: as for clone3; the third argument is where CLONE_PIDFD stores, and the fourth and fifth are not used.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) })?;
     if pid == 0 {
-        reset_dispositions();
         let entered = members.map_or(Ok(()), |file| nix::unistd::write(file, b"0").map(drop));
         return Ok(Cloned::Child { entered });
     }
@@ -247,11 +245,12 @@ pub(crate) fn personality(domain: u64) -> nix::Result<()> {
     check(unsafe { libc::personality(domain) }.into()).map(drop)
 }
 
-/// Every signal back to its default disposition.
-fn reset_dispositions() {
+/// Signals that are ignored (as bits, the lowest for signal 1) back to their default disposition, and none blocked: callers may ignore some,
+/// and so do we SIGPIPE. execve(2) sees to those that have handlers.
+pub(crate) fn reset_signals(ignored: u64) {
     // struct sigaction of the kernel: handler, flags, restorer, mask. By the raw call, since libc keeps some signals to itself.
     let default = [libc::SIG_DFL as u64, 0, 0, 0];
-    for signal in 1..=64 {
+    for signal in (1..=64).filter(|signal| ignored >> (signal - 1) & 1 == 1) {
         // SAFETY: SIG_DFL is always a valid disposition; SIGKILL and SIGSTOP give an error that does not matter.
         unsafe {
             libc::syscall(
@@ -263,10 +262,6 @@ fn reset_dispositions() {
             )
         };
     }
-}
-
-/// No signal blocked.
-pub(crate) fn unblock_signals() {
     let none = 0_u64;
     // SAFETY: the new mask is a live 8-byte set, and no old one is asked for.
     unsafe {
@@ -283,8 +278,7 @@ pub(crate) fn unblock_signals() {
 /// A program that is started has every signal's default disposition and none blocked, whatever we have for ourselves.
 pub(crate) fn with_reset_signals(command: &mut std::process::Command) {
     let reset = || {
-        reset_dispositions();
-        unblock_signals();
+        reset_signals(u64::MAX);
         Ok(())
     };
     // SAFETY: between fork and exec these are system calls only.
