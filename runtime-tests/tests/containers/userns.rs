@@ -19,6 +19,7 @@ fn can_map(store: &Store) -> bool {
     ["ext2/ext3", "xfs", "btrfs", "tmpfs"].contains(&kind.trim())
 }
 
+/// `cp -a` is proved with `first_id` that knows of no ids of a container's own.
 #[test]
 fn auto_gives_each_container_ids_of_its_own() {
     let store = Store::new();
@@ -101,6 +102,7 @@ fn auto_gives_each_container_ids_of_its_own() {
     assert_eq!(map("three"), one);
 }
 
+/// Proved with a device that is made where it is to be bound, and with a source that nobody looks at.
 #[test]
 fn a_device_has_another_name_with_ids_of_its_own() {
     let store = Store::new();

@@ -3,6 +3,7 @@
 mod archives;
 mod commands;
 mod disk_full;
+mod interrupted;
 mod registries;
 mod unpack;
 

@@ -106,14 +106,24 @@ impl Containers {
             *first = userns::free_ids(&taken)?;
         }
         let container = self.make_directory(record)?;
+        match self.take(&container) {
+            Ok(lock) => Ok((container, lock)),
+            Err(error) => {
+                let _ = userns::remove_dir_all(&container.path);
+                Err(error)
+            }
+        }
+    }
+
+    /// Locks a new container, and gives it its name: by rename, since a link may be left of one that was never finished.
+    fn take(&self, container: &Container) -> Result<Lock> {
         let lock = container.lock()?;
-        // By rename, since a link may be left of a container that was never finished.
         let link = self.names().join(&container.record.name);
         let temporary = self.names().join(format!(".{}", container.record.id));
         symlink(&container.record.id, &temporary)
             .and_then(|()| fs::rename(&temporary, &link))
             .with_context(|| format!("take the name {:?}", container.record.name))?;
-        Ok((container, lock))
+        Ok(lock)
     }
 
     /// Makes a directory that is a container's as soon as it has its name. What a killed command, or a failure of the machine, has left on

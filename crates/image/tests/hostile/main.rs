@@ -370,7 +370,7 @@ fn serving(document: Value, called: &'static str) -> Server {
     })
 }
 
-// CVE-2021-41190
+// CVE-2021-41190. Proved with an index whatever else is in it, and with a name that is not compared with the type.
 #[test]
 fn a_document_with_two_meanings_is_refused() {
     let mut both = content().manifest;
@@ -602,7 +602,7 @@ fn tokens_come_from_the_registrys_own_server_for_the_password() {
     );
 }
 
-// CVE-2020-15157
+// CVE-2020-15157. Proved with credentials for every realm.
 #[test]
 fn a_stranger_who_gives_tokens_sees_no_password() {
     let (tokens, registry) = with_tokens("127.0.0.2");
@@ -628,7 +628,7 @@ fn a_token_server_without_tls_elsewhere_is_not_asked() {
     Client::with_password().fails(&registry, Kind::Denied, "not encrypted");
 }
 
-// CVE-2026-48978
+// CVE-2026-48978. Proved with the authorization sent wherever a redirect leads.
 #[test]
 fn a_redirect_takes_no_authorization_to_another_host() {
     let other = Arc::new(Server::at("127.0.0.2", |_| {
@@ -650,6 +650,7 @@ fn a_redirect_takes_no_authorization_to_another_host() {
     assert!(!other.requests()[0].headers.contains_key("authorization"));
 }
 
+/// Proved with its challenge answered and the answer sent there: either alone shows nothing.
 #[test]
 fn the_target_of_a_redirect_cannot_ask_for_the_password() {
     let other = Arc::new(Server::at("127.0.0.2", |_| {
