@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cgroups::{Host, Layout, Location, Place, Version};
 use nix::errno::Errno;
@@ -125,9 +125,21 @@ fn new_mount(place: &Place, attributes: u64) -> nix::Result<OwnedFd> {
     context.mount(attributes)
 }
 
-/// Whether the view consists of binds, one for each hierarchy, rather than of file systems of its own.
-pub(super) fn is_of_binds(location: &Location, namespaces: &Namespaces) -> bool {
-    location.layout() != Layout::V2 && !namespaces.is_private(libc::CLONE_NEWCGROUP)
+/// The binds that a view at `view` consists of, and what each shows; none where its file systems are the container's own.
+pub(super) fn binds(
+    view: PathBuf,
+    location: &Location,
+    namespaces: &Namespaces,
+) -> Vec<(PathBuf, PathBuf)> {
+    let places = location.places();
+    if namespaces.is_private(libc::CLONE_NEWCGROUP) {
+        return Vec::new();
+    }
+    if location.layout() == Layout::V2 {
+        return vec![(view, places[0].mount.clone())];
+    }
+    let part = |place: &Place| (view.join(&*name(place)), place.dir());
+    places.iter().map(part).collect()
 }
 
 /// The name of a hierarchy's mount in the view.

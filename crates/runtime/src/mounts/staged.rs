@@ -50,10 +50,8 @@ pub(crate) fn externals(
             (Kind::Bind { .. }, _) => {
                 externals.push((place()?, stage.join(BINDS).join(mount.index.to_string())));
             }
-            (Kind::Cgroup, Some(location)) if cgroup::is_of_binds(location, namespaces) => {
-                let view = place()?;
-                let parts = location.places().iter();
-                externals.extend(parts.map(|part| (view.join(&*cgroup::name(part)), part.dir())));
+            (Kind::Cgroup, Some(location)) => {
+                externals.extend(cgroup::binds(place()?, location, namespaces));
             }
             _ => {}
         }
