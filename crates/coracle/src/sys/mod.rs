@@ -4,11 +4,9 @@
 
 mod memory;
 
-#[cfg(not(test))]
 use std::ffi::{CStr, OsStr, c_char, c_int};
 use std::fs::OpenOptions;
 use std::os::fd::{BorrowedFd, IntoRawFd};
-#[cfg(not(test))]
 use std::os::unix::ffi::OsStrExt;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -16,8 +14,8 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 
 /// Where the C library starts the program. The standard library's own start would set up a second stack, on which to tell of an overflow of
 /// the first: a dozen system calls of a command that has some thirty. What else it does is in `main.rs`.
-#[cfg(not(test))]
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(test, allow(dead_code, reason = "tests have a main of their own"))]
 extern "C" fn main(count: c_int, values: *const *const c_char) -> c_int {
     let arguments = (0..count as usize).map(|index| {
         // SAFETY: there are `count` C strings, which live as long as the process.
