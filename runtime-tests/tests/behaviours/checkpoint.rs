@@ -9,6 +9,9 @@ use runtime_tests::{
 };
 use serde_json::json;
 
+/// Waits. A sleep alone may end with the system call that criu interrupts.
+pub(crate) const WAIT: &str = "while :; do sleep 1000000; done";
+
 /// Whether checkpoints can be shown here: root's only, since criu is root's.
 pub(crate) fn can() -> bool {
     has_cgroup() && has_criu(&[])

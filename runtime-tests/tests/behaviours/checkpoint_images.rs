@@ -7,11 +7,12 @@ use std::process::Command;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use runtime_tests::{
-    Container, Limit, eventually, finish, has_controller, has_criu, limit_of, requires, shell,
+    Container, Hierarchy, Limit, View, eventually, finish, has_controller, has_criu, hierarchy,
+    limit_of, requires, shell,
 };
 use serde_json::json;
 
-use crate::checkpoint::{can, checkpoint, command, count, counting, restore, start};
+use crate::checkpoint::{WAIT, can, checkpoint, command, count, counting, restore, start};
 
 /// The mount points of a container, with what is mounted there and how.
 fn mounts(c: &Container) -> Vec<String> {
@@ -79,7 +80,7 @@ fn mounts_are_as_they_were() {
 fn limits_are_those_of_the_bundle() {
     requires!(can(), "criu cannot do this machine");
     requires!(has_controller("pids"), "no pids controller");
-    let mut c = Container::new("sleep 1000000");
+    let mut c = Container::new(WAIT);
     c.set("/linux/resources", json!({ "pids": { "limit": 77 } }));
     start(&c);
     checkpoint(&c, &[]).ok();
@@ -93,7 +94,7 @@ fn limits_are_those_of_the_bundle() {
 #[test]
 fn with_a_cgroup_namespace() {
     requires!(can(), "criu cannot do this machine");
-    let mut c = Container::idle();
+    let mut c = Container::new(WAIT);
     c.push("/linux/namespaces", json!({ "type": "cgroup" }));
     start(&c);
     let view = "ls -d /sys/fs/cgroup/*; cat /proc/1/cgroup";
@@ -104,9 +105,27 @@ fn with_a_cgroup_namespace() {
 }
 
 #[test]
+fn the_hosts_view_of_cgroup_v2_from_a_shared_mount() {
+    requires!(can(), "criu cannot do this machine");
+    let shared = match hierarchy() {
+        Hierarchy::V2 => "mount --make-rshared /",
+        _ => {
+            "umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && mount --make-rshared /"
+        }
+    };
+    let c = Container::new(WAIT).in_view(View::new(&[], shared));
+    start(&c);
+    let view = "grep -c ' /sys/fs/cgroup .* cgroup2 ' /proc/self/mountinfo; ls /sys/fs/cgroup/cgroup.procs";
+    let before = c.exec(view).ok();
+    checkpoint(&c, &[]).ok();
+    restore(&c, &[]).ok();
+    assert_eq!(c.exec(view).ok(), before);
+}
+
+#[test]
 fn a_network_namespace_that_was_joined_is_joined_again() {
     requires!(can(), "criu cannot do this machine");
-    let mut c = Container::idle();
+    let mut c = Container::new(WAIT);
     let name = c.id.clone();
     shell(&format!("ip netns add {name}"));
     let namespaces = c.config["linux"]["namespaces"].as_array_mut().unwrap();
@@ -133,7 +152,7 @@ fn a_network_namespace_that_was_joined_is_joined_again() {
 #[test]
 fn the_annotation_names_crius_configuration() {
     requires!(can(), "criu cannot do this machine");
-    let mut c = Container::idle();
+    let mut c = Container::new(WAIT);
     let file = c.dir().join("criu.conf");
     std::fs::write(&file, "log-file other.log\n").unwrap();
     c.set("/annotations", json!({ "org.criu.config": file }));

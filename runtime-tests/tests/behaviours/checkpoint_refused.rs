@@ -6,12 +6,12 @@ use std::process::Stdio;
 
 use runtime_tests::{Container, eventually, is_coracle, requires};
 
-use crate::checkpoint::{can, checkpoint, command, count, counting, restore, start};
+use crate::checkpoint::{WAIT, can, checkpoint, command, count, counting, restore, start};
 
 #[test]
 fn only_a_running_container_has_something_to_be_written() {
     requires!(can(), "criu cannot do this machine");
-    let c = Container::idle();
+    let c = Container::new(WAIT);
     c.create().ok();
     checkpoint(&c, &[]).fails_with(1, "ontainer cannot be checkpointed in created state");
     c.kill("KILL").ok();
@@ -35,7 +35,7 @@ fn an_id_is_restored_once() {
 
 #[test]
 fn there_have_to_be_images() {
-    let c = Container::idle();
+    let c = Container::new(WAIT);
     c.write_config();
     assert_eq!(restore(&c, &[]).code, 1);
     c.assert_nothing_left();
@@ -62,7 +62,7 @@ fn there_have_to_be_images() {
 #[test]
 fn a_failure_names_the_log_and_its_cause() {
     requires!(can(), "criu cannot do this machine");
-    let c = Container::idle();
+    let c = Container::new(WAIT);
     // A terminal of ours is not the container's to take along.
     let mut command = c.bundle_command("run", &["--detach"]);
     let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
@@ -135,7 +135,7 @@ fn a_restore_that_is_killed_leaves_nothing_that_delete_does_not_find() {
 #[test]
 fn flags_are_checked_before_anything_is_done() {
     requires!(is_coracle(), "runc has other words");
-    let c = Container::idle();
+    let c = Container::new(WAIT);
     start(&c);
     for (flags, words) in [
         (
@@ -172,7 +172,7 @@ fn flags_are_checked_before_anything_is_done() {
 #[test]
 fn criu_may_be_missing_old_or_broken() {
     requires!(is_coracle(), "runc has other words");
-    let c = Container::idle();
+    let c = Container::new(WAIT);
     start(&c);
     let bin = c.dir().join("bin");
     fs::create_dir(&bin).unwrap();
