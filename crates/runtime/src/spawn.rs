@@ -33,6 +33,8 @@ pub(crate) fn spawn(
     let (ours, theirs) = Channel::pair()?;
     match clone_into(0, cgroup)? {
         Cloned::Child { entered } => {
+            // Before `enter` closes what is not its own, and somebody else gets its number.
+            drop(ours);
             let parents = flags | libc::CLONE_PARENT as u64;
             let cloned = entered
                 .map_err(not_entered)

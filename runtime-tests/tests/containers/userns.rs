@@ -19,7 +19,7 @@ fn can_map(store: &Store) -> bool {
     ["ext2/ext3", "xfs", "btrfs", "tmpfs"].contains(&kind.trim())
 }
 
-/// `cp -a` is proved with `first_id` that knows of no ids of a container's own.
+/// `cp` is proved with `first_id` that knows of no ids of a container's own.
 #[test]
 fn auto_gives_each_container_ids_of_its_own() {
     let store = Store::new();

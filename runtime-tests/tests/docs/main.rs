@@ -101,7 +101,7 @@ fn the_readme() {
     execute("README.md");
 }
 
-/// The tests that `docs/security.md` names. Proved with a name that is none's.
+/// The tests that `docs/SECURITY.md` names. Proved with a name that is none's.
 #[test]
 fn every_attack_has_its_tests() {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -109,7 +109,7 @@ fn every_attack_has_its_tests() {
         "cd {} && find crates runtime-tests/tests -name '*.rs' -exec cat {{}} +",
         workspace.display()
     ));
-    let table = document("docs/security.md");
+    let table = document("docs/SECURITY.md");
     let cells = table.lines().filter_map(|line| line.split('|').nth(3));
     let names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
     let missing: Vec<_> = names

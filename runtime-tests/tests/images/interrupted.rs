@@ -86,7 +86,7 @@ fn assert_nothing_visible(home: &Home) {
     }
 }
 
-/// What has come is not fetched again. Proved with a blob that begins anew whatever has come.
+/// What has come is not fetched again.
 #[test]
 fn ctrl_c_ends_a_pull_and_a_run_that_the_next_try_goes_on_with() {
     requires!(

@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Bytes of the first part. Pages of it that nobody touches take no memory.
 const FIRST: usize = 256 << 10;
 
+/// What malloc(3) aligns everything to, and who hands bytes to the kernel as structures (cmsg(3)) takes for granted.
+const MALLOCS: usize = 16;
+
 #[global_allocator]
 static MEMORY: Memory = Memory {
     first: UnsafeCell::new([0; FIRST]),
@@ -52,7 +55,7 @@ unsafe impl GlobalAlloc for Memory {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let aligned = |used: usize| {
             let start = self.start() as usize;
-            (start + used).next_multiple_of(layout.align()) - start
+            (start + used).next_multiple_of(layout.align().max(MALLOCS)) - start
         };
         let end = |used| {
             aligned(used)
