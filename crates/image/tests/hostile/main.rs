@@ -650,7 +650,7 @@ fn a_redirect_takes_no_authorization_to_another_host() {
     assert!(!other.requests()[0].headers.contains_key("authorization"));
 }
 
-/// Proved with its challenge answered and the answer sent there, both at once: each stands alone.
+/// Proved with its challenge answered and the answer sent there.
 #[test]
 fn the_target_of_a_redirect_cannot_ask_for_the_password() {
     let other = Arc::new(Server::at("127.0.0.2", |_| {
