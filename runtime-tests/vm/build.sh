@@ -9,7 +9,7 @@ PACKAGES="
     busybox-static crun runc uidmap
     podman buildah containerd conmon netavark aardvark-dns nftables passt fuse-overlayfs catatonit skopeo umoci jq
     docker-registry apache2-utils openssl containernetworking-plugins curl iptables socat attr libcap2-bin zstd
-    criu iproute2 kmod procps strace util-linux"
+    iproute2 kmod procps strace util-linux"
 
 vm_build() {
     local kernels=()
