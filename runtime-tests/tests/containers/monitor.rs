@@ -337,6 +337,57 @@ fn a_full_disk_loses_only_lines_of_the_log() {
     assert_eq!(left, 0);
 }
 
+/// With every amount of room that is too small, for files and for their bytes. It was seen failing before a container that could not take its
+/// name was removed, before a monitor that cannot begin said why, and before a status that cannot be written was an error.
+#[test]
+fn a_full_disk_leaves_no_container() {
+    let store = Store::new();
+    let place = store.path().join("store");
+    fs::create_dir(&place).unwrap();
+    let (parent, disk) = (&store.parent, place.display());
+    shell(&format!("mount -t tmpfs -o size=1m {parent} {disk}"));
+    let containers = || {
+        let left = store.leftovers().into_iter();
+        left.filter(|left| !left.contains("tmpfs"))
+            .collect::<Vec<_>>()
+    };
+    let result = std::panic::catch_unwind(|| {
+        // The store's own directories.
+        store.run(&["--rm"], "true").ok();
+        let used = |what: &str| -> u64 {
+            let used = shell(&format!(
+                "df --block-size=1k --output={what} {disk} | tail -1"
+            ));
+            used.trim().parse().unwrap()
+        };
+        for (limit, unit, step, what) in [("nr_inodes", "", 1, "iused"), ("size", "k", 4, "used")] {
+            let used = used(what);
+            let mut failures = 0;
+            for room in 1.. {
+                let room = used + room * step;
+                shell(&format!("mount -o remount,{limit}={room}{unit} {disk}"));
+                let run = store.run(&["-d", "--name=web"], "exec sleep 1000");
+                if run.code == 0 {
+                    break;
+                }
+                assert_eq!(run.code, 125, "{run:?}");
+                let words = run.stderr.to_lowercase();
+                assert!(words.contains("no space left"), "{run:?}");
+                assert_eq!(containers(), [""; 0], "{limit}={room}");
+                failures += 1;
+            }
+            assert!(failures > 2, "{limit}: failed {failures} times only");
+            shell(&format!("mount -o remount,size=1m,nr_inodes=1000 {disk}"));
+            assert_eq!(store.state("web", "Status"), "running");
+            store.coracle(&["rm", "-f", "web"]).ok();
+        }
+    });
+    let left = containers();
+    shell(&format!("umount -l {disk}"));
+    result.unwrap();
+    assert_eq!(left, [""; 0]);
+}
+
 #[test]
 fn a_memory_kill_is_told() {
     let store = Store::new();

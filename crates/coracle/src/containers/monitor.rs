@@ -78,7 +78,12 @@ fn monitor() -> Result<()> {
     // It fails only for a leader of a process group, who is as free of the terminal.
     let _ = setsid();
     let container = Container::inherited(File::from(directory))?;
-    let mut monitor = Monitor::new(container, Connection::from(conversation))?;
+    let first = Connection::from(conversation);
+    let mut monitor = Monitor::new(container).inspect_err(|error| {
+        let text = error.to_string();
+        let _ = first.send(&Message::Failed(failure_status(&text), text), true);
+    })?;
+    monitor.clients = Clients::new(first);
     while monitor.end.is_none() {
         monitor.turn()?;
     }
@@ -132,7 +137,7 @@ struct Monitor {
 }
 
 impl Monitor {
-    fn new(container: Container, first: Connection) -> Result<Self> {
+    fn new(container: Container) -> Result<Self> {
         let timer_flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
         Ok(Monitor {
             settings: container.record.settings(),
@@ -142,7 +147,7 @@ impl Monitor {
             timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, timer_flags).context("make a timer")?,
             alarm: Alarm::Start,
             listener: container.listen(directory::SOCKET)?,
-            clients: Clients::new(first),
+            clients: Clients::default(),
             network: Network::of(&container),
             init: None,
             memory: Memory::default(),

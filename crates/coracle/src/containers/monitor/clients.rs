@@ -60,7 +60,7 @@ impl Client {
 }
 
 /// All of them. The place of each is its number for as long as [`Clients::forget_gone`] is not called.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Clients(Vec<Client>);
 
 impl Clients {

@@ -72,7 +72,13 @@ impl Monitor {
         let prepared = prepared?;
         self.memory = Memory::of(&self.container);
         self.network.attach(prepared.pid())?;
-        let pid = prepared.pid();
+        self.set_running(prepared.pid());
+        match self.container.write_status(&self.status) {
+            // Nothing runs yet, so nobody has to be told of a container that is not known to run.
+            Err(error) if self.status.restarts == 0 => return Err(error),
+            Err(error) => log::warn!("{error}"),
+            Ok(()) => {}
+        }
         let (init, terminal) = prepared.start()?;
         self.streams = match terminal {
             Some(ends) => {
@@ -82,11 +88,10 @@ impl Monitor {
             None => streams,
         };
         self.init = Some(init);
-        self.note_running(pid);
         Ok(())
     }
 
-    fn note_running(&mut self, pid: i32) {
+    fn set_running(&mut self, pid: i32) {
         self.status = Status {
             phase: Phase::Running,
             boot_id: boot_id(),
@@ -96,7 +101,6 @@ impl Monitor {
             oom_killed: false,
             ..std::mem::take(&mut self.status)
         };
-        self.note();
     }
 
     /// A full disk must not end the container.
@@ -118,7 +122,8 @@ impl Monitor {
                     self.memory = Memory::of(&self.container);
                     // It was killed between the start and writing that down.
                     if self.status.phase != Phase::Running {
-                        self.note_running(init.pid());
+                        self.set_running(init.pid());
+                        self.note();
                     }
                     self.init = Some(init);
                     if let Err(error) = self.network.adopt() {
