@@ -8,7 +8,7 @@ SHARE       = $(DESTDIR)$(PREFIX)/share
 ZSH        := site-functions
 SYSCONFDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),/etc,$(PREFIX)/etc)
 
-# No path of this machine in what is built: the same commit gives the same bytes.
+# No path of this machine in what is built.
 CARGO_HOME ?= $(HOME)/.cargo
 REMAP      := --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)/registry/src=
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Packs what `make build` has built: coracle-VERSION-MACHINE.tar.gz, to be unpacked in /, and a .deb, into target/dist or $DIST. The same
-# commit gives the same bytes, whenever and wherever they are packed. BINARY and SHIM in the environment name other programs.
+# programs give the same bytes, whenever and wherever they are packed. BINARY and SHIM in the environment name other programs.
 set -eu
 cd "$(dirname "$0")/.."
 
