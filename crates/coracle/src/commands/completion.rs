@@ -168,6 +168,10 @@ fn containers(globals: &Flags) -> Vec<String> {
         return Vec::new();
     };
     let listed = runtime::list(&settings).unwrap_or_default();
+    #[cfg_attr(
+        not(feature = "image"),
+        expect(unused_mut, reason = "images add theirs")
+    )]
     let mut names: Vec<String> = listed.into_iter().map(|state| state.id).collect();
     #[cfg(feature = "image")]
     if let Ok(store) = super::settings::store(globals) {

@@ -105,6 +105,19 @@ impl Invocation<'_> {
         Ok(Containers::of(&settings::store(self.globals)?))
     }
 
+    /// Does something to the container that the first argument means, for commands that an engine waits for: the store of images is only
+    /// looked at when the runtime knows no container by that very id.
+    fn by_id<T>(
+        &self,
+        settings: &Settings,
+        act: impl Fn(&str) -> runtime::Result<T>,
+    ) -> Result<T, Failure> {
+        match act(self.id()) {
+            Err(error) if error.kind() == Kind::NotFound => Ok(act(&self.container_id(settings)?)?),
+            done => Ok(done?),
+        }
+    }
+
     /// The container of an image that the first argument means.
     #[cfg(feature = "image")]
     pub(crate) fn container(&self) -> Result<Container, Failure> {
@@ -234,7 +247,7 @@ pub(crate) fn start(invocation: &Invocation<'_>) -> Outcome {
         crate::containers::start(&container)?;
         return Ok(0);
     }
-    runtime::start(&settings, invocation.id())?;
+    invocation.by_id(&settings, |id| runtime::start(&settings, id))?;
     Ok(0)
 }
 
@@ -252,13 +265,7 @@ pub(crate) fn resume(invocation: &Invocation<'_>) -> Outcome {
 
 pub(crate) fn state(invocation: &Invocation<'_>) -> Outcome {
     let settings = invocation.settings()?;
-    let state = match runtime::state(&settings, invocation.id()) {
-        // Perhaps an image's container goes by that name.
-        Err(error) if error.kind() == Kind::NotFound => {
-            runtime::state(&settings, &invocation.container_id(&settings)?)?
-        }
-        state => state?,
-    };
+    let state = invocation.by_id(&settings, |id| runtime::state(&settings, id))?;
     answer(&json(&state, "  "))
 }
 
