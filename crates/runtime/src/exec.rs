@@ -34,9 +34,9 @@ use crate::{
 pub struct ExecOptions {
     /// The container's id.
     pub id: String,
-    /// The command and its arguments, which need not be text; empty when `process` says it.
+    /// The command and its arguments, which need not be text; those of `process` when this is empty.
     pub args: Vec<OsString>,
-    /// The whole process, as a `process.json` has it (`--process`); it takes the place of what the flags say about it.
+    /// The whole process, as a `process.json` has it (`--process`); it takes the place of what the other flags say about it.
     pub process: Option<oci_spec::runtime::Process>,
     /// A unix socket that receives the terminal's master.
     pub console_socket: Option<PathBuf>,
@@ -207,16 +207,29 @@ impl Drop for Running {
 
 /// The process that is asked for: a whole one, or the container's own with what the flags change.
 fn wanted(spec: &Spec, options: &ExecOptions) -> Result<Process> {
-    if let Some(process) = &options.process {
-        let mut process = process.clone();
-        if process.exec_cpu_affinity().is_none() {
-            let configured = spec.process().as_ref();
-            process.set_exec_cpu_affinity(
-                configured.and_then(|process| process.exec_cpu_affinity().clone()),
-            );
-        }
-        return Process::new(&process);
+    let mut process = match &options.process {
+        Some(process) => whole(spec, process.clone()),
+        None => changed(spec, options),
+    }?;
+    // Checked as text, and executed as they were given: no argument of a command line has a null byte.
+    if !options.args.is_empty() {
+        let given = options.args.iter();
+        process.args = given.flat_map(|arg| CString::new(arg.as_bytes())).collect();
     }
+    Ok(process)
+}
+
+fn whole(spec: &Spec, mut process: oci_spec::runtime::Process) -> Result<Process> {
+    if process.exec_cpu_affinity().is_none() {
+        let configured = spec.process().as_ref();
+        process.set_exec_cpu_affinity(
+            configured.and_then(|process| process.exec_cpu_affinity().clone()),
+        );
+    }
+    Process::new(&process)
+}
+
+fn changed(spec: &Spec, options: &ExecOptions) -> Result<Process> {
     let mut configured = spec
         .process()
         .clone()
@@ -243,9 +256,6 @@ fn wanted(spec: &Spec, options: &ExecOptions) -> Result<Process> {
         configured.set_no_new_privileges(Some(true));
     }
     let mut process = Process::new(&configured)?;
-    // Checked as text, and executed as they were given: no argument of a command line has a null byte.
-    let given = options.args.iter();
-    process.args = given.flat_map(|arg| CString::new(arg.as_bytes())).collect();
     if let Some(user) = &options.user {
         let (uid, gid) = parse_user(user)?;
         process.uid = uid;

@@ -1,7 +1,9 @@
 //! `exec` in containers of images, as people know it from Docker.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
 
 use runtime_tests::{Store, by_systemd, shell};
@@ -69,6 +71,9 @@ fn flags_mean_what_they_mean_to_docker() {
         .coracle(&["exec", "web", "nothing-like-this"])
         .fails(127);
     store.coracle(&["exec", "web", "/etc"]).fails(126);
+    let mut command = store.command(&["exec", "web", "printf", "%s"]);
+    command.arg(OsStr::from_bytes(b"\xfe"));
+    assert_eq!(command.output().expect("it starts").stdout, b"\xfe");
     exec(&[], "exit 7").exits(7);
     store.coracle(&["stop", "-t", "0", "web"]).ok();
     exec(&[], "true").fails_with(125, "cannot exec in a stopped container");

@@ -205,11 +205,14 @@ pub(crate) fn exec(invocation: &Invocation<'_>) -> Outcome {
         // No image's, as has just been seen.
         None => invocation.id().to_owned(),
     };
-    let options = ExecOptions {
+    let mut options = ExecOptions {
         id,
         process,
         ..exec_options(invocation)
     };
+    if options.process.is_some() {
+        options.args.clear();
+    }
     runtime::exec(&settings, &options).map_err(|error| failed(prefixed("exec", error).message))
 }
 

@@ -5,8 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use oci_spec::runtime::Process;
-use std::ffi::OsString;
-
 use runtime::{Error, ExecOptions, Kind, Result};
 use serde_json::{Value, json};
 
@@ -46,7 +44,7 @@ pub(crate) fn exec(container: &Container, flags: &Flags, asked: ExecOptions) -> 
     })
 }
 
-/// The container's own process, with what is wanted otherwise.
+/// The container's own process, with what is wanted otherwise, but for its arguments.
 fn process(
     container: &Container,
     flags: &Flags,
@@ -58,12 +56,6 @@ fn process(
     let init = runtime::init(&record.settings(), &record.id)?.ok_or_else(stopped)?;
     let mut spec: Value = container.read(CONFIG_FILE)?;
     let mut process = spec["process"].take();
-    let text = |arg: &OsString| {
-        let text = arg.to_str().map(str::to_owned);
-        text.ok_or_else(|| Error::invalid(format!("argument {arg:?} is not valid UTF-8")))
-    };
-    let args = asked.args.iter().map(text).collect::<Result<Vec<_>>>()?;
-    process["args"] = json!(args);
     process["terminal"] = json!(asked.tty && !asked.detach);
     process["consoleSize"] = Value::Null;
     let mut added = Vec::new();
