@@ -43,7 +43,7 @@ pub use machine::{
     need_root, number_of, skip,
 };
 pub use registry::{Home, Registry};
-pub use runtime::{by_systemd, is_coracle, is_crun, is_runc, runtime};
+pub use runtime::{by_systemd, is_coracle, is_crun, is_runc, is_runc_since, runtime};
 pub use shim::{Shim, containerd_version, has_containerd};
 pub use store::Store;
 pub use terminal::{ConsoleSocket, Terminal};

@@ -49,21 +49,20 @@ pub(crate) fn cgroup_manager_flags() -> &'static [&'static str] {
     }
 }
 
-/// The first word that the runtime says about itself.
-fn name() -> &'static str {
-    static NAME: OnceLock<String> = OnceLock::new();
-    NAME.get_or_init(|| {
+/// What the runtime says about itself: `runc version 1.3.6+ds1`.
+fn version() -> &'static str {
+    static VERSION: OnceLock<String> = OnceLock::new();
+    VERSION.get_or_init(|| {
         let answer = Command::new(runtime())
             .arg("--version")
             .output()
             .expect("the runtime starts");
-        let answer = String::from_utf8_lossy(&answer.stdout).into_owned();
-        answer
-            .split_whitespace()
-            .next()
-            .unwrap_or_default()
-            .to_owned()
+        String::from_utf8_lossy(&answer.stdout).into_owned()
     })
+}
+
+fn name() -> &'static str {
+    version().split_whitespace().next().unwrap_or_default()
 }
 
 /// Coracle is under test.
@@ -74,6 +73,13 @@ pub fn is_coracle() -> bool {
 /// runc is under test, to prove the test.
 pub fn is_runc() -> bool {
     name() == "runc"
+}
+
+/// runc of at least this version is under test, to prove the test.
+pub fn is_runc_since(major: u32, minor: u32) -> bool {
+    let number = version().split_whitespace().nth(2).unwrap_or_default();
+    let mut numbers = number.split('.').map_while(|part| part.parse().ok());
+    is_runc() && (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
 }
 
 /// crun is under test, to prove the test.

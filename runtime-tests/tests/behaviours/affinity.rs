@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use runtime_tests::{Container, Output, has_cgroup, has_controller, is_coracle, requires, shell};
+use runtime_tests::{
+    Container, Output, has_cgroup, has_controller, is_coracle, is_runc_since, requires, shell,
+};
 use serde_json::{Value, json};
 
 const LOOK: &[&str] = &["grep", "Cpus_allowed_list", "/proc/self/status"];
@@ -33,7 +35,10 @@ fn exec_process(c: &Container, change: impl FnOnce(&mut Value)) -> Output {
 
 #[test]
 fn the_hosts_affinity_is_not_inherited_by_exec() {
-    requires!(is_coracle(), "runc 1.1 keeps the engine's");
+    requires!(
+        is_coracle() || is_runc_since(1, 3),
+        "runc 1.1 keeps the engine's"
+    );
     let c = Container::idle();
     c.run_detached();
     let inner = c.command(&[&["exec", &c.id], LOOK].concat());
@@ -47,7 +52,7 @@ fn the_hosts_affinity_is_not_inherited_by_exec() {
 
 #[test]
 fn the_final_affinity_is_the_executed_processs() {
-    requires!(is_coracle(), "runc 1.1 has no execCPUAffinity");
+    requires!(is_coracle(), "runc 1.3 has no execCPUAffinity");
     requires!(has_two_cpus(), "one CPU leaves no choice");
     let mut c = Container::new("grep Cpus_allowed_list /proc/self/status; sleep 1000000");
     c.set(
@@ -90,7 +95,7 @@ fn the_final_affinity_is_the_executed_processs() {
 
 #[test]
 fn the_initial_affinity_is_the_runtimes() {
-    requires!(is_coracle(), "runc 1.1 has no execCPUAffinity");
+    requires!(is_coracle(), "runc 1.3 has no execCPUAffinity");
     requires!(has_two_cpus(), "one CPU leaves no choice");
     let mut c = Container::idle();
     c.set("/process/execCPUAffinity", json!({ "initial": "1" }));
@@ -109,7 +114,10 @@ fn the_initial_affinity_is_the_runtimes() {
 
 #[test]
 fn a_deadline_scheduler_and_a_cpuset_exclude_each_other() {
-    requires!(is_coracle(), "runc 1.1 has no scheduler");
+    requires!(
+        is_coracle() || is_runc_since(1, 3),
+        "runc 1.1 has no scheduler"
+    );
     requires!(
         has_cgroup() && has_controller("cpuset"),
         "the cpuset controller is missing"

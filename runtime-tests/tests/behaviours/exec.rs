@@ -4,7 +4,8 @@ use std::fs;
 use std::os::fd::AsRawFd;
 
 use runtime_tests::{
-    ConsoleSocket, Container, Ids, eventually, has_cgroup, is_coracle, requires, rootless,
+    ConsoleSocket, Container, Ids, eventually, has_cgroup, is_coracle, is_runc, is_runc_since,
+    requires, rootless,
 };
 use serde_json::json;
 
@@ -119,6 +120,7 @@ fn exec_refuses_users_that_are_not_numbers() {
 fn exec_takes_arguments_that_are_no_text() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
+    requires!(!is_runc(), "runc makes text of them");
     let c = Container::idle();
     c.run_detached();
     let words = [
@@ -142,7 +144,10 @@ fn exec_takes_arguments_that_are_no_text() {
 
 #[test]
 fn a_pidfd_socket_receives_the_process() {
-    requires!(is_coracle(), "runc 1.1 has no --pidfd-socket");
+    requires!(
+        is_coracle() || is_runc_since(1, 3),
+        "runc 1.1 has no --pidfd-socket"
+    );
     let c = Container::inside(&["wait"]);
     let socket = ConsoleSocket::listen(c.dir());
     let path = socket.path.to_str().unwrap();

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use runtime_tests::{Container, eventually, is_coracle, read_text, requires, rootless};
+use runtime_tests::{
+    Container, eventually, is_coracle, is_runc_since, read_text, requires, rootless,
+};
 use serde_json::{Value, json};
 
 const ON_THE_HOST: [&str; 4] = ["prestart", "createRuntime", "poststart", "poststop"];
@@ -34,7 +36,7 @@ fn hooks_run_in_order() {
         json!([hook("echo startContainer >> /log")]),
     );
     c.create().ok();
-    requires!(is_coracle(), "runc 1.1 runs poststart hooks at create");
+    requires!(is_coracle(), "runc 1.3 runs poststart hooks at create");
     let at_create = [
         "prestart 1",
         "prestart 2",
@@ -209,7 +211,7 @@ fn a_failing_hook_at_creation_leaves_nothing() {
         );
         let output = c.create();
         assert_eq!(output.code, 1, "{name}: {output:?}");
-        let words = if is_coracle() {
+        let words = if is_coracle() || is_runc_since(1, 3) {
             format!("error running {name} hook #1: ")
         } else {
             "running hook #1".to_owned()
@@ -240,7 +242,7 @@ fn a_failing_start_container_hook_starts_nothing() {
 
 #[test]
 fn a_failing_poststart_hook_is_an_error() {
-    requires!(is_coracle(), "runc 1.1 runs poststart hooks at create");
+    requires!(is_coracle(), "runc 1.3 runs poststart hooks at create");
     let mut c = Container::idle();
     c.set("/hooks/poststart", json!([hook("exit 3")]));
     c.create().ok();
@@ -251,7 +253,7 @@ fn a_failing_poststart_hook_is_an_error() {
 
 #[test]
 fn a_failing_poststop_hook_is_told_and_the_others_run() {
-    requires!(is_coracle(), "runc 1.1 stops at the first that fails");
+    requires!(is_coracle(), "runc 1.3 stops at the first that fails");
     let mut c = Container::new("true");
     let log = c.dir().join("log");
     c.set(

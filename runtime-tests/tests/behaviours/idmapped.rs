@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use runtime_tests::{
-    Container, Without, is_coracle, kernel_lacks, kernel_since, requires, rootless, shell,
+    Container, Without, is_coracle, is_runc_since, kernel_lacks, kernel_since, requires, rootless,
+    shell,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -73,7 +74,10 @@ fn with_user_namespace(mut c: Container) -> Container {
 
 macro_rules! requires_idmapped_mounts {
     () => {
-        requires!(is_coracle(), "runc 1.1 has no idmapped mounts");
+        requires!(
+            is_coracle() || is_runc_since(1, 3),
+            "runc 1.1 has no idmapped mounts"
+        );
         requires!(
             !kernel_lacks("mount_setattr"),
             "Linux has idmapped mounts since 5.12"
@@ -218,6 +222,7 @@ fn recursion_is_for_ridmap() {
 #[test]
 fn a_file_system_that_cannot_is_named() {
     requires!(rootless().is_none(), "root alone maps the ids of mounts");
+    requires!(is_coracle(), "runc does not name it");
     requires_idmapped_mounts!();
     let mut c = Container::new("true");
     bind(
@@ -290,7 +295,7 @@ fn mapped_ids_are_not_mapped_again() {
 #[test]
 fn wrong_configurations() {
     requires!(rootless().is_none(), "root alone maps the ids of mounts");
-    requires!(is_coracle(), "runc 1.1 has no idmapped mounts");
+    requires!(is_coracle(), "runc has other words");
     let empty = || json!([{ "containerID": 0, "hostID": 5000, "size": 0 }]);
     let cases: [(Value, Mappings, &str); 5] = [
         (
@@ -334,6 +339,7 @@ fn wrong_configurations() {
 
 #[test]
 fn overlapping_mappings_are_the_kernels_to_refuse() {
+    requires!(is_coracle(), "runc fails in a helper");
     requires_idmapped_mounts!();
     let mut c = Container::new("true");
     let volume = Volume::new();
@@ -351,7 +357,7 @@ fn overlapping_mappings_are_the_kernels_to_refuse() {
 #[test]
 fn a_kernel_without_them_says_so() {
     requires!(rootless().is_none(), "root alone maps the ids of mounts");
-    requires!(is_coracle(), "runc 1.1 has no idmapped mounts");
+    requires!(is_coracle(), "runc tells the number of the error");
     let mut c = Container::new("true").without(Without::calls(&["mount_setattr"]));
     let volume = Volume::new();
     bind(
@@ -373,7 +379,7 @@ fn a_kernel_without_them_says_so() {
 #[test]
 fn an_ordinary_user_is_told_that_only_root_can() {
     requires!(rootless().is_none(), "root alone maps the ids of mounts");
-    requires!(is_coracle(), "runc 1.1 has no idmapped mounts");
+    requires!(is_coracle(), "runc has other words");
     let mut c = Container::new("true");
     let volume = Volume::new();
     for (kind, id) in [("uid", 4242), ("gid", 4242)] {

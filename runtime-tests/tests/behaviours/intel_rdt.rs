@@ -7,7 +7,7 @@ use serde_json::json;
 
 #[test]
 fn without_resctrl_there_is_a_clear_error() {
-    requires!(is_coracle(), "runc 1.1 starts the container all the same");
+    requires!(is_coracle(), "runc 1.3 starts the container all the same");
     requires!(
         !Path::new("/sys/fs/resctrl/schemata").exists(),
         "the machine has resctrl"

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use runtime_tests::{
     Container, Hierarchy, Limit, Output, View, eventually, has_cgroup, has_controller, hierarchy,
-    is_coracle, is_crun, limit_of, read_text, requires,
+    is_coracle, is_crun, is_runc, is_runc_since, limit_of, read_text, requires,
 };
 use serde_json::{Value, json};
 
@@ -114,7 +114,10 @@ fn cpu_shares() {
 #[test]
 fn cpu_burst_and_idle() {
     requires!(has_controller("cpu"), "no cpu controller");
-    requires!(is_coracle(), "runc 1.1 knows neither");
+    requires!(
+        is_coracle() || is_runc_since(1, 3),
+        "runc 1.1 knows neither"
+    );
     let c = limited(&json!({ "cpu": { "quota": 50_000, "period": 100_000, "burst": 20_000 } }));
     let output = c.run_with(&["--detach"]);
     requires!(
@@ -311,6 +314,7 @@ fn huge_pages() {
     if !has_controller("hugetlb") {
         let view = View::of(Hierarchy::V2);
         requires!(view.is_some(), "no hugetlb controller");
+        requires!(!is_runc(), "runc wants more controllers than this one");
         c.enter(view.unwrap());
     }
     c.run_detached();

@@ -14,7 +14,7 @@ fn has_numa() -> bool {
 
 #[test]
 fn policies_reach_the_kernel() {
-    requires!(is_coracle(), "runc 1.1 has no memoryPolicy");
+    requires!(is_coracle(), "runc 1.3 has no memoryPolicy");
     requires!(has_numa(), "the kernel has no NUMA");
     let mut c = Container::new(LOOK);
     for (policy, seen) in [
@@ -45,7 +45,7 @@ fn policies_reach_the_kernel() {
 
 #[test]
 fn an_executed_process_has_it_too() {
-    requires!(is_coracle(), "runc 1.1 has no memoryPolicy");
+    requires!(is_coracle(), "runc 1.3 has no memoryPolicy");
     requires!(has_numa(), "the kernel has no NUMA");
     let mut c = Container::idle();
     c.set(
@@ -58,7 +58,7 @@ fn an_executed_process_has_it_too() {
 
 #[test]
 fn wrong_policies_are_refused_in_runcs_words() {
-    requires!(is_coracle(), "runc 1.1 has no memoryPolicy");
+    requires!(is_coracle(), "runc 1.3 has no memoryPolicy");
     let mut c = Container::new("true");
     for (policy, words) in [
         (json!({ "nodes": "0" }), "invalid memory policy mode"),

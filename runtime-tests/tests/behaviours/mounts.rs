@@ -5,7 +5,8 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use runtime_tests::{
-    Container, Ids, has_program, is_coracle, kernel_lacks, kernel_since, requires, rootless, shell,
+    Container, Ids, has_program, is_coracle, is_runc_since, kernel_lacks, kernel_since, requires,
+    rootless, shell,
 };
 use serde_json::{Value, json};
 
@@ -210,6 +211,11 @@ fn propagation_of_a_mount() {
             shell(&format!("umount {path}"));
             let line = line_of(&output.ok(), "/v");
             let optional = optional_fields(&line);
+            // runc 1.3 makes it a slave like the root.
+            let mark = match option {
+                "rshared" if is_runc_since(1, 3) => "master:",
+                _ => mark,
+            };
             assert!(
                 if mark.is_empty() {
                     optional.is_empty()
@@ -251,7 +257,11 @@ fn a_shared_root_takes_no_mount_of_the_host_away() {
 #[test]
 fn propagation_of_the_root() {
     // runc 1.1 leaves a shared root private.
-    let shared = if is_coracle() { "shared:" } else { "" };
+    let shared = if is_coracle() || is_runc_since(1, 3) {
+        "shared:"
+    } else {
+        ""
+    };
     for (option, mark) in [("", ""), ("private", ""), ("slave", ""), ("shared", shared)] {
         let mut c = Container::new("cat /proc/self/mountinfo");
         if !option.is_empty() {
@@ -318,7 +328,10 @@ fn rprivate_does_not_make_a_bind_recursive() {
 
 #[test]
 fn recursive_read_only() {
-    requires!(is_coracle(), "runc 1.1 knows no rro on this kernel");
+    requires!(
+        is_coracle() || is_runc_since(1, 3),
+        "runc 1.1 knows no rro on this kernel"
+    );
     let mut c = Container::new("touch /volume/sub/x");
     let dir = volume(&c);
     let sub = dir.join("sub");
@@ -407,7 +420,10 @@ fn values_with_commas_reach_the_file_system_whole() {
 
 #[test]
 fn symbolic_links_are_not_followed_on_a_mount_that_says_so() {
-    requires!(is_coracle(), "runc 1.1 knows no nosymfollow");
+    requires!(
+        is_coracle() || is_runc_since(1, 3),
+        "runc 1.1 knows no nosymfollow"
+    );
     for kind in ["bind", "tmpfs"] {
         let mut c = Container::new("grep ' /v ' /proc/self/mountinfo; cat /v/link || echo refused");
         let dir = volume(&c);
@@ -452,7 +468,7 @@ fn tmpfs_with_the_content_of_the_image() {
 #[test]
 fn tmpfs_content_keeps_links_holes_and_capabilities() {
     requires!(rootless().is_none(), "root's mounts");
-    requires!(is_coracle(), "runc 1.1 copies links and holes as files");
+    requires!(is_coracle(), "runc 1.3 copies links and holes as files");
     requires!(has_program("setcap"), "setcap is missing");
     let mut c = Container::new(
         "cd /etc/deep && stat -c '%h %a %u:%g' one ../two && stat -c %s holes; readlink ../link2; \
@@ -482,7 +498,7 @@ fn tmpfs_content_keeps_links_holes_and_capabilities() {
 #[test]
 fn tmpfs_content_keeps_times_and_extended_attributes() {
     requires!(rootless().is_none(), "root's mounts");
-    requires!(is_coracle(), "runc 1.1 copies neither");
+    requires!(is_coracle(), "runc 1.3 copies neither");
     requires!(kernel_since(6, 6), "tmpfs has user.* since Linux 6.6");
     requires!(has_program("setfattr"), "setfattr is missing");
     let mut c = Container::new("stat -c %Y /etc /etc/deep /etc/deep/file; sleep 1000000");

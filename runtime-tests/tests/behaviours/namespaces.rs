@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use runtime_tests::{Container, is_coracle, kernel_has, kernel_since, requires, rootless};
+use runtime_tests::{
+    Container, is_coracle, is_runc_since, kernel_has, kernel_since, requires, rootless,
+};
 use serde_json::json;
 
 const KINDS: [(&str, &str); 7] = [
@@ -184,7 +186,10 @@ fn time_offsets() {
         kernel_has("/proc/self/timens_offsets"),
         "the kernel has no time namespaces"
     );
-    requires!(is_coracle(), "runc 1.1 has no time namespaces");
+    requires!(
+        is_coracle() || is_runc_since(1, 3),
+        "runc 1.1 has no time namespaces"
+    );
     let mut c = Container::new("cut -d. -f1 /proc/uptime");
     c.push("/linux/namespaces", json!({ "type": "time" }));
     c.set("/linux/timeOffsets", json!({ "monotonic": { "secs": 1000, "nanosecs": 0 }, "boottime": { "secs": 86_400_000, "nanosecs": 0 } }));

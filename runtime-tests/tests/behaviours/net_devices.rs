@@ -26,7 +26,7 @@ const VETH: &str = "ip link add eth7 mtu 1400 address 02:00:00:00:00:07 type vet
 
 macro_rules! requires_devices {
     () => {
-        requires!(is_coracle(), "runc 1.1 has no netDevices");
+        requires!(is_coracle(), "runc 1.3 has no netDevices");
         requires!(rootless().is_none(), "the host's devices are root's");
         requires!(has_program("ip"), "iproute2 is missing");
     };

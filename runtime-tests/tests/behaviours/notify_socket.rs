@@ -104,7 +104,7 @@ fn a_detached_run_waits_until_the_service_is_ready() {
 
 #[test]
 fn a_service_that_ends_before_it_is_ready_keeps_nobody_waiting() {
-    requires!(is_coracle(), "runc 1.1 waits for ever");
+    requires!(is_coracle(), "runc 1.3 waits for ever");
     let c = Container::new("test \"$NOTIFY_SOCKET\" = /run/notify/notify.sock && touch /seen");
     let manager = Manager::of(&c);
     let mut run = manager.start(c.bundle_command("run", &["--detach"]));
@@ -114,7 +114,7 @@ fn a_service_that_ends_before_it_is_ready_keeps_nobody_waiting() {
 
 #[test]
 fn the_socket_is_there_for_everybody_and_the_directory_is_not_writable() {
-    requires!(is_coracle(), "runc 1.1 waits for ever");
+    requires!(is_coracle(), "runc 1.3 waits for ever");
     requires!(
         rootless().is_none() && has_program("setpriv"),
         "another user is needed"

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use runtime_tests::{Container, Ids, has_capability, is_coracle, read_text, requires, rootless};
+use runtime_tests::{
+    Container, Ids, has_capability, is_coracle, is_runc_since, read_text, requires, rootless,
+};
 use serde_json::json;
 
 #[test]
@@ -202,7 +204,10 @@ fn the_session_keyring_is_the_containers_own() {
 
 #[test]
 fn personality() {
-    requires!(is_coracle(), "runc 1.1 has no personality");
+    requires!(
+        is_coracle() || is_runc_since(1, 3),
+        "runc 1.1 has no personality"
+    );
     let mut c = Container::new("uname -m");
     c.set("/linux/personality", json!({ "domain": "LINUX32" }));
     assert_eq!(c.run().ok(), "i686\n");
@@ -210,7 +215,7 @@ fn personality() {
 
 #[test]
 fn scheduler_and_io_priority() {
-    requires!(is_coracle(), "runc 1.1 has neither");
+    requires!(is_coracle() || is_runc_since(1, 3), "runc 1.1 has neither");
     // Fields 19 and 41 of proc_pid_stat(5): nice, and the policy's number.
     let mut c = Container::new("cut -d ' ' -f 19,41 /proc/1/stat; ionice -p 1");
     c.set(
@@ -226,7 +231,10 @@ fn scheduler_and_io_priority() {
 
 #[test]
 fn the_hosts_affinity_is_not_inherited() {
-    requires!(is_coracle(), "runc 1.1 keeps the engine's");
+    requires!(
+        is_coracle() || is_runc_since(1, 3),
+        "runc 1.1 keeps the engine's"
+    );
     let c = Container::new("grep Cpus_allowed_list /proc/self/status");
     let mut command = std::process::Command::new("taskset");
     let inner = c.bundle_command("run", &[]);

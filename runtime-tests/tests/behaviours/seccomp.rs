@@ -356,7 +356,7 @@ fn notify_cannot_be_the_default_or_guard_write() {
 fn every_flag_is_taken() {
     requires!(
         is_coracle(),
-        "runc 1.1 knows fewer, and hands on what the kernel refuses without a listener"
+        "runc 1.3 knows fewer, and hands on what the kernel refuses without a listener"
     );
     let mut c = Container::new("grep Seccomp: /proc/self/status");
     c.set(

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use nix::errno::Errno;
-use runtime_tests::{Container, SeccompAgent, is_coracle, kernel_since, requires};
+use runtime_tests::{Container, SeccompAgent, is_coracle, is_runc_since, kernel_since, requires};
 use serde_json::{Value, json};
 
 fn profile(names: &[&str], listener: &Path) -> Value {
@@ -120,6 +120,10 @@ fn the_listener_path_is_of_no_meaning_without_notify() {
 
 #[test]
 fn flags_are_handed_to_the_kernel() {
+    requires!(
+        is_coracle() || is_runc_since(1, 3),
+        "runc 1.1 refuses flags beside a listener"
+    );
     let mut c = Container::new("echo fine");
     let agent = SeccompAgent::listen(c.dir(), None);
     c.set("/linux/seccomp", profile(&["mkdir"], agent.path()));

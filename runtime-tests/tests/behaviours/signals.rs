@@ -152,7 +152,7 @@ fn a_foreground_exec_passes_signals_on() {
 
 #[test]
 fn the_container_starts_with_clean_signals() {
-    requires!(is_coracle(), "runc 1.1 passes on what its caller ignores");
+    requires!(is_coracle(), "runc 1.3 passes on what its caller ignores");
     let c = Container::with_args(&["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]);
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "trap '' HUP USR1 PIPE; exec \"$@\"", "sh"]);
@@ -166,7 +166,7 @@ fn the_container_starts_with_clean_signals() {
 
 #[test]
 fn an_exec_starts_with_clean_signals() {
-    requires!(is_coracle(), "runc 1.1 passes on what its caller ignores");
+    requires!(is_coracle(), "runc 1.3 passes on what its caller ignores");
     let c = Container::idle();
     c.run_detached();
     assert_eq!(
