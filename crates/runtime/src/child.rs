@@ -205,7 +205,7 @@ impl Child<'_> {
         let early = new_user
             .then(|| Root::find(&self.plan.rootfs))
             .transpose()?;
-        let groups = process::Groups::drop_all(self.procfs)?;
+        let groups = process::Groups::drop_all(&self.plan.process, self.procfs)?;
         if self.plan.namespaces.is_private(libc::CLONE_NEWUSER) {
             process::become_user(0, 0).context("become root in the user namespace")?;
         }

@@ -13,7 +13,7 @@ use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{Context, Error, Result};
+use crate::{Context, Error, Result, annotations};
 
 /// A file larger than this is no configuration (ARG_MAX-sized environments and 10,000 mounts stay far below).
 const MAX_SIZE: u64 = 64 << 20;
@@ -27,12 +27,13 @@ pub(crate) fn read(path: &Path) -> Result<(Spec, Vec<u8>)> {
 
 /// Parses the bytes of a `config.json`.
 pub(crate) fn parse_spec(bytes: &[u8]) -> Result<Spec> {
-    let spec: Spec = parse(bytes, bridge_spec)?;
+    let mut spec: Spec = parse(bytes, bridge_spec)?;
     let linux = spec.linux().as_ref();
-    match linux.is_some_and(|linux| linux.intel_rdt().is_some()) {
-        true => parse_with_intel_rdt(bytes),
-        false => Ok(spec),
+    if linux.is_some_and(|linux| linux.intel_rdt().is_some()) {
+        spec = parse_with_intel_rdt(bytes)?;
     }
+    annotations::fill_fields(&mut spec);
+    Ok(spec)
 }
 
 /// oci-spec 0.10 knows `enableCMT` and `enableMBM`, which 1.3 has deprecated, by names that nobody writes, and so leaves them out.

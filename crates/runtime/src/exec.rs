@@ -25,8 +25,8 @@ use crate::spawn::spawn;
 use crate::state::{Container, Status};
 use crate::sys::process::Cloned;
 use crate::{
-    Context, Error, Kind, Result, Settings, capabilities, config, plan, protect, start, sys,
-    terminal,
+    Context, Error, Kind, Result, Settings, annotations, capabilities, config, plan, protect,
+    start, sys, terminal,
 };
 
 /// The options of [`exec`].
@@ -211,6 +211,7 @@ fn wanted(spec: &Spec, options: &ExecOptions) -> Result<Process> {
         Some(process) => whole(spec, process.clone()),
         None => changed(spec, options),
     }?;
+    process.keeps_groups = annotations::keeps_groups(spec);
     // Checked as text, and executed as they were given: no argument of a command line has a null byte.
     if !options.args.is_empty() {
         let given = options.args.iter();
@@ -391,7 +392,7 @@ impl Child<'_> {
         }
         sys::process::setns(self.init, self.namespaces.all())
             .context("join the container's namespaces")?;
-        let groups = process::Groups::drop_all(self.procfs)?;
+        let groups = process::Groups::drop_all(&self.process, self.procfs)?;
         if self.namespaces.is_private(libc::CLONE_NEWUSER) {
             process::become_user(0, 0).context("become root in the user namespace")?;
         }

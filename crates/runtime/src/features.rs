@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use oci_spec::runtime::{MemoryPolicyFlagType, MemoryPolicyModeType};
 use serde::Serialize;
 
-use crate::memory_policy;
 use crate::namespaces::KINDS;
+use crate::{annotations, memory_policy};
 
 /// The features document. Fields and their order are the specification's.
 #[derive(Clone, Debug, Serialize)]
@@ -20,7 +20,7 @@ pub struct Features {
     mount_options: Vec<&'static str>,
     linux: Linux,
     annotations: BTreeMap<&'static str, &'static str>,
-    potentially_unsafe_config_annotations: &'static [&'static str],
+    potentially_unsafe_config_annotations: Vec<&'static str>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -92,7 +92,9 @@ const HOOKS: &[&str] = &[
 ];
 
 /// Annotations of a configuration that change what the runtime does on the host. A name with a dot at its end is a prefix.
-const UNSAFE_ANNOTATIONS: &[&str] = &[cgroups::PROPERTY_ANNOTATION];
+fn unsafe_annotations() -> Vec<&'static str> {
+    [&[cgroups::PROPERTY_ANNOTATION][..], &annotations::ALL].concat()
+}
 
 fn namespaces() -> Vec<&'static str> {
     let mut names: Vec<_> = KINDS.iter().map(|(name, ..)| *name).collect();
@@ -146,7 +148,7 @@ pub fn features() -> Features {
             // The key that callers know from runc.
             ("org.opencontainers.runc.checkpoint.enabled", "true"),
         ]),
-        potentially_unsafe_config_annotations: UNSAFE_ANNOTATIONS,
+        potentially_unsafe_config_annotations: unsafe_annotations(),
     }
 }
 

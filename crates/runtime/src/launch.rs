@@ -54,8 +54,8 @@ use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
 use crate::state::{Container, ProcessId, Record, Status};
 use crate::{
-    CgroupManager, Context, Error, Kind, Result, Settings, checkpoint, config, hooks, notify, plan,
-    process, protect, start, state, terminal, userns,
+    CgroupManager, Context, Error, Kind, Result, Settings, annotations, checkpoint, config, hooks,
+    notify, plan, process, protect, start, state, terminal, userns,
 };
 
 /// The options of [`create`].
@@ -307,7 +307,8 @@ pub(crate) fn launch(
     let terminal = own_console
         .map(|console| terminal::receive(console.as_fd()))
         .transpose()?;
-    if let Some(path) = &options.pidfd_socket {
+    let receiver = annotations::pidfd_receiver(&spec);
+    for path in options.pidfd_socket.as_deref().into_iter().chain(receiver) {
         terminal::send_pidfd(path, pidfd.as_fd())?;
     }
     if gate == Gate::Start {

@@ -7,6 +7,7 @@
 
 mod affinity;
 mod agent;
+mod annotations;
 mod arguments;
 mod capabilities;
 mod check;

@@ -16,7 +16,7 @@ use crate::namespaces::{CLONE_NEWTIME, Namespaces};
 use crate::net_devices::NetDevice;
 use crate::process::Process;
 use crate::rootfs::Propagation;
-use crate::{Context, Error, Result, intel_rdt, lsm, net_devices, rootfs};
+use crate::{Context, Error, Result, annotations, intel_rdt, lsm, net_devices, rootfs};
 
 /// What a container is going to be.
 pub(crate) struct Plan {
@@ -88,9 +88,17 @@ impl Plan {
             .then(|| devices::with_defaults(linux.devices().as_deref().unwrap_or_default()))
             .transpose()?;
         lsm::check_mount_label(linux.mount_label().as_deref())?;
-        let process = Process::new(process)?;
+        let mut process = Process::new(process)?;
+        process.keeps_groups = annotations::keeps_groups(spec);
         process.labels.check()?;
         let filter = linux.seccomp().as_ref().map(filter).transpose()?;
+        if let Some(name) = filter.as_ref().and_then(|filter| filter.skipped.first())
+            && annotations::fails_on_unknown_syscalls(spec)
+        {
+            return Err(Error::invalid(format!(
+                "linux.seccomp.syscalls: unknown system call {name:?}"
+            )));
+        }
         Ok(Plan {
             rootfs: rootfs::resolve(bundle, root.path())?,
             readonly: root.readonly().unwrap_or(false),

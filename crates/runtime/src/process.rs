@@ -35,6 +35,8 @@ pub(crate) struct Process {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
+    /// It keeps the caller's groups instead.
+    pub keeps_groups: bool,
     pub umask: Option<u32>,
     pub capabilities: Sets,
     pub rlimits: Vec<PosixRlimit>,
@@ -101,6 +103,7 @@ impl Process {
             uid: user.uid(),
             gid: user.gid(),
             groups: user.additional_gids().clone().unwrap_or_default(),
+            keeps_groups: false,
             umask: user.umask(),
             capabilities: Sets::new(configured.capabilities().as_ref()),
             rlimits,
@@ -336,11 +339,16 @@ pub(crate) enum Groups {
     Settable,
     /// The creator's groups stay.
     Denied,
+    /// They stay because the configuration wants it.
+    Kept,
 }
 
 impl Groups {
-    /// Drops all additional groups, where that is allowed.
-    pub(crate) fn drop_all(procfs: &Procfs) -> Result<Self> {
+    /// Drops all additional groups that a process does not keep, where that is allowed.
+    pub(crate) fn drop_all(process: &Process, procfs: &Procfs) -> Result<Self> {
+        if process.keeps_groups {
+            return Ok(Groups::Kept);
+        }
         match sys::credentials::set_groups(&[]) {
             Err(Errno::EPERM)
                 if procfs
@@ -360,6 +368,7 @@ impl Groups {
         match self {
             // They are gone already.
             _ if groups.is_empty() => Ok(()),
+            Groups::Kept => Ok(()),
             Groups::Settable => sys::credentials::set_groups(groups)
                 .map_err(|errno| unmapped("additionalGids", "set them", errno)),
             Groups::Denied => Err(Error::invalid(

@@ -154,7 +154,7 @@ fn the_process() {
             json!([{ "type": "RLIMIT_CORE", "soft": 2, "hard": 1 }]),
             &["rlimit"],
         ),
-        row("/process/oomScoreAdj", json!(1001), &["oom"]),
+        row("/process/oomScoreAdj", json!(1001), &["oom"]).but_runc_says(&[]),
         row(
             "/process/apparmorProfile",
             json!("no-such-profile"),

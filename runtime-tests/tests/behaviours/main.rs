@@ -2,6 +2,7 @@
 //! from inside, and asserts.
 
 mod affinity;
+mod annotations;
 mod bad_input;
 mod capabilities;
 mod cgroup_setups;

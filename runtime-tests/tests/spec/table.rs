@@ -257,6 +257,30 @@ pub(crate) const CONFIG: &[Row] = &[
         "`state`, and the state that hooks get",
         "state::state_tells_all_that_the_specification_and_engines_ask",
     ),
+    unlike(
+        "annotations.*",
+        "`run.oci.keep_original_groups`: `id -G`",
+        "annotations::the_callers_groups_can_be_kept",
+        "crun's own; runc and youki lack it",
+    ),
+    unlike(
+        "annotations.*",
+        "`run.oci.seccomp.receiver`: the agent decides",
+        "annotations::the_agents_socket_where_the_profile_names_none",
+        "crun's own; runc and youki lack it",
+    ),
+    unlike(
+        "annotations.*",
+        "`run.oci.seccomp_fail_unknown_syscall`: an error that names the call",
+        "annotations::an_unknown_system_call_can_be_an_error",
+        "crun's own; runc and youki lack it",
+    ),
+    unlike(
+        "annotations.*",
+        "`run.oci.pidfd_receiver`: a pidfd of the container arrives",
+        "annotations::a_socket_receives_the_container",
+        "crun's own; runc and youki lack it",
+    ),
 ];
 
 pub(crate) const LINUX: &[Row] = &[
