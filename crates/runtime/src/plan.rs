@@ -316,6 +316,10 @@ fn sysctls(
             .is_some_and(|name| IPC.contains(&name))
             || path.starts_with("fs/mqueue/");
         let refused = |text: &str| Err(Error::invalid(format!("linux.sysctl.{name}: {text}")));
+        // `net/../kernel/core_pattern` is the host's.
+        if path.split('/').any(|name| matches!(name, "" | "." | "..")) {
+            return refused("is not the name of a kernel parameter");
+        }
         let needed = match path.as_str() {
             _ if ipc => libc::CLONE_NEWIPC,
             "kernel/domainname" => libc::CLONE_NEWUTS,
@@ -463,6 +467,15 @@ mod tests {
             "the ipc namespace is the host's"
         );
         assert!(set("vm.swappiness").is_err());
+        for name in [
+            "net/../vm/swappiness",
+            "net.//.vm.swappiness",
+            "net/./a",
+            "net//a",
+            "net/",
+        ] {
+            assert!(set(name).is_err(), "{name}");
+        }
     }
 
     #[test]
