@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -142,7 +142,7 @@ impl Socket {
     fn listen(&self) -> Result<Option<UnixListener>> {
         let listening = || format!("listen at {}", self.path.display());
         if let Some(directory) = self.path.parent() {
-            fs::create_dir_all(directory).context(listening)?;
+            make_private(directory).context(listening)?;
         }
         let listener = match UnixListener::bind(&self.path) {
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
@@ -158,6 +158,17 @@ impl Socket {
         let listener = listener.context(listening)?;
         fs::set_permissions(&self.path, fs::Permissions::from_mode(0o600)).context(listening)?;
         Ok(Some(listener))
+    }
+}
+
+/// Makes a directory that nobody else enters, unless it is there; those above it are as others make them.
+fn make_private(directory: &Path) -> std::io::Result<()> {
+    if let Some(above) = directory.parent() {
+        fs::create_dir_all(above)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        made => made,
     }
 }
 
