@@ -35,11 +35,12 @@ fn attach(store: &Store, name: &str) -> OwnedFd {
     client
 }
 
-/// Waits for a piece of output.
-fn hear(client: &OwnedFd) {
+/// Attaches and waits for a piece of output; `None` for who is turned away.
+fn hear(store: &Store, name: &str) -> Option<()> {
+    let client = attach(store, name);
     let mut message = [0; 32 << 10];
-    let length = recv(client.as_raw_fd(), &mut message, MsgFlags::empty()).expect("output comes");
-    assert!(length > 1 && message[0] == b'o', "{:?}", &message[..length]);
+    let length = recv(client.as_raw_fd(), &mut message, MsgFlags::empty()).ok()?;
+    (length > 1 && message[0] == b'o').then_some(())
 }
 
 fn descriptors(pid: i32) -> usize {
@@ -60,7 +61,7 @@ fn many_attaches_leave_the_monitor_as_it_is() {
     store.detached("web", &[], "while :; do echo line; sleep 0.01; done");
     let monitor = store.monitor("web");
     let times = if long() { 10_000 } else { 200 };
-    let attach_and_go = |times| (0..times).for_each(|_| hear(&attach(&store, "web")));
+    let attach_and_go = |times| (0..times).for_each(|_| hear(&store, "web").expect("output"));
     attach_and_go(times / 10);
     let before = (descriptors(monitor), private_kilobytes(monitor));
     attach_and_go(times);
@@ -103,7 +104,7 @@ fn those_who_do_not_read_cost_little() {
     assert!(used < 16 << 10, "{used} kB");
     assert!(descriptors(monitor) < 300);
     drop(idle);
-    hear(&attach(&store, "web"));
+    eventually("somebody is served again", || hear(&store, "web"));
 }
 
 /// What is inherited by everything in a container would be seen, and felt, in all of them: the reason why supervisors have no filter of

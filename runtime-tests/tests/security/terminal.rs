@@ -33,7 +33,12 @@ fn a_fake_multiplexer_gives_no_terminal() {
         "mkdir dev/pts && ln -s ../ptmx dev/pts/ptmx && mknod dev/ptmx c 5 2",
         "mkdir dev/other && mknod dev/other/ptmx c 5 2 && ln -s other dev/pts",
     ] {
-        let c = with_own_dev(prepare);
+        let mut c = with_own_dev(prepare);
+        // What a multiplexer on another file system would find beside itself.
+        c.push(
+            "/mounts",
+            json!({ "destination": "/dev/pts/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"] }),
+        );
         let socket = ConsoleSocket::listen(c.dir());
         let path = socket.path.display().to_string();
         let output = c.create_with(&["--console-socket", &path]);
