@@ -50,20 +50,17 @@ impl Reference {
         format!("{}/{}", self.domain, self.path)
     }
 
-    /// As Docker shows it: without `docker.io/` and `library/`.
+    /// As Docker shows it: without `docker.io/` and `library/`, unless that would be another image's name, as of `docker.io/a.b/c`.
     pub fn familiar(&self) -> String {
         let full = self.to_string();
-        let name = full
-            .strip_prefix(DEFAULT_DOMAIN)
-            .and_then(|rest| rest.strip_prefix('/'))
-            .unwrap_or(&full);
-        let short = name.strip_prefix(OFFICIAL).unwrap_or(name);
-        // `library/a/b` is not short for anything.
-        if name.len() < full.len() && !short.contains('/') {
-            short.to_owned()
-        } else {
-            name.to_owned()
-        }
+        let name = full.strip_prefix("docker.io/");
+        let short = name.and_then(|name| name.strip_prefix(OFFICIAL));
+        let is_ours = |text: &&str| {
+            parse(text)
+                .is_ok_and(|other| (&other.domain, &other.path) == (&self.domain, &self.path))
+        };
+        let shorter = short.into_iter().chain(name).find(is_ours);
+        shorter.unwrap_or(&full).to_owned()
     }
 
     /// [`Reference::familiar`] without tag and digest.
@@ -251,6 +248,16 @@ mod tests {
     fn short_forms_are_spelled_out_and_found_again() {
         let long = format!("docker.io/library/a@sha256:{HEX}");
         for (text, full, familiar) in [
+            (
+                "docker.io/a.b/c",
+                "docker.io/a.b/c:latest",
+                "docker.io/a.b/c:latest",
+            ),
+            (
+                "docker.io/library/a/b",
+                "docker.io/library/a/b:latest",
+                "library/a/b:latest",
+            ),
             ("alpine", "docker.io/library/alpine:latest", "alpine:latest"),
             (
                 "alpine:3.20",
