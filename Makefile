@@ -23,7 +23,7 @@ demo: build
 
 test: build
 	cargo test --workspace
-	fuzz/run 8
+	fuzz/run 4
 
 # Each parser of what others write, an hour long; SECONDS= for another time.
 SECONDS ?= 3600

@@ -45,6 +45,17 @@ pub(crate) fn find(registry: &str, repository: &str) -> Result<Option<Credential
     Ok(None)
 }
 
+/// What a file with this text says about a few registries, as far as no helper program is asked.
+#[cfg(fuzzing)]
+pub(crate) fn parse(text: &str) {
+    if let Ok(file) = AuthFile::parse("auth.json".as_ref(), text) {
+        for (registry, repository) in [("docker.io", "library/alpine"), ("localhost:5000", "a/b/c")]
+        {
+            let _ = file.written(registry, repository);
+        }
+    }
+}
+
 /// The files in which credentials are looked for, in this order; the first is where `login` writes (containers-auth.json(5)).
 fn files() -> Vec<PathBuf> {
     let variable = |name| {

@@ -9,6 +9,8 @@ pub mod defaults;
 mod descriptor;
 mod digest;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod layers;
 mod layout;
 mod manifest;

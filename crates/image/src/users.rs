@@ -74,6 +74,24 @@ impl Groups {
     }
 }
 
+/// What both files would hold; no id in there is one that C libraries take for none.
+#[cfg(fuzzing)]
+pub(crate) fn parse(text: &str) {
+    let users = Users(text.lines().filter_map(account).collect());
+    let groups = Groups(text.lines().filter_map(group).collect());
+    for account in &users.0 {
+        assert!(account.uid <= i32::MAX as u32 && account.gid <= i32::MAX as u32);
+        assert_eq!(
+            users.by_name(&account.name).map(|found| found.name),
+            Some(account.name.clone())
+        );
+        let _ = (users.by_id(account.uid), groups.with_member(&account.name));
+    }
+    for (name, ..) in &groups.0 {
+        let _ = groups.id(name);
+    }
+}
+
 /// `name:password:uid:gid:comment:home:shell`; lines that are none are passed over, as the C library does.
 fn account(line: &str) -> Option<Account> {
     let mut fields = line.split(':');

@@ -39,15 +39,19 @@ impl AuthFile {
         file.take(LIMIT)
             .read_to_string(&mut text)
             .context(context)?;
-        // `touch auth.json` is a file without credentials.
+        Self::parse(path, &text).context(context).map(Some)
+    }
+
+    /// A file with this text. `touch auth.json` is one without credentials.
+    pub(super) fn parse(path: &Path, text: &str) -> serde_json::Result<Self> {
         let content = match text.trim() {
             "" => Map::new(),
-            text => serde_json::from_str(text).context(context)?,
+            text => serde_json::from_str(text)?,
         };
-        Ok(Some(AuthFile {
+        Ok(AuthFile {
             path: path.to_owned(),
             content,
-        }))
+        })
     }
 
     fn read_or_new(path: &Path) -> Result<Self> {
@@ -64,8 +68,16 @@ impl AuthFile {
         if let Some(helper) = self.helper_of(registry) {
             return program::get(helper, &server_name(registry));
         }
+        match self.written(registry, repository)? {
+            Some(found) => Ok(Some(found)),
+            None => self.stored(registry),
+        }
+    }
+
+    /// What stands in the file itself.
+    pub(super) fn written(&self, registry: &str, repository: &str) -> Result<Option<Credentials>> {
         let Some(auths) = self.content.get("auths").and_then(Value::as_object) else {
-            return self.stored(registry);
+            return Ok(None);
         };
         let mut wanted = format!("{registry}/{repository}");
         loop {
@@ -79,7 +91,7 @@ impl AuthFile {
             }
             match wanted.rfind('/') {
                 Some(end) => wanted.truncate(end),
-                None => return self.stored(registry),
+                None => return Ok(None),
             }
         }
     }

@@ -30,6 +30,22 @@ pub use referrers::referrers;
 use retry::Failure;
 pub use retry::Patience;
 
+/// What the header `WWW-Authenticate` asks for, one challenge a line, and whether the server that gives tokens may see credentials.
+#[cfg(fuzzing)]
+pub(crate) fn parse_challenge(text: &str) {
+    let parsed = challenge::Challenge::from_headers(text.lines());
+    if let (Ok(challenge::Challenge::Bearer { realm, .. }), Ok(registry)) =
+        (parsed, url::Url::parse("https://registry.example.com/v2/"))
+        && let Ok(realm) = url::Url::parse(&realm)
+        && challenge::may_have_credentials(&registry, &realm)
+    {
+        assert!(
+            realm.is_https && realm.host().ends_with("example.com"),
+            "{realm:?}"
+        );
+    }
+}
+
 /// How to speak with registries.
 #[derive(Clone, Debug)]
 pub struct Connection {

@@ -70,6 +70,33 @@ impl Layer {
     }
 }
 
+/// Reads a layer to its end and makes nothing of it, or to where it is malformed.
+#[cfg(fuzzing)]
+pub(crate) fn read(blob: File) {
+    let Ok(stream) = stream::Stream::new(blob) else {
+        return;
+    };
+    let mut archive = archive::Archive::new(stream);
+    while let Ok(Some(entry)) = archive.next() {
+        let mut data = 0;
+        while let Ok(piece @ [_, ..]) = archive.data(1 << 16) {
+            data += piece.len() as u64;
+        }
+        match entry.pieces {
+            None => assert!(data <= entry.size),
+            Some(pieces) => {
+                // In order, apart, inside the file.
+                let end = pieces.iter().fold(0, |end, (at, length)| {
+                    assert!(*at >= end);
+                    at.checked_add(*length).expect("no overflow")
+                });
+                assert!(end <= entry.size);
+            }
+        }
+    }
+    let _ = archive.finish();
+}
+
 /// What an image's configuration, which is in the store, calls each of its layers.
 pub(crate) fn diff_ids(
     store: &Store,
