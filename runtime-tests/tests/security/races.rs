@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use runtime_tests::{Container, Output, is_coracle, requires};
+use runtime_tests::{Container, Output, is_coracle, requires, rootless, shell};
 use serde_json::json;
 
-use crate::long;
+use crate::{long, with_own_dev};
 
 /// Exchanges two names (renameat2(2) `RENAME_EXCHANGE`) until it is dropped. There is always something at both.
 struct Racer {
@@ -197,22 +197,20 @@ fn a_mount_destination_that_is_moved_out_leads_nowhere() {
 }
 
 /// CVE-2025-31133, CVE-2025-62161: what masked paths are covered with is the null device at one moment, and a link to something else at the
-/// next. Proved with a /dev/null that is not looked at.
+/// next. Proved with a /dev/null that is opened once more after it was looked at.
 #[test]
 fn what_masks_paths_is_the_null_device_at_every_moment() {
     requires!(is_coracle(), "runc 1.1 does not come back from it");
+    requires!(rootless().is_none(), "root makes devices");
     let mut c = Container::new("cat /masked; echo done");
+    let dev = with_own_dev(&mut c);
     fs::write(c.rootfs().join("target"), SECRET).unwrap();
     fs::write(c.rootfs().join("masked"), SECRET).unwrap();
-    c.config["mounts"]
-        .as_array_mut()
-        .unwrap()
-        .retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
-    c.set("/linux/maskedPaths", json!(["/masked"]));
-    // Without a race it is made and used.
-    assert_eq!(c.run().ok(), "done\n");
-    let (null, link) = (c.rootfs().join("dev/null"), c.rootfs().join("link"));
+    let (null, link) = (dev.join("null"), dev.join("link"));
+    shell(&format!("mknod -m 666 {} c 1 3", null.display()));
     symlink("/target", &link).unwrap();
+    c.set("/linux/maskedPaths", json!(["/masked"]));
+    assert_eq!(c.run().ok(), "done\n", "without a race");
     let racer = Racer::new(null, link);
     run_many(&c, &racer, |output| {
         assert!(output.code != 0 || output.stdout == "done\n", "{output:?}");

@@ -7,7 +7,7 @@ use runtime_tests::{ConsoleSocket, Container, is_coracle, requires, rootless, sh
 use serde_json::json;
 
 /// A container with a terminal in an image's own /dev.
-fn with_own_dev(prepare: &str) -> Container {
+fn with_image_dev(prepare: &str) -> Container {
     let mut c = Container::new("tty; cat < /dev/console > /dev/null; echo ran");
     c.config["mounts"]
         .as_array_mut()
@@ -33,7 +33,7 @@ fn a_fake_multiplexer_gives_no_terminal() {
         "mkdir dev/pts && ln -s ../ptmx dev/pts/ptmx && mknod dev/ptmx c 5 2",
         "mkdir dev/other && mknod dev/other/ptmx c 5 2 && ln -s other dev/pts",
     ] {
-        let mut c = with_own_dev(prepare);
+        let mut c = with_image_dev(prepare);
         // What a multiplexer on another file system would find beside itself.
         c.push(
             "/mounts",
@@ -57,7 +57,7 @@ fn the_console_is_never_mounted_outside() {
         let outside = tempfile::tempdir().unwrap();
         let file = outside.path().join("file");
         fs::write(&file, "untouched").unwrap();
-        let mut c = with_own_dev("mkdir dev/pts");
+        let mut c = with_image_dev("mkdir dev/pts");
         c.push(
             "/mounts",
             json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"] }),
