@@ -106,7 +106,7 @@ fn the_readme() {
 fn every_attack_has_its_tests() {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let sources = runtime_tests::shell(&format!(
-        "cd {} && find crates runtime-tests/tests -name '*.rs' -exec cat {{}} +",
+        "cd {} && find crates runtime-tests -name '*.rs' -exec cat {{}} +",
         workspace.display()
     ));
     let table = document("docs/SECURITY.md");
