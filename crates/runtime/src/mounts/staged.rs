@@ -3,9 +3,13 @@
 //! criu makes the file systems that are the container's own by itself, from its images. The root has to be a mount for it, whose parent
 //! is covered by nothing; binds are to be found at paths; and what is mounted upon has to be there. All that is put together in a mount
 //! namespace of criu's own, on a tmpfs that covers the container's state directory there. So it is gone with criu, whatever happens, and
-//! no path of it is one that an image has made.
+//! no path of it is one that an image has made. Binds are taken from where the host has them, unless their ids are mapped: one peer group
+//! of the host may be behind several, and criu has them all follow it by the mount that one of their sources lies in. So that has to show
+//! what the others show as well.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use cgroups::Location;
@@ -22,7 +26,7 @@ use crate::{Context, Result};
 const ROOT: &str = "root";
 /// The root once more, with all that is mounted in it, to have the mount points made.
 const SCRATCH: &str = "scratch";
-/// The bind mounts, by their place in the configuration.
+/// The bind mounts with mapped ids, by their place in the configuration.
 const BINDS: &str = "binds";
 const STAGING: &str = "prepare the container's mounts for criu";
 
@@ -47,9 +51,7 @@ pub(crate) fn externals(
             resolved.with_context(|| mount.describe())
         };
         match (&mount.kind, location) {
-            (Kind::Bind { .. }, _) => {
-                externals.push((place()?, stage.join(BINDS).join(mount.index.to_string())));
-            }
+            (Kind::Bind { .. }, _) => externals.push((place()?, mount.staged_at(stage))),
             (Kind::Cgroup, Some(location)) => {
                 externals.extend(cgroup::binds(place()?, location, namespaces));
             }
@@ -96,27 +98,36 @@ fn empty_tmpfs() -> nix::Result<OwnedFd> {
 }
 
 impl Mount {
-    /// Makes the mount point, and mounts there what later ones may have theirs in: a bind, which criu also finds below [`BINDS`], or for
-    /// what criu makes itself something empty.
+    /// Where criu finds a bind.
+    fn staged_at(&self, stage: &Path) -> PathBuf {
+        if self.is_idmapped() {
+            return stage.join(BINDS).join(self.index.to_string());
+        }
+        let source = Path::new(OsStr::from_bytes(self.source.to_bytes()));
+        // criu follows no link at its end.
+        source.canonicalize().unwrap_or_else(|_| source.to_owned())
+    }
+
+    /// Makes the mount point, and mounts there what later ones may have theirs in: a bind, or for what criu makes itself something empty.
+    /// `source` is what criu finds below [`BINDS`].
     fn stage(&self, source: Option<OwnedFd>, scratch: &Root, stage: &Root) -> Result<()> {
         let tree = match self.kind {
             Kind::Remount => return Ok(()),
-            Kind::Bind { recursive } => {
-                let tree = match source {
-                    Some(tree) => tree,
-                    None => self.clone_source(recursive)?,
-                };
-                // One that was opened in the host's mount namespace is a peer of the host's.
-                let slave = Propagation {
-                    kind: MsFlags::MS_SLAVE,
-                    recursive: true,
-                };
-                let path = Path::new(BINDS).join(self.index.to_string());
-                ensure_like(&tree, &path, stage)
-                    .and_then(|place| attach(tree.as_fd(), place.as_fd()))
-                    .and_then(|()| slave.apply(tree.as_fd()))
-                    .and_then(|()| clone_tree(&tree, c"", true))
-            }
+            Kind::Bind { recursive } => match source {
+                Some(tree) => {
+                    // It is a peer of the host's mount.
+                    let slave = Propagation {
+                        kind: MsFlags::MS_SLAVE,
+                        recursive: true,
+                    };
+                    let path = Path::new(BINDS).join(self.index.to_string());
+                    ensure_like(&tree, &path, stage)
+                        .and_then(|place| attach(tree.as_fd(), place.as_fd()))
+                        .and_then(|()| slave.apply(tree.as_fd()))
+                        .and_then(|()| clone_tree(&tree, c"", true))
+                }
+                None => Ok(self.clone_source(recursive)?),
+            },
             Kind::Cgroup | Kind::FileSystem(_) => empty_tmpfs(),
         };
         let tree = tree.context(STAGING)?;
