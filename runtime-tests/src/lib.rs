@@ -38,7 +38,7 @@ pub use document::{blocks, document};
 pub use engine::{Engine, http_get};
 pub use host::{Host, body, cable, connect, get, get_from, within};
 pub use machine::{
-    Hierarchy, View, has_capability, has_cgroup, has_controller, has_criu, has_program,
+    Hierarchy, View, criu_has, has_capability, has_cgroup, has_controller, has_criu, has_program,
     has_systemd, has_v1_controller, has_v2_controller, hierarchy, kernel_has, kernel_since,
     need_root, number_of, skip,
 };

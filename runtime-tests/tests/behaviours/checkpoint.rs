@@ -4,18 +4,12 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
 use runtime_tests::{
-    ConsoleSocket, Container, Output, count_in, eventually, has_cgroup, has_criu, is_coracle,
-    requires,
+    ConsoleSocket, Container, Output, count_in, eventually, has_criu, is_coracle, requires,
 };
 use serde_json::json;
 
 /// Waits. A sleep alone may end with the system call that criu interrupts.
 pub(crate) const WAIT: &str = "while :; do sleep 1000000; done";
-
-/// Whether checkpoints can be shown here: root's only, since criu is root's.
-pub(crate) fn can() -> bool {
-    has_cgroup() && has_criu(&[])
-}
 
 /// A running container that counts, with nothing of the test as its standard streams.
 pub(crate) fn counting() -> Container {
@@ -63,7 +57,7 @@ pub(crate) fn command(c: &Container, name: &str, flags: &[&str]) -> Command {
 
 #[test]
 fn a_count_in_memory_goes_on() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let c = counting();
     let (id, before) = count(&c);
     let pid = c.pid();
@@ -84,7 +78,7 @@ fn a_count_in_memory_goes_on() {
 
 #[test]
 fn a_restored_container_is_like_any_other() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let c = counting();
     count(&c);
     checkpoint(&c, &[]).ok();
@@ -112,7 +106,7 @@ fn a_restored_container_is_like_any_other() {
 
 #[test]
 fn it_may_be_left_running() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let c = counting();
     let (id, before) = count(&c);
     checkpoint(&c, &["--leave-running"]).ok();
@@ -128,7 +122,7 @@ fn it_may_be_left_running() {
 
 #[test]
 fn in_the_foreground_its_status_is_ours_and_it_is_deleted() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let c = Container::new(
         "trap 'exit 7' TERM; echo up > /dev/shm/count; while :; do usleep 5000; done",
     );
@@ -151,7 +145,7 @@ fn in_the_foreground_its_status_is_ours_and_it_is_deleted() {
 
 #[test]
 fn pipes_are_those_of_whoever_restores_it() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let c = Container::new("while read line; do echo got $line; done; sleep 1000000");
     let mut command_line = c.bundle_command("run", &["--detach"]);
     command_line
@@ -185,7 +179,7 @@ fn pipes_are_those_of_whoever_restores_it() {
 
 #[test]
 fn files_are_those_of_whoever_restores_it() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     requires!(is_coracle(), "runc knows only pipes");
     let c = Container::new(
         "echo first; while ! test -e /dev/shm/go; do usleep 5000; done; echo second; sleep 1000000",
@@ -210,7 +204,7 @@ fn files_are_those_of_whoever_restores_it() {
 
 #[test]
 fn a_terminal_goes_to_the_console_socket() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let mut c = Container::new("stty -echo; while read line; do echo got $line; done");
     c.set("/process/terminal", json!(true));
     let socket = ConsoleSocket::listen(c.dir());
@@ -230,7 +224,7 @@ fn a_terminal_goes_to_the_console_socket() {
 
 #[test]
 fn hooks_run_as_with_runc() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let mut c = Container::new(&runtime_tests::counting("/dev/shm"));
     let log = c.dir().join("hooks");
     let hook = |point: &str| {
@@ -275,7 +269,7 @@ fn hooks_run_as_with_runc() {
 
 #[test]
 fn a_paused_container_can_be_checkpointed() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let c = counting();
     let (id, before) = count(&c);
     c.runtime(&["pause", &c.id]).ok();

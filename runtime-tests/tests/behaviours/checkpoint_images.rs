@@ -7,12 +7,12 @@ use std::process::Command;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use runtime_tests::{
-    Container, Hierarchy, Limit, View, eventually, finish, has_controller, has_criu, hierarchy,
-    is_coracle, limit_of, requires, shell,
+    Container, Hierarchy, Limit, View, criu_has, eventually, finish, has_controller, has_criu,
+    hierarchy, is_coracle, limit_of, requires, shell,
 };
 use serde_json::json;
 
-use crate::checkpoint::{WAIT, can, checkpoint, command, count, counting, restore, start};
+use crate::checkpoint::{WAIT, checkpoint, command, count, counting, restore, start};
 
 /// The mount points of a container, with what is mounted there and how.
 fn mounts(c: &Container) -> Vec<String> {
@@ -33,9 +33,12 @@ fn mounts(c: &Container) -> Vec<String> {
 
 #[test]
 fn mounts_are_as_they_were() {
-    requires!(can(), "criu cannot do this machine");
-    let mut c =
-        Container::new("echo $(cat /data/word /data/inner/word) > /dev/shm/word; sleep 1000000");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
+    let mut c = Container::new(&format!(
+        "echo $(cat /data/word /data/inner/word) > /dev/shm/word; {WAIT}"
+    ))
+    // Where what is bound follows the host, as systemd has it everywhere.
+    .in_view(View::new(&[], "mount --make-rshared /"));
     for name in ["data", "inner"] {
         std::fs::create_dir(c.dir().join(name)).unwrap();
         std::fs::write(c.dir().join(name).join("word"), name).unwrap();
@@ -78,7 +81,7 @@ fn mounts_are_as_they_were() {
 
 #[test]
 fn limits_are_those_of_the_bundle() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     requires!(has_controller("pids"), "no pids controller");
     let mut c = Container::new(WAIT);
     c.set("/linux/resources", json!({ "pids": { "limit": 77 } }));
@@ -93,7 +96,7 @@ fn limits_are_those_of_the_bundle() {
 
 #[test]
 fn with_a_cgroup_namespace() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let mut c = Container::new(WAIT);
     c.push("/linux/namespaces", json!({ "type": "cgroup" }));
     start(&c);
@@ -106,7 +109,7 @@ fn with_a_cgroup_namespace() {
 
 #[test]
 fn the_hosts_view_of_cgroup_v2_from_a_shared_mount() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let shared = match hierarchy() {
         Hierarchy::V2 => "mount --make-rshared /",
         _ => {
@@ -124,7 +127,7 @@ fn the_hosts_view_of_cgroup_v2_from_a_shared_mount() {
 
 #[test]
 fn a_network_namespace_that_was_joined_is_joined_again() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let mut c = Container::new(WAIT);
     let name = c.id.clone();
     shell(&format!("ip netns add {name}"));
@@ -151,7 +154,7 @@ fn a_network_namespace_that_was_joined_is_joined_again() {
 
 #[test]
 fn the_annotation_names_crius_configuration() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let mut c = Container::new(WAIT);
     let file = c.dir().join("criu.conf");
     std::fs::write(&file, "log-file other.log\n").unwrap();
@@ -164,9 +167,9 @@ fn the_annotation_names_crius_configuration() {
 
 #[test]
 fn only_what_has_changed_since_the_parent() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     requires!(
-        has_criu(&["--feature", "mem_dirty_track"]),
+        criu_has(&["--feature", "mem_dirty_track"]),
         "the kernel does not track memory"
     );
     let c = counting();
@@ -193,7 +196,7 @@ fn free_port() -> String {
 
 #[test]
 fn memory_by_way_of_a_page_server() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let c = counting();
     let (id, before) = count(&c);
     let images = c.dir().join("images");
@@ -226,9 +229,9 @@ fn memory_by_way_of_a_page_server() {
 #[test]
 fn who_waits_for_lazy_pages_is_told_when_they_are_ready() {
     requires!(is_coracle(), "runc 1.1 waits for ever");
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     requires!(
-        has_criu(&["--feature", "uffd-noncoop"]),
+        criu_has(&["--feature", "uffd-noncoop"]),
         "no userfaultfd(2) for this"
     );
     let c = counting();

@@ -4,13 +4,15 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
-use runtime_tests::{Container, eventually, is_coracle, requires};
+use runtime_tests::{
+    Account, Container, Ids, eventually, has_criu, is_coracle, requires, rootless,
+};
 
-use crate::checkpoint::{WAIT, can, checkpoint, command, count, counting, restore, start};
+use crate::checkpoint::{WAIT, checkpoint, command, count, counting, restore, start};
 
 #[test]
 fn only_a_running_container_has_something_to_be_written() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let c = Container::new(WAIT);
     c.create().ok();
     checkpoint(&c, &[]).fails_with(1, "ontainer cannot be checkpointed in created state");
@@ -23,7 +25,7 @@ fn only_a_running_container_has_something_to_be_written() {
 
 #[test]
 fn an_id_is_restored_once() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let c = counting();
     let (id, _) = count(&c);
     checkpoint(&c, &[]).ok();
@@ -49,7 +51,7 @@ fn there_have_to_be_images() {
     let output = restore(&c, &[]);
     assert_eq!(output.code, 1);
     c.assert_nothing_left();
-    if can() && is_coracle() {
+    if has_criu() && is_coracle() {
         let message = output.message();
         assert!(message.contains("work/restore.log"), "{message}");
         assert!(
@@ -61,7 +63,7 @@ fn there_have_to_be_images() {
 
 #[test]
 fn a_failure_names_the_log_and_its_cause() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let c = Container::new(WAIT);
     // A terminal of ours is not the container's to take along.
     let mut command = c.bundle_command("run", &["--detach"]);
@@ -87,7 +89,7 @@ fn a_failure_names_the_log_and_its_cause() {
 
 #[test]
 fn damaged_images_leave_nothing_behind() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let c = counting();
     count(&c);
     checkpoint(&c, &[]).ok();
@@ -103,7 +105,7 @@ fn damaged_images_leave_nothing_behind() {
 
 #[test]
 fn a_restore_that_is_killed_leaves_nothing_that_delete_does_not_find() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     requires!(is_coracle(), "runc leaves a mount");
     let mut c = counting();
     count(&c);
@@ -133,8 +135,21 @@ fn a_restore_that_is_killed_leaves_nothing_that_delete_does_not_find() {
 }
 
 #[test]
+fn an_ordinary_user_is_told_that_it_takes_root() {
+    requires!(is_coracle(), "runc leaves it to criu, whose words are lost");
+    requires!(rootless().is_none(), "the test has a user of its own");
+    let c = Container::new(WAIT).of(Account::new(Ids::Own));
+    start(&c);
+    checkpoint(&c, &[]).fails_with(1, "checkpoint failed: it takes root, as criu does");
+    assert!(!c.dir().join("images").exists());
+    c.delete_force().ok();
+    restore(&c, &[]).fails_with(1, "restore failed: it takes root, as criu does");
+}
+
+#[test]
 fn flags_are_checked_before_anything_is_done() {
     requires!(is_coracle(), "runc has other words");
+    requires!(rootless().is_none(), "criu is root's");
     let c = Container::new(WAIT);
     start(&c);
     for (flags, words) in [
@@ -172,6 +187,7 @@ fn flags_are_checked_before_anything_is_done() {
 #[test]
 fn criu_may_be_missing_old_or_broken() {
     requires!(is_coracle(), "runc has other words");
+    requires!(rootless().is_none(), "criu is root's");
     let c = Container::new(WAIT);
     start(&c);
     let bin = c.dir().join("bin");

@@ -9,7 +9,7 @@ use crate::is_strict;
 
 #[test]
 fn a_container_that_ended_with_a_checkpoint_goes_on() {
-    requires!(has_criu(&[]), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let alone = Alone::new(&counting("/tmp"));
     let count = || fs::read_to_string(alone.host.path("box/rootfs/tmp/count")).ok();
     // containerd's, for by-products.

@@ -11,13 +11,14 @@ use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, send, socketpair,
 };
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Pid, execvp};
+use nix::unistd::{Pid, execvp, geteuid};
 use prost::Message as _;
 
 use super::rpc::{Features, Kind, Notify, Request, Response, Version};
 use crate::protocol::{Channel, Message};
 use crate::spawn::{not_entered, spawn};
 use crate::sys::process::{Cloned, exit_now, place, received, reset_signals};
+use crate::userns::in_initial_namespace;
 use crate::{Context, Error, Result, process};
 
 /// The socket, as the arguments of criu tell it, and behind it what else it is handed.
@@ -32,6 +33,16 @@ const OLDEST: Version = Version {
 };
 /// criu's own limit for a message is a tenth of this.
 const MESSAGE_MAX: usize = 64 << 10;
+
+/// Refuses whoever has not root's rights on the machine: criu's own words for that are in no log.
+pub(super) fn check_rights() -> Result<()> {
+    match geteuid().is_root() && in_initial_namespace() {
+        true => Ok(()),
+        false => Err(Error::failed(
+            "it takes root, as criu does: not an ordinary user, nor root of a user namespace",
+        )),
+    }
+}
 
 /// Dropped, it is let go: criu then undoes what it was doing, and ends.
 pub(super) struct Criu {

@@ -97,6 +97,7 @@ pub struct PageServer {
 
 /// Writes a running container into a directory of images. Unless it is to go on running it is deleted then.
 pub fn checkpoint(settings: &Settings, id: &str, options: &CheckpointOptions) -> Result<()> {
+    criu::check_rights()?;
     let container = Container::lock(settings, id)?;
     let status = container.status()?;
     if !matches!(status, Status::Running | Status::Paused) {

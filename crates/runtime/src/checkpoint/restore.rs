@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use super::criu::{Criu, HANDED};
+use super::criu::{self, Criu, HANDED};
 use super::images::Images;
 use super::rpc::{
     CgroupRoot, ExternalMount, InheritFd, JoinNamespace, Kind, Notify, Opts, Request, Version,
@@ -92,6 +92,7 @@ struct Restored {
 
 fn bring_back(settings: &Settings, options: &RestoreOptions) -> Result<Restored> {
     // Nothing exists yet: whatever is wrong with the input is found here.
+    criu::check_rights()?;
     check_id(&options.id)?;
     let bundle = plan::bundle(options.bundle.as_deref())?;
     let (spec, config) = config::read(&bundle.join("config.json"))?;

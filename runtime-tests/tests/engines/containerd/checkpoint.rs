@@ -6,7 +6,7 @@ use super::{above, containerd};
 
 #[test]
 fn a_count_in_memory_goes_on_in_another_container() {
-    requires!(has_criu(&[]), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let Some(containerd) = containerd() else {
         return;
     };
@@ -36,7 +36,7 @@ fn a_count_in_memory_goes_on_in_another_container() {
 /// `ctr` says so only to containerd's own shim.
 #[test]
 fn a_container_may_end_with_its_checkpoint() {
-    requires!(has_criu(&[]), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let Some(containerd) = above(Shim::runc) else {
         return;
     };

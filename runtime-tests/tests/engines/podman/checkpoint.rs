@@ -1,15 +1,8 @@
 //! `podman container checkpoint` and `restore`: by criu, also as an archive for another machine.
 
-use runtime_tests::{
-    Engine, assert_count_goes_on, count_in, counting, has_criu, requires, rootless,
-};
+use runtime_tests::{Engine, assert_count_goes_on, count_in, counting, has_criu, requires};
 
 use super::{IMAGE, engine};
-
-/// Whether checkpoints can be shown here: root's only, since criu is root's.
-fn can() -> bool {
-    rootless().is_none() && has_criu(&[])
-}
 
 /// Starts a container called `box` that counts.
 fn start_counting(engine: &Engine) {
@@ -32,7 +25,7 @@ fn status(engine: &Engine) -> String {
 
 #[test]
 fn a_count_in_memory_goes_on() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let engine = engine!();
     start_counting(&engine);
     let before = count_in(|| count(&engine, "box"));
@@ -47,7 +40,7 @@ fn a_count_in_memory_goes_on() {
 
 #[test]
 fn it_may_be_left_running() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let engine = engine!();
     start_counting(&engine);
     let before = count_in(|| count(&engine, "box"));
@@ -60,7 +53,7 @@ fn it_may_be_left_running() {
 
 #[test]
 fn an_archive_becomes_a_container_of_another_name() {
-    requires!(can(), "criu cannot do this machine");
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
     let engine = engine!();
     start_counting(&engine);
     // What it has changed in its root file system is in the archive as well.
