@@ -6,7 +6,7 @@ KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 # What the guest has besides Debian's essential packages.
 PACKAGES="
     systemd systemd-sysv dbus dbus-user-session libpam-systemd
-    busybox-static crun runc uidmap
+    busybox-static crun runc uidmap criu
     podman buildah containerd conmon netavark aardvark-dns nftables passt fuse-overlayfs catatonit skopeo umoci jq
     docker-registry apache2-utils openssl containernetworking-plugins curl iptables socat attr libcap2-bin zstd
     iproute2 kmod procps strace util-linux"

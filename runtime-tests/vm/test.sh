@@ -1,7 +1,7 @@
-# `vm test`: the tests of this checkout, unchanged, in a guest.
+# `vm test`: the tests of this checkout, unchanged, in a guest; or a program that measures.
 
 vm_test() {
-    local runtime='' threads='' suite=behaviours environment=() workspace target messages programs tests
+    local runtime='' threads='' kind=test suite=behaviours package=runtime-tests environment=() workspace target messages programs tests
     while [ $# -gt 0 ]; do
         case $1 in
             --) shift; break ;;
@@ -10,20 +10,23 @@ vm_test() {
             --*) [ $# -ge 2 ] || die "$1 needs a value" ;;&
             --runtime) runtime=$2; shift 2 ;;
             --suite) suite=$2; shift 2 ;;
+            --bench) kind=bench suite=$2; shift 2 ;;
             --env) environment+=("$2"); shift 2 ;;
             --threads) threads=$2; shift 2 ;;
             --*) machine_flag "$@"; shift 2 ;;
             *) break ;;
         esac
     done
+    [ "$suite" != cri ] || package=cri-tests
     vm_build --kernel "$KERNEL"
 
     workspace=$(dirname -- "$(dirname -- "$HERE")")
     target=${CARGO_TARGET_DIR:-$workspace/target}
     # Cargo tells where it put the test program, the programs that this starts by their paths, and the test init.
-    messages=$(cd "$workspace" && gently cargo test --quiet -p runtime-tests --test "$suite" --no-run --message-format=json)
+    messages=$(cd "$workspace" && gently cargo "$kind" --quiet -p "$package" "--$kind" "$suite" --no-run --message-format=json)
     mapfile -t programs < <(sed -n 's/.*"executable":"\([^"]*\)".*/\1/p; s/.*"INSIDE","\([^"]*\)".*/\1/p' <<<"$messages" | sort -u)
-    tests=$(printf '%s\n' "${programs[@]}" | grep "/$suite-[0-9a-f]*$") || die "test: cargo did not say where the tests $suite are"
+    tests=$(printf '%s\n' "${programs[@]}" | grep "/$suite-[0-9a-f]*$") || die "test: cargo did not say where $suite is"
+    [ $kind = bench ] || set -- "--test-threads=${threads:-$((CPUS + 1))}" "$@"
 
     make_scratch
     local stage=$SCRATCH/stage
@@ -37,5 +40,5 @@ vm_test() {
         runtime=/opt/coracle/coracle
     fi
     SHARES+=("$stage/target:$target" "$stage/runtime:/opt/coracle" "$workspace/packaging" "$workspace/docs")
-    in_guest "$(printf '%q ' env "${environment[@]}" "RUNTIME=$runtime" "$tests" "--test-threads=${threads:-$((CPUS + 1))}" "$@")"
+    in_guest "$(printf '%q ' env "${environment[@]}" "RUNTIME=$runtime" "$tests" "$@")"
 }

@@ -5,7 +5,7 @@ pub(crate) const KERNELS: [&str; 4] = ["5.10", "6.1", "6.12", "newest"];
 
 /// What the bounded part does without.
 pub(crate) const LEFT_OUT: &str = "all behaviours on 5.10, 6.1 and the newest kernel, on cgroup v1 and hybrid, by systemd and as \
-    ordinary users; all engines; most containers of images, networks and images; machines that are started again; \
+    ordinary users; all engines; most containers of images, networks and images; the shim and Kubernetes' calls; machines that are started again; \
     small machines; crun and runc for comparison: run `make vm-test`";
 
 /// One guest and the tests in it.
@@ -29,7 +29,7 @@ pub(crate) struct Cell {
 }
 
 /// What runs on every kernel: cgroup, driver, user and suite. The longest first.
-const ON_EVERY_KERNEL: [&str; 13] = [
+const ON_EVERY_KERNEL: [&str; 14] = [
     "v2 systemd root engines",
     "v2 systemd delegated engines",
     "v2 cgroupfs root behaviours",
@@ -43,12 +43,15 @@ const ON_EVERY_KERNEL: [&str; 13] = [
     "v2 cgroupfs root containers",
     "v2 cgroupfs root network",
     "v2 cgroupfs root images",
+    "v2 cgroupfs root shim",
 ];
 
 /// What runs on one as well as on another.
-const ON_SOME: [(&str, &str); 6] = [
+const ON_SOME: [(&str, &str); 8] = [
     ("6.12", "v2 systemd root containerd"),
     ("newest", "v2 systemd root containerd"),
+    ("6.12", "v2 systemd root cri"),
+    ("newest", "v2 systemd root cri"),
     ("6.12", "hybrid cgroupfs root containers"),
     ("6.12", "v2 cgroupfs root portability"),
     ("6.12", "v2 cgroupfs root engines"),

@@ -13,7 +13,7 @@ const HEAD: &str = "# Portability
 
 Made by `make vm-test` from the last run of each machine: do not edit. Every line is a virtual machine (`runtime-tests/vm`) in which the tests of
 `runtime-tests` ran unchanged. *behaviours* are the runtime's own commands; *engines* are podman, buildah and umoci above it, *containerd*
-has the shim between; *containers* are run from images, *images* pulled, unpacked and pushed; *network* has published ports; *portability* is all of that, end to end;
+has the shim between, *cri* is containerd asked as by a kubelet, *shim* the shim without it; *containers* are run from images, *images* pulled, unpacked and pushed; *network* has published ports; *portability* is all of that, end to end;
 for *reboot* the machine is started twice.
 Users: *own* has nothing but its own ids, *delegated* has ranges in /etc/subuid and a cgroup; engines run as the same ordinary user in both.
 ";
