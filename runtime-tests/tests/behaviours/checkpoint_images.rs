@@ -8,11 +8,12 @@ use std::process::Command;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use runtime_tests::{
     Container, Hierarchy, Limit, View, criu_has, eventually, finish, has_controller, has_criu,
-    hierarchy, is_coracle, limit_of, requires, shell,
+    hierarchy, is_coracle, kernel_lacks, kernel_since, limit_of, requires, shell,
 };
 use serde_json::json;
 
 use crate::checkpoint::{WAIT, checkpoint, command, count, counting, restore, start};
+use crate::idmapped::{Volume, bind, lines};
 
 /// The mount points of a container, with what is mounted there and how.
 fn mounts(c: &Container) -> Vec<String> {
@@ -77,6 +78,32 @@ fn mounts_are_as_they_were() {
         ! touch /data/x && touch /data/inner/y && test -c /dev/null && echo x > /dev/null && echo fine";
     assert_eq!(c.exec(look).ok(), "datainnera filea filea filefine\n");
     assert_eq!(c.exec("hostname").ok(), "inside\n");
+}
+
+#[test]
+fn binds_with_mapped_ids() {
+    requires!(has_criu(), "criu is missing, cannot do it, or is root's");
+    requires!(is_coracle(), "runc 1.1 has no idmapped mounts");
+    requires!(
+        !kernel_lacks("mount_setattr"),
+        "Linux has idmapped mounts since 5.12"
+    );
+    // An older Linux lists the bind before the root, and criu then takes what all follow from what is bound, which shows too little.
+    let shared = match kernel_since(6, 8) {
+        true => "mount --make-rshared /",
+        false => "true",
+    };
+    let mut c = Container::new(WAIT).in_view(View::new(&[], shared));
+    let volume = Volume::new();
+    let mappings = Some((lines(0, 500), lines(0, 600)));
+    bind(&mut c, volume.path(), json!(["bind"]), mappings);
+    start(&c);
+    let view = "stat -c %u:%g /volume/0 /volume/7";
+    let before = c.exec(view).ok();
+    checkpoint(&c, &[]).ok();
+    restore(&c, &[]).ok();
+    assert_eq!(c.exec(view).ok(), before);
+    assert_eq!(before.lines().next(), Some("500:600"));
 }
 
 #[test]

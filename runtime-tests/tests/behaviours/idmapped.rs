@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A volume with a file of each owner, on a disk: the guest's /tmp is a tmpfs, whose ids not every kernel can map.
-struct Volume(TempDir);
+pub(crate) struct Volume(TempDir);
 
 impl Volume {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new()
             .prefix("ct-volume-")
             .tempdir_in("/var/tmp")
@@ -31,7 +31,7 @@ impl Volume {
         Self(dir)
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
@@ -42,13 +42,13 @@ impl Volume {
 }
 
 /// Those of uids and gids.
-type Mappings = Option<(Value, Value)>;
+pub(crate) type Mappings = Option<(Value, Value)>;
 
-fn lines(container: u32, host: u32) -> Value {
+pub(crate) fn lines(container: u32, host: u32) -> Value {
     json!([{ "containerID": container, "hostID": host, "size": 10 }])
 }
 
-fn bind(c: &mut Container, source: &Path, options: Value, mappings: Mappings) {
+pub(crate) fn bind(c: &mut Container, source: &Path, options: Value, mappings: Mappings) {
     let mut mount =
         json!({ "destination": "/volume", "type": "bind", "source": source, "options": options });
     if let Some((uids, gids)) = mappings {

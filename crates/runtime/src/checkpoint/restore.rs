@@ -135,7 +135,7 @@ fn bring_back(settings: &Settings, options: &RestoreOptions) -> Result<Restored>
     options.check_version(&criu)?;
     images.open_inside(criu.pid())?;
     images.name(&mut opts);
-    opts.root = text(&staged::root(&stage), "root.path")?;
+    opts.root = text(&absolute(&plan.rootfs)?, "root.path")?;
     opts.cg_root = cgroup_roots(criu.pid())?;
     opts.ext_mnt = outer_mounts(container, &plan, &stage)?;
     let mut arrival = Arrival {

@@ -1,11 +1,10 @@
-//! What criu takes a restored container's root and bind mounts from.
+//! What criu takes a restored container's bind mounts from.
 //!
-//! criu makes the file systems that are the container's own by itself, from its images. The root has to be a mount for it, whose parent
-//! is covered by nothing; binds are to be found at paths; and what is mounted upon has to be there. All that is put together in a mount
-//! namespace of criu's own, on a tmpfs that covers the container's state directory there. So it is gone with criu, whatever happens, and
-//! no path of it is one that an image has made. Binds are taken from where the host has them, unless their ids are mapped: one peer group
-//! of the host may be behind several, and criu has them all follow it by the mount that one of their sources lies in. So that has to show
-//! what the others show as well.
+//! criu makes the file systems that are the container's own by itself, from its images. The root and the binds are taken from where the host
+//! has them, in a mount namespace of criu's own: one peer group of the host may be behind several of them, and criu has them all follow it
+//! by the mount that one of their sources lies in, which has to show what the others show as well. What is mounted upon has to be there,
+//! and binds with mapped ids are to be found at paths: that is put together in this namespace, on a tmpfs that covers the container's state
+//! directory there. So it is gone with criu, whatever happens.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,18 +21,11 @@ use crate::rootfs::{Propagation, Root};
 use crate::sys::mount::{FsContext, attach, clone_tree};
 use crate::{Context, Result};
 
-/// The root as it is.
-const ROOT: &str = "root";
-/// The root once more, with all that is mounted in it, to have the mount points made.
+/// The root, with all that is mounted in it, to have the mount points made.
 const SCRATCH: &str = "scratch";
 /// The bind mounts with mapped ids, by their place in the configuration.
 const BINDS: &str = "binds";
 const STAGING: &str = "prepare the container's mounts for criu";
-
-/// Where criu finds the root of a container that is staged at `stage`.
-pub(crate) fn root(stage: &Path) -> PathBuf {
-    stage.join(ROOT)
-}
 
 /// The mounts that show what is not the container's own: the place of each, by which criu knows it, and where a container that is staged
 /// at `stage` gets it from.
@@ -75,16 +67,13 @@ pub(crate) fn stage(
     let tmpfs = empty_tmpfs().context(STAGING)?;
     attach(tmpfs.as_fd(), Root::find(stage)?.as_fd()).context(STAGING)?;
     let stage = Root::at(tmpfs);
-    let copy_to = |name| {
-        let copy = clone_tree(&rootfs, c"", true)?;
-        attach(
-            copy.as_fd(),
-            stage.ensure_directory(Path::new(name))?.as_fd(),
-        )?;
-        Ok::<_, nix::Error>(copy)
-    };
-    copy_to(ROOT).context(STAGING)?;
-    let scratch = Root::at(copy_to(SCRATCH).context(STAGING)?);
+    let scratch = clone_tree(&rootfs, c"", true)
+        .and_then(|copy| {
+            let place = stage.ensure_directory(Path::new(SCRATCH))?;
+            attach(copy.as_fd(), place.as_fd())?;
+            Ok(Root::at(copy))
+        })
+        .context(STAGING)?;
     for (mount, source) in mounts.iter().zip(sources) {
         mount.stage(source, &scratch, &stage)?;
     }
