@@ -67,13 +67,16 @@ pub(crate) fn destroy(container: &Container) -> Result<()> {
     if let Some(location) = &record.cgroup {
         let cgroup = cgroups::Cgroup::open(location)?;
         let is_empty = cgroup.remove_empty()?;
-        // Without a process the container never got into its cgroup, and a reboot takes all cgroups away: whoever is in there is a
-        // stranger. So is a container that was made there when this one had ended.
+        // A reboot takes all cgroups away: whoever is in there is a stranger. So is a container that was made there when this one had
+        // ended, and, where no process is on record, whoever does not go by himself.
         let had_process = record.init.is_some() || container.damaged;
-        if had_process
-            && record.is_of_this_boot()?
-            && (is_empty || !is_anothers(container, location)?)
-        {
+        if !record.is_of_this_boot()? {
+        } else if !had_process {
+            // The child of a `create` that was killed before it could write it down ends when it looks for its maker.
+            if !is_empty && cgroup.wait_empty(KILL_TIMEOUT)? {
+                cgroup.remove_empty()?;
+            }
+        } else if is_empty || !is_anothers(container, location)? {
             cgroup.remove()?;
         }
     }
