@@ -74,9 +74,13 @@ impl Directory {
             Err(error) if is_denied(error) => return Err(not_writable(&settings.root, error)),
             made => made.with_context(making)?,
         }
-        let mut directory = Self::open(settings, id)?;
-        directory.lock()?;
-        Ok(directory)
+        let opened = Self::open(settings, id).and_then(|mut directory| {
+            directory.lock()?;
+            Ok(directory)
+        });
+        opened.inspect_err(|_| {
+            let _ = unlinkat(AT_FDCWD, &path, UnlinkatFlags::RemoveDir);
+        })
     }
 
     /// Opens the directory of an existing container.

@@ -339,9 +339,9 @@ pub(crate) fn begin(
     let intel_rdt = intel_rdt
         .map(|wanted| Resctrl::find()?.group(wanted, id))
         .transpose()?;
-    let directory = Directory::create(settings, id)?;
     let mut record = Record::new(spec, id, bundle, plan, location)?;
     record.intel_rdt = intel_rdt;
+    let directory = Directory::create(settings, id)?;
     let mut undo = Undo {
         container: Container {
             directory,
