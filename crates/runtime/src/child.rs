@@ -89,6 +89,8 @@ pub(crate) struct Child<'a> {
     pub console: Option<OwnedFd>,
     pub listener: Option<OwnedFd>,
     pub channel: Channel,
+    /// The runtime's end of the conversation, of which a new process has a copy.
+    pub runtimes_end: RawFd,
     pub preserved: Vec<RawFd>,
     /// The limit to be restored once no mount is a descriptor any more.
     pub open_files: process::OpenFiles,
@@ -198,6 +200,8 @@ impl Child<'_> {
         process::enter_cgroup(&self.tasks)?;
         // 3. With a user namespace nothing works until the ids are mapped; systemd needs the process to make a cgroup for it.
         if self.recorded_first {
+            // Else there would be no end of the conversation when the runtime is killed.
+            sys::process::close(self.runtimes_end).context("close the runtime's end")?;
             self.channel.expect(&Message::Recorded)?;
         }
         // It may lie where only the caller may look.

@@ -280,6 +280,7 @@ pub(crate) fn launch(
         console,
         listener,
         channel: childs_channel,
+        runtimes_end: channel.as_raw_fd(),
         preserved,
         open_files,
         recorded_first,
