@@ -115,11 +115,13 @@ impl Containers {
         }
     }
 
-    /// Locks a new container, and gives it its name: by rename, since a link may be left of one that was never finished.
+    /// Locks a new container, and gives it its name: by rename, since a link may be left of one that was never finished. The caller has the
+    /// names' lock, so a temporary one is what a killed command has left.
     fn take(&self, container: &Container) -> Result<Lock> {
         let lock = container.lock()?;
         let link = self.names().join(&container.record.name);
-        let temporary = self.names().join(format!(".{}", container.record.id));
+        let temporary = self.names().join(".new");
+        let _ = fs::remove_file(&temporary);
         symlink(&container.record.id, &temporary)
             .and_then(|()| fs::rename(&temporary, &link))
             .with_context(|| format!("take the name {:?}", container.record.name))?;
