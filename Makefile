@@ -12,7 +12,7 @@ SYSCONFDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),/etc,$(PREFIX)/etc)
 CARGO_HOME ?= $(HOME)/.cargo
 REMAP      := --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)/registry/src=
 
-.PHONY: build demo test fuzz long vm-test check bench dist install clean setup
+.PHONY: build demo test faults fuzz long vm-test check bench dist install clean setup
 
 build: setup
 	RUSTFLAGS="$(RUSTFLAGS) $(REMAP)" CFLAGS="$(CFLAGS) -ffile-prefix-map=$(CARGO_HOME)=." \
@@ -24,6 +24,10 @@ demo: build
 test: build
 	cargo test --workspace
 	fuzz/run 4
+
+# A fault at each system call of each command, and the whole of what else the suite has a part of in `make test`: half an hour.
+faults: build
+	FAULTS=all cargo test -p runtime-tests --test faults
 
 # Each parser of what others write, an hour long; SECONDS= for another time.
 SECONDS ?= 3600

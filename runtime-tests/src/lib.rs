@@ -22,6 +22,8 @@ mod runtime;
 mod shim;
 mod store;
 mod terminal;
+#[cfg(target_arch = "x86_64")]
+mod trace;
 pub mod ttrpc;
 mod without;
 
@@ -47,6 +49,8 @@ pub use runtime::{by_systemd, is_coracle, is_crun, is_runc, is_runc_since, runti
 pub use shim::{Shim, containerd_version, has_containerd};
 pub use store::Store;
 pub use terminal::{ConsoleSocket, Terminal};
+#[cfg(target_arch = "x86_64")]
+pub use trace::{Call, Fault, Tracer};
 pub use without::{Without, kernel_lacks};
 
 /// Leaves the test with a printed reason when this machine cannot show the behaviour.

@@ -101,16 +101,16 @@ fn the_readme() {
     execute("README.md");
 }
 
-/// The tests that `docs/SECURITY.md` names. Proved with a name that is none's.
+/// The tests that `docs/SECURITY.md` and `docs/RELIABILITY.md` name. Proved with a name that is none's.
 #[test]
-fn every_attack_has_its_tests() {
+fn every_attack_and_every_fault_has_its_tests() {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let sources = runtime_tests::shell(&format!(
         "cd {} && find crates runtime-tests -name '*.rs' -exec cat {{}} +",
         workspace.display()
     ));
-    let table = document("docs/SECURITY.md");
-    let cells = table.lines().filter_map(|line| line.split('|').nth(3));
+    let tables = document("docs/SECURITY.md") + &document("docs/RELIABILITY.md");
+    let cells = tables.lines().filter_map(|line| line.split('|').nth(3));
     let names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
     let missing: Vec<_> = names
         .filter(|name| {
