@@ -39,8 +39,8 @@ pub fn has_program(name: &str) -> bool {
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
 }
 
-/// criu is there, the commands are root's as it is, and it can do this kernel, at least a process with a network of its own. Its `check` is content with too much: on Linux 7.2,
-/// where UDP-Lite is gone, criu 4.1 writes down no network.
+/// criu is there, the commands are root's as it is, and it can do this kernel, at least a process with a network of its own. Its `check` is
+/// content with too much: on Linux 7.2 criu 4.1 writes down no network.
 pub fn has_criu() -> bool {
     static WORKS: OnceLock<bool> = OnceLock::new();
     *WORKS.get_or_init(|| {
