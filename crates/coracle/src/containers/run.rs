@@ -89,7 +89,8 @@ fn start(container: &Container, lock: Lock, options: &Options) -> Result<Parted>
         return Ok(match connection.started()? {
             Started::Failed(status, text) => Parted::Failed(status, text),
             Started::Running | Started::Ended => {
-                println!("{}", container.record.id);
+                crate::print(&format!("{}\n", container.record.id))
+                    .context("tell the container's id")?;
                 Parted::Left
             }
         });
