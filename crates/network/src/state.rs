@@ -147,7 +147,11 @@ impl Locked {
             file.write_all(&serde_json::to_vec(&self.state)?)?;
             fs::rename(&new, &path)
         };
-        write().context(|| format!("write {}", path.display()))
+        write()
+            .inspect_err(|_| {
+                let _ = fs::remove_file(&new);
+            })
+            .context(|| format!("write {}", path.display()))
     }
 }
 
