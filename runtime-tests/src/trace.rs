@@ -113,25 +113,35 @@ impl Tracer {
     /// Waits until a child has ended, or with `None` until there are no more children.
     pub fn wait(&mut self, child: Option<Pid>) -> Option<WaitStatus> {
         loop {
-            let status = match waitpid(None, Some(WaitPidFlag::__WALL)) {
-                Err(Errno::EINTR) => continue,
-                Err(_) => return None,
-                Ok(status) => status,
-            };
-            if let WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) = status {
-                let was_traced = self.tracees.remove(&pid).is_some();
-                if let WaitStatus::Signaled(_, signal, _) = status
-                    && was_traced
-                {
-                    self.killed.push(signal);
-                }
-                if child == Some(pid) {
-                    return Some(status);
-                }
-            } else {
-                self.stopped(status);
+            let status = self.step()?;
+            if status.pid() == child && is_end(status) {
+                return Some(status);
             }
         }
+    }
+
+    /// Waits until all processes of the command have ended, or executed another program.
+    pub fn wait_for_all(&mut self) {
+        while !self.tracees.is_empty() && self.step().is_some() {}
+    }
+
+    /// Waits for the next thing that happens to a child.
+    fn step(&mut self) -> Option<WaitStatus> {
+        let status = loop {
+            match waitpid(None, Some(WaitPidFlag::__WALL)) {
+                Err(Errno::EINTR) => {}
+                status => break status.ok()?,
+            }
+        };
+        match (status, status.pid()) {
+            (WaitStatus::Signaled(_, signal, _), Some(pid)) => {
+                self.killed
+                    .extend(self.tracees.remove(&pid).map(|_| signal));
+            }
+            (WaitStatus::Exited(..), Some(pid)) => drop(self.tracees.remove(&pid)),
+            _ => self.stopped(status),
+        }
+        Some(status)
     }
 
     /// From here on nothing happens any more, and nothing is written down.
@@ -255,6 +265,10 @@ impl Tracer {
             Fault::FailLate(errno) => tracee.answer = Some(errno),
         }
     }
+}
+
+fn is_end(status: WaitStatus) -> bool {
+    matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..))
 }
 
 /// Which file it is.

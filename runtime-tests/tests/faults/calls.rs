@@ -39,7 +39,7 @@ const WITHOUT_ERRORS: [(&[&str], &str); 6] = [
     ),
     (
         &["rt_sigprocmask", "rt_sigaction", "arch_prctl"],
-        "the C library makes them before main and around fork, with arguments that are right, and looks at no answer (arch_prctl: it ends without a word)",
+        "the C library makes them before main and around fork, with arguments that are right, and answers nothing",
     ),
     (
         &["getrandom"],

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -32,8 +32,13 @@ const SAMPLE: usize = 40;
 /// After so many faults that were not stood, it is known.
 const ENOUGH: usize = 30;
 
-/// What the standard library says when the socket by which it hears of its own new process cannot be read: it knows no answer to that but to panic.
-const OF_THE_LIBRARY: &str = "the CLOEXEC pipe failed";
+/// What libraries say when a call has failed of which they know that it cannot, for which they have no answer but to panic: a new process is
+/// heard of by a socket, a directory is closed, a lock is given back.
+const OF_LIBRARIES: [&str; 3] = [
+    "the CLOEXEC pipe failed",
+    "unexpected error during closedir",
+    "Failed to remove flock",
+];
 
 /// A command in which faults happen.
 struct Scenario {
@@ -75,6 +80,7 @@ const RUN_IMAGE: &[&str] = &[
     "c1",
     IMAGE,
 ];
+const NEXT_OF_IMAGE: &[&str] = &["run", "--cgroup-parent", PARENT, "--rm", IMAGE, "true"];
 const RUN: &[&str] = &["run", "--detach", "--bundle", BUNDLE, "c1"];
 
 /// A fault, and where it happens.
@@ -240,17 +246,10 @@ fn clean_up(machine: &Machine, tracer: &mut Tracer, scenario: &Scenario) -> Resu
     for id in names("containers").iter().filter(|id| !id.starts_with('.')) {
         removed(&["rm", "-f", id])?;
     }
-    // What was no container yet is cleared away by whoever makes the next one.
-    if !names("containers").is_empty() || !names("names").is_empty() {
-        removed(
-            &[
-                &RUN_IMAGE[..4],
-                &["--rm", "--network=none"],
-                &RUN_IMAGE[8..],
-                &["true"],
-            ]
-            .concat(),
-        )?;
+    // What was no container yet, or no file yet, is cleared away by the next container, however many of them there were.
+    let is_unfinished = Path::new(STORE).join("network/state.json.new").exists();
+    if is_unfinished || !names("containers").is_empty() || !names("names").is_empty() {
+        removed(NEXT_OF_IMAGE)?;
     }
     Ok(())
 }
@@ -272,20 +271,26 @@ fn try_point(
     if let Some(processes) = hung {
         return Err(format!("hangs: {processes}"));
     }
-    let is_the_librarys = output.stderr.contains(OF_THE_LIBRARY);
+    let is_a_librarys = OF_LIBRARIES
+        .iter()
+        .any(|words| output.stderr.contains(words));
     let is_killed = point.fault == Fault::Kill && tracer.happened;
-    let is_dead = (is_killed || is_the_librarys) && is_the_commands;
-    let unwanted = |signal: &&Signal| **signal != Signal::SIGKILL && !is_the_librarys;
+    let is_dead = (is_killed || is_a_librarys) && is_the_commands;
+    let unwanted = |signal: &&Signal| **signal != Signal::SIGKILL && !is_a_librarys;
     if let Some(signal) = tracer.killed.iter().find(unwanted) {
         return Err(format!("ended by {signal}: {output:?}"));
     }
     // What `exec` has executed was killed, and it tells that.
     let is_told = point.fault == Fault::Kill && output.code == 128 + Signal::SIGKILL as i32;
     if output.code != 0 && !is_dead && !is_told {
-        if !is_the_librarys {
+        if !is_a_librarys {
             is_clear(&output)?;
         }
-        if scenario.is_undone {
+        if let ((), Some(processes)) = limited(|| tracer.wait_for_all()) {
+            return Err(format!("processes are left: {processes} after {output:?}"));
+        }
+        // A monitor that was killed may have been writing the networks' state.
+        if scenario.is_undone && !(is_killed && scenario.of_image) {
             settle(machine, &mut tracer, base)
                 .map_err(|left| format!("{left} after {output:?}"))?;
         }

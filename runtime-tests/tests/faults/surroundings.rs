@@ -169,8 +169,8 @@ fn an_init_that_does_not_die_is_told_and_deleted_later() {
             machine.coracle(&["delete", "--force", "c1"]).ok();
             reap();
             // Where no snapshot looks.
-        shell("mount -t tmpfs hanging /mnt");
-        let hanging = Hanging::mount("/mnt/hanging");
+            shell("mount -t tmpfs hanging /mnt");
+            let hanging = Hanging::mount("/mnt/hanging");
             machine.make_bundle(|config| {
             config["process"]["args"] = json!(["/bin/sh", "-c", "exec < /hanging"]);
             let mount = json!({ "destination": "/hanging", "type": "bind", "source": "/mnt/hanging", "options": ["bind"] });
