@@ -124,6 +124,7 @@ impl Containers {
         let _ = fs::remove_file(&temporary);
         symlink(&container.record.id, &temporary)
             .and_then(|()| fs::rename(&temporary, &link))
+            .inspect_err(|_| drop(fs::remove_file(&temporary)))
             .with_context(|| format!("take the name {:?}", container.record.name))?;
         Ok(lock)
     }
@@ -150,13 +151,19 @@ impl Containers {
             .create(&temporary)
             .with_context(making)?;
         let place = self.directory().join(&record.id);
-        let container = Container::open(temporary.clone(), record)?;
-        container.write_record()?;
-        container.write_status(&Status::default())?;
-        fs::rename(temporary, &place).with_context(making)?;
+        let fill = || -> Result<Container> {
+            let container = Container::open(temporary.clone(), record)?;
+            container.write_record()?;
+            container.write_status(&Status::default())?;
+            fs::rename(&temporary, &place).with_context(making)?;
+            Ok(container)
+        };
+        let filled = fill().inspect_err(|_| {
+            let _ = userns::remove_dir_all(&temporary);
+        });
         Ok(Container {
             path: place,
-            ..container
+            ..filled?
         })
     }
 

@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::attach::{AttachOptions, Parted, attach};
 use super::control::{Connection, Message, Started};
 use super::directory::{CONFIG_FILE, Container, Containers, Lock};
-use super::lifecycle::remove;
+use super::lifecycle::{remove, remove_forced};
 use super::network::{NetworkMode, NetworkOptions};
 use super::options::Options;
 use super::record::Record;
@@ -50,10 +50,13 @@ pub(crate) fn run(settings: &Settings, containers: &Containers, options: &Option
     })?;
     let outcome = start(&container, lock, options);
     if let Ok(Parted::Failed(..)) | Err(_) = &outcome {
-        // It never ran: nothing is left of it. The monitor lets go of it when it has said why.
-        let cleared = container
-            .lock()
-            .and_then(|_lock| remove(containers, &container, true));
+        // Nothing is left of it. The monitor lets go of it when it has said why it never ran; one that has not been heard may have started it.
+        let cleared = match &outcome {
+            Err(_) => remove_forced(containers, &container),
+            Ok(_) => container
+                .lock()
+                .and_then(|_lock| remove(containers, &container, true)),
+        };
         if let Err(error) = cleared
             && error.kind() != runtime::Kind::NotFound
         {
