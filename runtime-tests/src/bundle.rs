@@ -8,7 +8,15 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
+use crate::machine::{Hierarchy, View};
+
 const BUSYBOX: &str = "/bin/busybox";
+
+/// Docker's default profile, as its daemon writes it into a configuration.
+#[cfg(target_arch = "x86_64")]
+const SECCOMP: &str = include_str!("../../crates/seccomp/tests/profiles/docker-29.amd64.json");
+#[cfg(target_arch = "aarch64")]
+const SECCOMP: &str = include_str!("../../crates/seccomp/tests/profiles/docker-29.arm64.json");
 
 /// A configuration as an engine would write it: five new namespaces, the usual mounts, Docker's capabilities, no
 /// devices but the default ones. It names no cgroup, so the runtime uses its default place.
@@ -67,6 +75,56 @@ pub fn base_config() -> Value {
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
         }
     })
+}
+
+/// The configuration that `coracle spec` writes for who sees cgroups of this kind, without a terminal: what `runc spec` writes.
+pub fn template_config(coracle: &Path, view: &View) -> Value {
+    let dir = tempfile::tempdir().expect("/tmp is writable");
+    let mut spec = view.command(coracle);
+    let spec = spec.args(["spec", "--bundle"]).arg(dir.path());
+    assert!(
+        spec.status().is_ok_and(|status| status.success()),
+        "{spec:?}"
+    );
+    let text = fs::read(dir.path().join("config.json")).expect("a file");
+    let mut config: Value = serde_json::from_slice(&text).expect("JSON");
+    config["process"]["terminal"] = json!(false);
+    config
+}
+
+/// As the Docker daemon writes it: the base configuration with the default seccomp profile, all that is masked, and three files of the
+/// bundle, which are made here with the places for them. With cgroup v2 alone there is a cgroup namespace too.
+pub fn docker_config(bundle: &Path, hierarchy: Hierarchy) -> Value {
+    let mut config = base_config();
+    config["linux"]["maskedPaths"] = json!([
+        "/proc/acpi",
+        "/proc/asound",
+        "/proc/interrupts",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/sched_debug",
+        "/proc/scsi",
+        "/proc/timer_list",
+        "/proc/timer_stats",
+        "/sys/devices/virtual/powercap",
+        "/sys/firmware"
+    ]);
+    config["linux"]["seccomp"] = serde_json::from_str(SECCOMP).expect("a profile");
+    let mounts = config["mounts"].as_array_mut().expect("a list");
+    for name in ["resolv.conf", "hostname", "hosts"] {
+        let (source, place) = (bundle.join(name), format!("/etc/{name}"));
+        fs::write(&source, "127.0.0.1\n").expect("the bundle is writable");
+        fs::write(bundle.join("rootfs").join(&place[1..]), "").expect("the bundle is writable");
+        mounts.push(json!({ "destination": place, "type": "bind", "source": source, "options": ["rbind", "rprivate"] }));
+    }
+    if hierarchy == Hierarchy::V2 {
+        let namespaces = config["linux"]["namespaces"].as_array_mut();
+        namespaces
+            .expect("a list")
+            .push(json!({ "type": "cgroup" }));
+    }
+    config
 }
 
 /// Fills a root filesystem with busybox, a link for each of its commands, and the usual empty directories.

@@ -15,12 +15,14 @@ mod count;
 mod docker;
 mod document;
 mod engine;
+mod floor;
 mod host;
 mod machine;
 mod registry;
 mod runtime;
 mod shim;
 mod store;
+mod strace;
 mod terminal;
 #[cfg(target_arch = "x86_64")]
 mod trace;
@@ -29,7 +31,7 @@ mod without;
 
 pub use account::{Account, Ids, rootless};
 pub use agent::SeccompAgent;
-pub use bundle::{base_config, fill_rootfs, install_inside};
+pub use bundle::{base_config, docker_config, fill_rootfs, install_inside, template_config};
 pub use cgroup::{Limit, V2Cgroup, cgroup_dirs_named, limit_of, pids_in_cgroups_named, v2_dir};
 pub use command::{Output, eventually, finish, read_text, shell};
 pub use container::Container;
@@ -38,6 +40,7 @@ pub use count::{assert_count_goes_on, count_in, counting};
 pub use docker::Docker;
 pub use document::{blocks, document};
 pub use engine::{Engine, http_get};
+pub use floor::{floor, write_floor_plan};
 pub use host::{Host, body, cable, connect, get, get_from, within};
 pub use machine::{
     Hierarchy, View, criu_has, has_capability, has_cgroup, has_controller, has_criu, has_program,
@@ -48,6 +51,7 @@ pub use registry::{Home, Registry};
 pub use runtime::{by_systemd, is_coracle, is_crun, is_runc, is_runc_since, runtime};
 pub use shim::{Shim, containerd_version, has_containerd};
 pub use store::Store;
+pub use strace::{count_calls, traced};
 pub use terminal::{ConsoleSocket, Terminal};
 #[cfg(target_arch = "x86_64")]
 pub use trace::{Call, Fault, Tracer};

@@ -219,10 +219,20 @@ impl View {
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
         command
-            .arg(format!("--mount={}", self.namespace("mnt")))
+            .arg(format!("--mount={}", self.mount_namespace()))
             .arg("--")
             .arg(program);
         command
+    }
+
+    /// What is mounted in it.
+    pub fn mounts(&self) -> String {
+        crate::read_text(Path::new(&format!("/proc/{}/mountinfo", self.holder.id())))
+    }
+
+    /// Where it can be entered.
+    pub fn mount_namespace(&self) -> String {
+        self.namespace("mnt")
     }
 
     /// The beginning of a command line in this view and the other namespaces that were made with it.

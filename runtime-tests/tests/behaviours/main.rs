@@ -18,6 +18,7 @@ mod devices;
 mod events;
 mod exec;
 mod fallbacks;
+mod floor;
 mod hooks;
 mod idmapped;
 mod intel_rdt;

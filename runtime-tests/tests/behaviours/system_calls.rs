@@ -3,13 +3,12 @@
 //!
 //! `strace -f -c` shows where they go; docs/PERFORMANCE.md tells what is known about them.
 
-use std::collections::HashSet;
 use std::fs;
 use std::process::Command;
 
 use runtime_tests::{
-    Container, Hierarchy, View, by_systemd, has_program, is_coracle, kernel_has, kernel_since,
-    requires, rootless, runtime,
+    Container, Hierarchy, View, by_systemd, count_calls, has_program, is_coracle, kernel_has,
+    kernel_since, requires, rootless, runtime, template_config, traced,
 };
 use serde_json::json;
 
@@ -29,46 +28,12 @@ const MASKING: usize = 6;
 
 /// The configuration that `coracle spec` writes, for a program that ends at once.
 fn template() -> Option<Container> {
-    let mut c = Container::with_args(&["/bin/true"]).in_view(View::of(Hierarchy::V2)?);
-    let _ = fs::remove_file(c.bundle().join("config.json"));
-    c.runtime(&["spec", "--bundle", c.bundle().to_str().unwrap()])
-        .ok();
-    let config = fs::read(c.bundle().join("config.json")).unwrap();
-    c.config = serde_json::from_slice(&config).unwrap();
-    c.set("/process/terminal", json!(false));
+    let view = View::of(Hierarchy::V2)?;
+    let config = template_config(runtime(), &view);
+    let mut c = Container::idle().in_view(view);
+    c.config = config;
     c.set("/process/args", json!(["/bin/true"]));
     Some(c)
-}
-
-/// The same command line with strace in front of the runtime.
-fn traced(command: &Command, log: &str) -> Command {
-    let words: Vec<_> = command.get_args().collect();
-    let at = words.iter().position(|word| *word == runtime().as_os_str());
-    let at = at.expect("the view's nsenter is in front of the runtime");
-    let mut traced = Command::new(command.get_program());
-    traced.args(&words[..at]);
-    // What the caller ignores is reset, one by one.
-    traced.args(["env", "--default-signal", "strace", "-f", "-o", log]);
-    traced.args(&words[at..]);
-    traced
-}
-
-/// The system calls in a log of `strace -f`, without those of the user's program.
-fn count(log: &str) -> usize {
-    let mut users = HashSet::new();
-    let mut count = 0;
-    for line in log.lines() {
-        let (pid, call) = line.split_once(' ').expect("a pid and a call");
-        let call = call.trim_start();
-        let is_call = !call.starts_with(['<', '+', '-']);
-        if is_call && !users.contains(pid) {
-            count += 1;
-        }
-        if call.starts_with("execve(\"/bin/") {
-            users.insert(pid);
-        }
-    }
-    count
 }
 
 /// The least of some: a signal that comes between two waits takes one more.
@@ -79,8 +44,8 @@ fn least_of(c: &Container, command: impl Fn() -> Command) -> usize {
 
 fn calls_of(c: &Container, command: &Command) -> usize {
     let log = c.dir().join("strace");
-    c.finish(traced(command, log.to_str().unwrap())).ok();
-    count(&fs::read_to_string(log).unwrap())
+    c.finish(traced(command, runtime(), &log)).ok();
+    count_calls(&fs::read_to_string(log).unwrap())
 }
 
 #[track_caller]
