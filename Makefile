@@ -49,8 +49,16 @@ check: setup
 	scripts/check-dependencies.sh
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
+# Beside crun and runc, also Debian's newest; docs/benchmarks gets the results. For a look only: ROUNDS=3 LARGEST=10 RESULTS=/tmp/bench.
+# YOUKI= is another peer's path. The second build is the tool without images and network, for its size.
+ROUNDS  ?= 30
+LARGEST ?= 1000
+RESULTS ?= docs/benchmarks
 bench: build
-	cargo bench -p runtime-tests --bench peers --bench images --bench cold_start --bench shim
+	cargo build --release --target $(TARGET) -p coracle --no-default-features --target-dir target/small
+	cargo bench -p runtime-tests --bench peers -- --rounds $(ROUNDS) --largest $(LARGEST) --write $(abspath $(RESULTS)) \
+	    --small $(abspath target/small/$(TARGET)/release/coracle) $(if $(YOUKI),--youki $(YOUKI))
+	cargo bench -p runtime-tests --bench images --bench cold_start --bench shim
 
 # A static tarball and a .deb below target/dist.
 dist: build
