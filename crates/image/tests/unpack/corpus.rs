@@ -3,7 +3,9 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use image::unpack::{self, Layer};
 
@@ -13,6 +15,7 @@ use crate::tar::{Header, Tar, blob, layer, seal};
 pub(crate) const TESTS: &[Test] = &[
     ("hostile_layers_stay_inside", stay_inside),
     ("malformed_layers_are_refused", malformed),
+    ("a_changing_tree_leads_nowhere", raced),
     ("a_bomb_is_bounded_by_the_disk", disk_full),
 ];
 
@@ -224,6 +227,59 @@ fn stay_inside() {
         }
     }
     assert!(rows >= 400, "{rows} rows");
+}
+
+/// Where below a directory a layer's `d` and `way` are, at most five levels down.
+fn find_both(directory: &Path, levels: usize) -> Option<PathBuf> {
+    if directory.join("way").symlink_metadata().is_ok()
+        && directory.join("d").symlink_metadata().is_ok()
+    {
+        return Some(directory.to_owned());
+    }
+    let deeper = levels.checked_sub(1)?;
+    let entries = fs::read_dir(directory).ok()?.flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .find_map(|entry| find_both(&entry.path(), deeper))
+}
+
+/// Somebody exchanges a directory for a link that leads out, while it is filled: 5,000 times.
+fn raced() {
+    let ended = AtomicBool::new(false);
+    let swaps = AtomicUsize::new(0);
+    while swaps.load(Ordering::Relaxed) < 5000 {
+        let place = Place::new();
+        let mut tar = Tar::new().dir("d").symlink("way", place.canary());
+        for n in 0..500 {
+            tar = tar
+                .file(&format!("d/new-{n}/x"), b"x")
+                .file("d/secret", b"x")
+                .dir("d/sub");
+            tar = tar
+                .hardlink(&format!("d/link-{n}"), "d/secret")
+                .file("d/.wh.sub", b"");
+        }
+        ended.store(false, Ordering::Relaxed);
+        let race = || {
+            while !ended.load(Ordering::Relaxed) {
+                let Some(found) = find_both(place.dir.path(), 5) else {
+                    continue;
+                };
+                let (one, other) = (found.join("d"), found.join("way"));
+                let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+                let at = nix::fcntl::AT_FDCWD;
+                while nix::fcntl::renameat2(at, &one, at, &other, flags).is_ok() {
+                    swaps.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(race);
+            let result = catch_unwind(AssertUnwindSafe(|| place.unpack("raced", &[tar.end()])));
+            ended.store(true, Ordering::Relaxed);
+            let _either = result.unwrap_or_else(|panic| resume_unwind(panic));
+        });
+    }
 }
 
 /// Puts `name` in front of every path, in place of `way`.

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     match args[0].as_str() {
         image::unpack::NAME => image::unpack::serve(&std::env::args().skip(1).collect::<Vec<_>>()),
-        jail::NAME => jail::probe(&args[1]),
+        jail::NAME => jail::probe(&args[1], args[2] == "free"),
         _ => {}
     }
     let filter = args.iter().skip(1).find(|arg| !arg.starts_with('-'));
