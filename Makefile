@@ -23,6 +23,7 @@ demo: build
 
 test: build
 	cargo test --workspace
+	cargo test -p seccomp --features libseccomp-oracle oracle
 	fuzz/run 4
 
 # A fault at each system call of each command, and the whole of what else the suite has a part of in `make test`: half an hour.
@@ -34,9 +35,10 @@ SECONDS ?= 3600
 fuzz: setup
 	fuzz/run $(SECONDS)
 
-# The whole of what `make test` has a bounded part of: 200 pods, 10,000 execs.
+# The whole of what `make test` has a bounded part of: 200 pods, 10,000 execs and attaches, races of 100,000 swaps.
 long: build
 	LONG=yes cargo test -p cri-tests many::
+	LONG=yes cargo test -p runtime-tests --test security
 
 # All tests in virtual machines: kernels, cgroup views, drivers, users, engines. Writes docs/PORTABILITY.md. `make test` has a part
 # of it; CELLS=6.12-v1 chooses by names.
@@ -47,6 +49,7 @@ check: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	scripts/check-dependencies.sh
+	scripts/check-unsafe.sh
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 # Beside crun and runc, also Debian's newest; docs/benchmarks gets the results. For a look only: ROUNDS=3 LARGEST=10 RESULTS=/tmp/bench.

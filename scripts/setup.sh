@@ -4,7 +4,7 @@ set -eu
 
 packages="
     apache2-utils attr buildah busybox-static catatonit conmon conntrack containerd containernetworking-plugins criu crun curl
-    debian-archive-keyring docker-registry docker.io e2fsprogs g++ gcc iproute2 iptables jq mmdebstrap musl-tools netavark
+    debian-archive-keyring docker-registry docker.io e2fsprogs g++ gcc iproute2 iptables jq libseccomp-dev mmdebstrap musl-tools netavark
     nftables openssl passt podman procps protobuf-compiler runc skopeo socat strace ufw uidmap umoci util-linux"
 
 # Debian starts firewalld as soon as it is there, and it takes the machine's firewall over: only where nothing starts it.

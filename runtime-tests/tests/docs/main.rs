@@ -110,7 +110,7 @@ fn every_attack_and_every_fault_has_its_tests() {
         workspace.display()
     ));
     let tables = document("docs/SECURITY.md") + &document("docs/RELIABILITY.md");
-    let cells = tables.lines().filter_map(|line| line.split('|').nth(3));
+    let cells = tables.lines().filter_map(|line| line.rsplit('|').nth(1));
     let names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
     let missing: Vec<_> = names
         .filter(|name| {

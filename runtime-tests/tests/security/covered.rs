@@ -75,7 +75,7 @@ fn no_link_leads_a_mount_over_the_files_of_proc() {
 }
 
 /// CVE-2025-52881, CVE-2025-62596: the /proc that the runtime itself sees is covered, as in a container around it. Proved with files that are
-/// opened without `RESOLVE_NO_XDEV`, and without a look at the file system's type.
+/// opened without `RESOLVE_NO_XDEV`.
 #[test]
 fn a_covered_proc_is_not_written_to() {
     requires!(is_coracle(), "runc 1.1 writes to what is there");
@@ -172,8 +172,7 @@ fn exec_does_not_write_to_the_containers_proc() {
     assert_eq!(c.wait_to_say("joined\n"), "untouched\nuntouched\njoined\n");
 }
 
-/// CVE-2025-31133, CVE-2025-62161: /dev is a volume, so that no devices are made there, and something else is called null in it. Proved with
-/// anything that is called so.
+/// CVE-2025-31133, CVE-2025-62161: /dev is a volume, so that no devices are made there, and something else is called null in it.
 #[test]
 fn another_null_device_masks_nothing() {
     requires!(is_coracle(), "runc 1.1 masks with anything");

@@ -77,7 +77,7 @@ fn many_attaches_leave_the_monitor_as_it_is() {
 }
 
 /// CVE-2025-64329: those who attach and do not read make the container wait, and not its monitor grow; more than it serves are turned away.
-/// Proved with output that is read whoever is behind.
+/// Proved with output that is read whoever is behind: 250 MB.
 #[test]
 fn those_who_do_not_read_cost_little() {
     requires!(is_coracle(), "only Coracle has monitors");
@@ -108,7 +108,7 @@ fn those_who_do_not_read_cost_little() {
 }
 
 /// What is inherited by everything in a container would be seen, and felt, in all of them: the reason why supervisors have no filter of
-/// their own. A container's filter is the one of its configuration.
+/// their own. A container's filter is the one of its configuration. Proved with a monitor that sets no_new_privs.
 #[test]
 fn a_monitors_container_has_nothing_of_it() {
     requires!(is_coracle(), "only Coracle has monitors");
@@ -154,8 +154,8 @@ fn a_shims_container_has_nothing_of_it() {
 }
 
 /// CVE-2020-15257: nobody but root talks to a shim. Its socket is a file that only its owner reaches, no abstract one, which everybody in
-/// the network namespace does; and a stranger who gets that far hears nothing. Proved with an abstract socket, a socket of mode 0666, and
-/// without the look at the peer.
+/// the network namespace does; and a stranger who gets that far hears nothing. Proved with a socket of mode 0666, and without the look
+/// at the peer.
 #[test]
 fn the_socket_of_a_shim_is_its_owners() {
     requires!(

@@ -19,7 +19,7 @@ fn with_image_dev(prepare: &str) -> Container {
 }
 
 /// CVE-2025-52565: the multiplexer that the container's terminal comes from is the image's. Proved without the look at the file
-/// system and the number of the device.
+/// system that it is on.
 #[test]
 fn a_fake_multiplexer_gives_no_terminal() {
     requires!(is_coracle(), "runc 1.1 takes a terminal of the host's");
