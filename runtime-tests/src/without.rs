@@ -25,7 +25,7 @@ impl Without {
 
     /// What Linux 5.10 lacks of what later kernels have and the runtime may use.
     pub fn linux_5_10() -> Self {
-        Self::calls(&["mount_setattr"])
+        Self::calls(&["mount_setattr", "open_tree_attr"])
     }
 
     /// Puts the filter around a command.
@@ -95,6 +95,8 @@ pub fn kernel_lacks(name: &str) -> bool {
 }
 
 fn number(name: &str) -> libc::c_long {
+    // libc does not have it yet.
+    const SYS_OPEN_TREE_ATTR: libc::c_long = 467;
     match name {
         "clone3" => libc::SYS_clone3,
         "close_range" => libc::SYS_close_range,
@@ -107,6 +109,7 @@ fn number(name: &str) -> libc::c_long {
         "mount_setattr" => libc::SYS_mount_setattr,
         "move_mount" => libc::SYS_move_mount,
         "open_tree" => libc::SYS_open_tree,
+        "open_tree_attr" => SYS_OPEN_TREE_ATTR,
         "openat2" => libc::SYS_openat2,
         "pidfd_open" => libc::SYS_pidfd_open,
         "pidfd_send_signal" => libc::SYS_pidfd_send_signal,

@@ -21,6 +21,8 @@ pub struct Cgroup {
     pub(crate) dirs: Vec<Option<Dir>>,
     /// Made by this value, so that nothing can be attached to it yet.
     pub(crate) fresh: bool,
+    /// What `cgroup.controllers` of its v2 directory said when it was made.
+    pub(crate) controllers: Option<String>,
     /// The v2 controllers that an ancestor did not hand down, and its answer.
     pub(crate) withheld: Vec<Withheld>,
 }
@@ -48,6 +50,7 @@ impl Cgroup {
             location: location.clone(),
             dirs,
             fresh: false,
+            controllers: None,
             withheld: Vec::new(),
         })
     }
@@ -134,7 +137,7 @@ impl Cgroup {
 
     /// Whether it is the cgroup of a systemd unit.
     pub fn is_unit(&self) -> bool {
-        self.location.unit.is_some()
+        self.location.is_unit()
     }
 
     /// Has systemd move a process into this cgroup of one of its units: it may where we may not.
@@ -222,12 +225,6 @@ impl Cgroup {
 
     /// An error where an action on this cgroup would hit a whole hierarchy, and with it the machine.
     pub(crate) fn refuse_root(&self, action: &'static str) -> Result<()> {
-        match self.location.places.iter().find(|place| place.is_root()) {
-            Some(place) => Err(Error::Root {
-                action,
-                path: place.mount.clone(),
-            }),
-            None => Ok(()),
-        }
+        self.location.refuse_root(action)
     }
 }

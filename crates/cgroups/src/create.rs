@@ -57,6 +57,7 @@ impl Cgroup {
         let mut made = Made::default();
         let mut withheld = Vec::new();
         let mut dirs = Vec::with_capacity(location.places.len());
+        let mut controllers = None;
         let mut existed = false;
         for place in &location.places {
             let dir = match place.version {
@@ -68,7 +69,13 @@ impl Cgroup {
                         .ok_or_else(|| Error::io("open cgroup", path, Errno::ENOENT))?
                 }
                 Version::V2 => {
-                    let (dir, new) = make_unified(place, &mut made, &mut withheld)?;
+                    let (dir, new) = match make_below(place, &mut made)? {
+                        Some((dir, all)) => {
+                            controllers = Some(all);
+                            (dir, true)
+                        }
+                        None => make_unified(place, &mut made, &mut withheld)?,
+                    };
                     existed |= !new;
                     dir
                 }
@@ -82,6 +89,7 @@ impl Cgroup {
             location: location.clone(),
             dirs,
             fresh: !existed,
+            controllers,
             withheld,
         };
         Ok((cgroup, made))
@@ -152,6 +160,22 @@ fn make_legacy(place: &Place, made: &mut Made) -> Result<bool> {
     Err(mkdir_error(&leaf, Errno::ENOENT))
 }
 
+/// The usual case: only the last directory is missing, and gets every controller; they are returned as well.
+fn make_below(place: &Place, made: &mut Made) -> Result<Option<(Dir, String)>> {
+    let path = place.dir();
+    if place.is_root() || mkdir(&path, made) != Ok(true) {
+        return Ok(None);
+    }
+    if let Some(dir) = Dir::open(path)? {
+        let controllers = dir.read_line("cgroup.controllers")?.unwrap_or_default();
+        let has = |wanted: &String| controllers.split_whitespace().any(|one| one == wanted);
+        if place.controllers.iter().all(has) {
+            return Ok(Some((dir, controllers)));
+        }
+    }
+    Ok(None)
+}
+
 /// Walks down to the directory, making what is missing and handing the controllers on at each step.
 fn make_unified(
     place: &Place,
@@ -176,7 +200,7 @@ fn make_unified(
                     made.paths.push(path);
                     true
                 }
-                Err(Errno::EEXIST) => false,
+                Err(Errno::EEXIST) => made.paths.contains(&path),
                 Err(Errno::ENOENT | Errno::ENODEV) => continue 'again,
                 Err(errno) => return Err(mkdir_error(&path, errno)),
             };

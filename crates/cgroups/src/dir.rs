@@ -265,10 +265,20 @@ pub(crate) fn read_line(dir: impl AsFd, file: &Path) -> Result<String, Errno> {
     Ok(String::from_utf8_lossy(&line[..length]).into_owned())
 }
 
-/// Reads a whole file of /proc or of a hierarchy.
-pub(crate) fn read_file(path: &Path) -> Result<String, Errno> {
+/// Reads a file of /proc that the kernel makes as a whole (proc_pid_cgroup): less than was asked for is all there is.
+pub(crate) fn read_at_once(path: &Path) -> Result<String, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    read_all(openat(AT_FDCWD, path, flags, Mode::empty())?.as_fd())
+    let fd = openat(AT_FDCWD, path, flags, Mode::empty())?;
+    let mut bytes = vec![0; 8 << 10];
+    let mut length = 0;
+    loop {
+        length += unistd::read(&fd, &mut bytes[length..])?;
+        if length < bytes.len() {
+            bytes.truncate(length);
+            return Ok(String::from_utf8_lossy(&bytes).into_owned());
+        }
+        bytes.resize(length * 2, 0);
+    }
 }
 
 /// Reads from the current position to the end.

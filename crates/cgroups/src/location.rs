@@ -60,7 +60,7 @@ impl Location {
             String::new()
         } else {
             let file = "/proc/self/cgroup";
-            dir::read_file(Path::new(file)).map_err(|errno| Error::io("read", file, errno))?
+            dir::read_at_once(Path::new(file)).map_err(|errno| Error::io("read", file, errno))?
         };
         Location::resolve_below(host, cgroups_path, &own, |dir| dir.is_dir())
     }
@@ -160,6 +160,22 @@ impl Location {
     /// How the hierarchies are laid out.
     pub fn layout(&self) -> Layout {
         host::layout(self.places.iter().map(|place| place.version))
+    }
+
+    /// Whether it is the cgroup of a systemd unit.
+    pub fn is_unit(&self) -> bool {
+        self.unit.is_some()
+    }
+
+    /// An error where an action on this cgroup would hit a whole hierarchy, and with it the machine.
+    pub(crate) fn refuse_root(&self, action: &'static str) -> Result<()> {
+        match self.places.iter().find(|place| place.is_root()) {
+            Some(place) => Err(Error::Root {
+                action,
+                path: place.mount.clone(),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// The directories, one for each hierarchy.

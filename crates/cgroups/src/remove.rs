@@ -12,7 +12,7 @@ use crate::cgroup::Cgroup;
 use crate::dir::Dir;
 use crate::host::Version;
 use crate::signal::{self, Events};
-use crate::{Error, Place, Result};
+use crate::{Error, Location, Place, Result};
 
 /// How long the end of killed processes may take before their cgroup is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,20 +35,6 @@ impl Cgroup {
         }
         if let Some(unit) = &self.location.unit {
             result = result.and(unit.stop());
-        }
-        result
-    }
-
-    /// Removes this cgroup where nobody and no sub-cgroup is in it, and touches nothing where somebody is: whether it has gone everywhere.
-    ///
-    /// # Errors
-    /// When a hierarchy refuses for another reason. The others are cleaned all the same; the first error is returned.
-    pub fn remove_empty(&self) -> Result<bool> {
-        self.refuse_root("remove")?;
-        let mut result = Ok(true);
-        for place in &self.location.places {
-            let removed = rmdir(&place.dir());
-            result = result.and_then(|all| removed.map(|one| all && one));
         }
         result
     }
@@ -94,6 +80,22 @@ impl Cgroup {
         // A process is out of its cgroup a moment after its end can be seen, for which v1 has no event.
         let _ = sched_yield();
         Ok(())
+    }
+}
+
+impl Location {
+    /// Removes this cgroup where nobody and no sub-cgroup is in it, and touches nothing where somebody is: whether it has gone everywhere.
+    ///
+    /// # Errors
+    /// When a hierarchy refuses for another reason. The others are cleaned all the same; the first error is returned.
+    pub fn remove_empty(&self) -> Result<bool> {
+        self.refuse_root("remove")?;
+        let mut result = Ok(true);
+        for place in &self.places {
+            let removed = rmdir(&place.dir());
+            result = result.and_then(|all| removed.map(|one| all && one));
+        }
+        result
     }
 }
 

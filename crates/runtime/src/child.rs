@@ -3,12 +3,13 @@
 //! It never clears up: it says what failed, and exits. Undoing is for the runtime's side, in `launch.rs`, where the conversation
 //! between the two is drawn.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::socket::{SockFlag, accept4};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, geteuid, setsid};
@@ -96,6 +97,8 @@ pub(crate) struct Child<'a> {
     pub open_files: process::OpenFiles,
     /// `Recorded` comes before anything else: until then its ids are not mapped, or it is not in its cgroup.
     pub recorded_first: bool,
+    /// `Go` comes instead, and is all that comes.
+    pub straight: bool,
     /// Whoever made it may look behind everything.
     pub by_root: bool,
 }
@@ -190,7 +193,7 @@ impl Child<'_> {
     }
 
     /// The numbered list: in which order things are done, and why in that order.
-    fn set_up(&mut self) -> Result<std::ffi::CString> {
+    fn set_up(&mut self) -> Result<CString> {
         // 1. Nothing that the caller left set must reach the container; nothing of it is traced or read from inside.
         sys::process::reset_signals(self.procfs.ignored_signals());
         affinity::reset();
@@ -236,14 +239,17 @@ impl Child<'_> {
         }
         umask(Mode::empty());
         // 5. While the host's paths are there: every mount, detached.
-        let rootfs = early.map_or_else(|| Root::find(&self.plan.rootfs), Ok)?;
-        let root = Root::open(rootfs, self.plan.propagation)?;
-        let prepared = self.prepare_mounts()?;
+        let rootfs = CString::new(self.plan.rootfs.as_os_str().as_encoded_bytes());
+        let root = match (early, rootfs.unwrap_or_default()) {
+            (Some(found), _) => Root::open((found.as_fd(), c""), self.plan.propagation)?,
+            (None, path) => Root::open((AT_FDCWD, &*path), self.plan.propagation)?,
+        };
+        let pivot_last = !sys::mount::has_mount_setattr();
+        let pivot_late = self.plan.has_early_hooks() || self.options.no_pivot;
+        let prepared = self.prepare_mounts(!pivot_last && !pivot_late)?;
         // 6. Hooks of this stage expect the container's files below the bundle, and moving the root instead of pivoting needs a place
         //    other than /; without either the root can be changed first, which makes everything after it cheaper. Before Linux 5.12
         //    attributes of mounts are set by way of the host's /proc, so the root is changed last.
-        let pivot_last = !sys::mount::has_mount_setattr();
-        let pivot_late = self.plan.has_early_hooks() || self.options.no_pivot;
         let place = if pivot_late || pivot_last {
             &self.plan.rootfs
         } else {
@@ -317,7 +323,7 @@ impl Child<'_> {
         }
         self.plan.process.labels.apply(self.procfs)?;
         self.plan.process.add_home(&root);
-        drop(root);
+        root.leave();
         // 9. Before anything of the configuration is looked up by path again: no descriptor may lead out.
         let ours: Vec<RawFd> = self
             .listener
@@ -333,12 +339,13 @@ impl Child<'_> {
         self.plan.process.look_up()
     }
 
-    fn prepare_mounts(&mut self) -> Result<Vec<Option<Prepared>>> {
+    fn prepare_mounts(&mut self, pivot_first: bool) -> Result<Vec<Prepared>> {
         self.sources.open_devices(self.plan)?;
         let around = Surroundings {
             scratch: &self.plan.rootfs,
             cgroup: self.location,
             namespaces: &self.plan.namespaces,
+            alone: pivot_first && !self.sources.bind_devices,
         };
         let sources = std::mem::take(&mut self.sources.mounts);
         self.plan
@@ -361,8 +368,7 @@ impl Child<'_> {
         let Some(list) = &self.plan.devices else {
             return Ok(());
         };
-        devices::create(list, &self.sources.devices, root)?;
-        devices::create_links(root)
+        devices::create(list, &self.sources.devices, root)
     }
 
     fn run_early_hooks(&self) -> Result<()> {
@@ -407,6 +413,9 @@ impl Child<'_> {
 
     /// Says that it is ready, and waits. `create`: for a connection that says `Go`; a connection without a word comes from `state`.
     fn wait_for_go(&self) -> Result<Option<Channel>> {
+        if self.straight {
+            return self.channel.expect(&Message::Go).map(|()| None);
+        }
         if !self.recorded_first && !self.plan.has_early_hooks() {
             self.channel.expect(&Message::Recorded)?;
         }
@@ -440,21 +449,23 @@ impl Child<'_> {
         Ok(())
     }
 
-    /// The last steps. Returns only if they fail.
-    fn start(&self, program: &std::ffi::CStr, answer: &Channel) -> Error {
-        let hooks = self
-            .plan
-            .hooks
-            .start_container()
-            .as_deref()
-            .unwrap_or_default();
-        match hooks::run(
+    fn run_start_hooks(&self) -> Result<()> {
+        let hooks = self.plan.hooks.start_container().as_deref();
+        let Some(hooks) = hooks.filter(|hooks| !hooks.is_empty()) else {
+            return Ok(());
+        };
+        hooks::run(
             "startContainer",
             hooks,
             &self.hook_state(Status::Created),
             Path::new("/"),
             Lifetime::default(),
-        ) {
+        )
+    }
+
+    /// The last steps. Returns only if they fail.
+    fn start(&self, program: &std::ffi::CStr, answer: &Channel) -> Error {
+        match self.run_start_hooks() {
             Ok(()) => {
                 let filter = self.plan.filter.as_ref();
                 let ready = match filter {

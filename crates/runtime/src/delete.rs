@@ -29,7 +29,7 @@ pub fn delete(settings: &Settings, id: &str, force: bool) -> Result<()> {
     };
     let container = match container {
         Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Damaged) => {
-            return forget(settings, id, force, error);
+            return clear_away(settings, id, force, error);
         }
         container => container?,
     };
@@ -46,7 +46,7 @@ pub fn delete(settings: &Settings, id: &str, force: bool) -> Result<()> {
 
 /// There is no record that can be read: no container, one whose `create` was killed before it had made anything but its directory, or one
 /// of which nothing is known any more.
-fn forget(settings: &Settings, id: &str, force: bool, missing: Error) -> Result<()> {
+fn clear_away(settings: &Settings, id: &str, force: bool, missing: Error) -> Result<()> {
     if !force {
         return Err(missing);
     }
@@ -63,21 +63,25 @@ fn forget(settings: &Settings, id: &str, force: bool, missing: Error) -> Result<
 /// Removes all there is of a container, its journal last: until then it can be tried again.
 pub(crate) fn destroy(container: &Container) -> Result<()> {
     stop(container)?;
+    forget(container)
+}
+
+/// The same of one whose process has been waited for.
+pub(crate) fn forget(container: &Container) -> Result<()> {
     let record = &container.record;
     if let Some(location) = &record.cgroup {
-        let cgroup = cgroups::Cgroup::open(location)?;
-        let is_empty = cgroup.remove_empty()?;
+        let is_gone = location.remove_empty()?;
         // A reboot takes all cgroups away: whoever is in there is a stranger. So is a container that was made there when this one had
         // ended, and, where no process is on record, whoever does not go by himself.
         let had_process = record.init.is_some() || container.damaged;
-        if !record.is_of_this_boot()? {
+        if is_gone && !location.is_unit() || !record.is_of_this_boot()? {
         } else if !had_process {
             // The child of a `create` that was killed before it could write it down ends when it looks for its maker.
-            if !is_empty && cgroup.wait_empty(KILL_TIMEOUT)? {
-                cgroup.remove_empty()?;
+            if !is_gone && cgroups::Cgroup::open(location)?.wait_empty(KILL_TIMEOUT)? {
+                location.remove_empty()?;
             }
-        } else if is_empty || !is_anothers(container, location)? {
-            cgroup.remove()?;
+        } else if is_gone || !is_anothers(container, location)? {
+            cgroups::Cgroup::open(location)?.remove()?;
         }
     }
     if let Some(group) = &record.intel_rdt {

@@ -12,6 +12,7 @@ use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 
 use crate::rootfs::Root;
 use crate::sys::mount::{attach, clone_tree};
+use crate::sys::process::leave;
 use crate::{Context, Error, Result};
 
 /// One device node.
@@ -189,45 +190,54 @@ impl Device {
     }
 }
 
-/// Makes all devices inside `root`, or binds `sources` there. A directory that holds several in a row is looked up once.
+/// The directory that was looked up last: several devices in a row are in the same one.
+type Last<'a> = Option<(&'a Path, OwnedFd)>;
+
+/// Makes all devices inside `root`, or binds `sources` there, and the symbolic links of /dev.
 pub(crate) fn create(devices: &[Device], sources: &[OwnedFd], root: &Root) -> Result<()> {
-    let mut directory: Option<(&Path, OwnedFd)> = None;
+    let mut last = None;
     for (index, device) in devices.iter().enumerate() {
         if let Some(source) = sources.get(index) {
             device.bind(root, source)?;
             continue;
         }
         let path = device.path.parent().unwrap_or(Path::new("/"));
-        let parent = match directory.take().filter(|(known, _)| *known == path) {
-            Some((_, parent)) => parent,
-            None => root
-                .ensure_directory(path)
-                .with_context(|| device.describe())?,
-        };
-        device.make(&parent)?;
-        directory = Some((path, parent));
+        let parent = look_up(&mut last, path, root).with_context(|| device.describe())?;
+        device.make(parent)?;
     }
+    let dev = look_up(&mut last, Path::new("/dev"), root).context("create /dev")?;
+    create_links(dev)?;
+    last.into_iter().for_each(|(_, directory)| leave(directory));
     Ok(())
 }
 
+/// The directory at `path`, made where missing.
+fn look_up<'a, 'b>(
+    last: &'b mut Last<'a>,
+    path: &'a Path,
+    root: &Root,
+) -> nix::Result<&'b OwnedFd> {
+    let found = match last.take() {
+        Some((known, directory)) if known == path => directory,
+        _ => root.ensure_directory(path)?,
+    };
+    Ok(&last.insert((path, found)).1)
+}
+
 /// The symbolic links of /dev.
-pub(crate) fn create_links(root: &Root) -> Result<()> {
-    let dev = root
-        .ensure_directory(Path::new("/dev"))
-        .context("create /dev")?;
-    // The image may bring a ptmx of its own; the container's is the one of its devpts.
-    match unlinkat(&dev, "ptmx", UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => {}
-        Err(error) => return Err(error).context("replace /dev/ptmx"),
-    }
+fn create_links(dev: &OwnedFd) -> Result<()> {
     let kcore = nix::unistd::access("/proc/kcore", nix::unistd::AccessFlags::F_OK)
         .is_ok()
         .then_some(("/proc/kcore", "core"));
     for (target, link) in LINKS.into_iter().chain(kcore) {
-        match symlinkat(target, &dev, link) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(error) => return Err(error).with_context(|| format!("create /dev/{link}")),
-        }
+        let linked = match symlinkat(target, dev, link) {
+            // The image may bring a ptmx of its own; the container's is the one of its devpts.
+            Err(Errno::EEXIST) if link == "ptmx" => unlinkat(dev, link, UnlinkatFlags::NoRemoveDir)
+                .and_then(|()| symlinkat(target, dev, link)),
+            Err(Errno::EEXIST) => Ok(()),
+            linked => linked,
+        };
+        linked.with_context(|| format!("create /dev/{link}"))?;
     }
     Ok(())
 }

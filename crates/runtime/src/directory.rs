@@ -13,11 +13,10 @@ use std::cell::OnceCell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat, mknodat};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -195,9 +194,9 @@ impl Directory {
         self.replace(STATE_FILE, &encode(record)?)
     }
 
-    /// Keeps the configuration for `exec`.
+    /// Keeps the configuration for `exec`: once, and before there is anything to execute in.
     pub(crate) fn write_config(&self, bytes: &[u8]) -> Result<()> {
-        self.replace(CONFIG_FILE, bytes)
+        self.write(CONFIG_FILE, bytes)
     }
 
     /// The configuration that the container was created with.
@@ -228,44 +227,45 @@ impl Directory {
 
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let temporary = format!("{name}.new");
+        self.write(&temporary, bytes)?;
+        let writing = || format!("write {}", self.path.join(name).display());
+        renameat(&self.fd, temporary.as_str(), &self.fd, name).with_context(writing)?;
+        match self.is_on_disk()? {
+            true => nix::unistd::fsync(&self.fd).with_context(writing),
+            false => Ok(()),
+        }
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let writing = || format!("write {}", self.path.join(name).display());
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC;
-        let file = openat(
-            &self.fd,
-            temporary.as_str(),
-            flags,
-            Mode::S_IRUSR | Mode::S_IWUSR,
-        )
-        .with_context(writing)?;
+        let file = openat(&self.fd, name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
+        let file = file.with_context(writing)?;
         let mut rest = bytes;
         while !rest.is_empty() {
             let written = nix::unistd::write(&file, rest).with_context(writing)?;
             rest = &rest[written..];
         }
-        let durable = self.is_on_disk().with_context(writing)?;
-        let sync = |fd: &OwnedFd| match durable {
-            true => nix::unistd::fsync(fd).with_context(writing),
+        match self.is_on_disk()? {
+            true => nix::unistd::fsync(&file).with_context(writing),
             false => Ok(()),
-        };
-        sync(&file)?;
-        renameat(&self.fd, temporary.as_str(), &self.fd, name).with_context(writing)?;
-        sync(&self.fd)
+        }
     }
 
     /// Whether what is written here may be there after a failure of the machine: on a tmpfs, such as /run, nothing is.
-    fn is_on_disk(&self) -> nix::Result<bool> {
+    pub(crate) fn is_on_disk(&self) -> Result<bool> {
         if let Some(known) = self.on_disk.get() {
             return Ok(*known);
         }
-        let on_disk = fstatfs(&self.fd)?.filesystem_type() != TMPFS_MAGIC;
+        let found = fstatfs(&self.fd);
+        let found = found.with_context(|| format!("look at {}", self.path.display()))?;
+        let on_disk = found.filesystem_type() != TMPFS_MAGIC;
         Ok(*self.on_disk.get_or_init(|| on_disk))
     }
 
     /// Marks the container as one that is being created, where no socket does.
     pub(crate) fn mark_creating(&self) -> Result<()> {
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC;
-        openat(&self.fd, CREATING_SOCKET, flags, Mode::S_IRUSR)
-            .map(drop)
+        mknodat(&self.fd, CREATING_SOCKET, SFlag::S_IFREG, Mode::S_IRUSR, 0)
             .context("mark the container as being created")
     }
 
@@ -326,18 +326,9 @@ impl Directory {
     /// Removes the directory with all that is in it. The journal goes last: until then `delete` can be repeated.
     pub(crate) fn remove(&self) -> Result<()> {
         let removing = || format!("remove {}", self.path.display());
-        let mut entries = Dir::openat(
-            &self.fd,
-            ".",
-            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )
-        .with_context(removing)?;
-        for entry in entries.iter() {
-            let entry = entry.with_context(removing)?;
-            let name = entry.file_name().to_string_lossy();
-            match name.as_ref() {
-                "." | ".." | JOURNAL_FILE => {}
+        for name in crate::sys::directory::names(self.as_fd()).with_context(removing)? {
+            match name.to_string_lossy().as_ref() {
+                JOURNAL_FILE => {}
                 NOTIFY_DIRECTORY => {
                     self.remove_file(NOTIFY_SOCKET)?;
                     unlinkat(&self.fd, NOTIFY_DIRECTORY, UnlinkatFlags::RemoveDir)

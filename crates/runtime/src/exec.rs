@@ -102,6 +102,11 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     let cgroup = cgroup_to_enter(&container, options)?;
     let foreground = (!options.detach).then(Foreground::prepare).transpose()?;
     let (channel, childs_channel) = Channel::pair()?;
+    // Nothing is to be done when it is ready but to let it go.
+    let straight = process.terminal.is_none()
+        && container.record.intel_rdt.is_none()
+        && options.pidfd_socket.is_none()
+        && options.pid_file.is_none();
     let mut child = Child {
         id: &options.id,
         namespaces: Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?,
@@ -124,6 +129,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         channel: childs_channel,
         preserved,
         attach_to: None,
+        straight,
         by_root: geteuid().is_root(),
     };
     child.process.affinity.apply_initial()?;
@@ -160,7 +166,10 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     if let Some(foreground) = &foreground {
         foreground.wait_for(channel.as_fd())?;
     }
-    channel.expect(&Message::Ready)?;
+    channel.expect(match straight {
+        true => &Message::Executing,
+        false => &Message::Ready,
+    })?;
     let terminal = own_console
         .map(|console| terminal::receive(console.as_fd()))
         .transpose()?;
@@ -179,14 +188,19 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         pidfd: running.pidfd.as_fd(),
         status: Status::Running,
     };
-    start::go(&channel, foreground.as_ref(), |listener| {
-        notifier.hand_over(listener)
-    })?;
-    running.armed = false;
-    match foreground {
-        Some(foreground) => foreground.supervise(pid, running.pidfd.as_fd(), terminal, false),
-        None => Ok(0),
+    let hand_over = |listener| notifier.hand_over(listener);
+    match straight {
+        true => start::wait_executed(&channel, hand_over)?,
+        false => start::go(&channel, foreground.as_ref(), hand_over)?,
     }
+    running.armed = false;
+    let status = match foreground {
+        Some(foreground) => foreground.supervise(pid, running.pidfd.as_fd(), terminal, false)?,
+        None => 0,
+    };
+    // Nothing comes after this: what is open goes with the process.
+    std::mem::forget((container, init, procfs, cgroup, channel, running));
+    Ok(status)
 }
 
 /// A process that ends with us unless it gets as far as the user's program.
@@ -356,6 +370,8 @@ struct Child<'a> {
     preserved: Vec<RawFd>,
     /// The cgroup into which systemd is to move it.
     attach_to: Option<&'a cgroups::Cgroup>,
+    /// It need not say that it is ready, and wait.
+    straight: bool,
     /// Whoever made it may look behind everything.
     by_root: bool,
 }
@@ -409,7 +425,7 @@ impl Child<'_> {
         }
         self.process.labels.apply(self.procfs)?;
         self.process.add_home(&root);
-        drop(root);
+        root.leave();
         process::close_others(
             self.procfs,
             &self.preserved,
@@ -425,8 +441,10 @@ impl Child<'_> {
             if self.process.terminal.is_some() {
                 terminal::take_control()?;
             }
-            self.channel.send(&Message::Ready)?;
-            self.channel.expect(&Message::Go)?;
+            if !self.straight {
+                self.channel.send(&Message::Ready)?;
+                self.channel.expect(&Message::Go)?;
+            }
             // Whoever has no right over what is not dumpable could not take the listener; there is nothing of the host left in here.
             if self.filter.as_ref().is_some_and(|filter| filter.notify) && !self.by_root {
                 sys::process::prctl(libc::PR_SET_DUMPABLE, 1).context("become dumpable")?;

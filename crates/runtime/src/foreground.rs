@@ -127,7 +127,9 @@ impl Foreground {
         reap: bool,
     ) -> Result<i32> {
         let mut relay = terminal.map(Relay::new).transpose()?;
-        self.handle_signals(pid, pidfd, relay.as_ref(), reap)?;
+        if !self.early.borrow().is_empty() {
+            self.handle_signals(pid, pidfd, relay.as_ref(), reap)?;
+        }
         let status = loop {
             let ready = wait(
                 &self.signals,

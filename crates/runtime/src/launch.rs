@@ -17,7 +17,8 @@
 //!   publish the socket, pid file ◀──────── Ready
 //!
 //!   create: done. start connects to the socket ┐
-//!   run: goes on by itself                     ├▶ Go
+//!   run: goes on by itself, and says so at once├▶ Go
+//!   instead of Recorded if nothing is between  ┘
 //!                                               startContainer hooks
 //!                  ◀────────────────── Executing
 //!                                               seccomp
@@ -41,7 +42,7 @@ use nix::unistd::{Pid, geteuid};
 
 use crate::agent::Notifier;
 use crate::child::{Child, Sources};
-use crate::delete::destroy;
+use crate::delete::{destroy, forget};
 use crate::directory::{CREATING_SOCKET, Directory, check_id};
 use crate::foreground::Foreground;
 use crate::hooks::Lifetime;
@@ -105,6 +106,8 @@ pub(crate) struct Launched {
     pub pidfd: OwnedFd,
     /// Where it waits for `Go` (`run`).
     pub channel: Channel,
+    /// It has gone already, as far as [`Message::Executing`].
+    executing: bool,
     /// The master of its terminal, when nobody else asked for it.
     pub terminal: Option<OwnedFd>,
 }
@@ -129,9 +132,11 @@ impl Launched {
             pidfd: self.pidfd.as_fd(),
             status: Status::Creating,
         };
-        start::go(&self.channel, foreground, |listener| {
-            notifier.hand_over(listener)
-        })?;
+        let hand_over = |listener| notifier.hand_over(listener);
+        match self.executing {
+            true => start::wait_executed(&self.channel, hand_over)?,
+            false => start::go(&self.channel, foreground, hand_over)?,
+        }
         self.undo.container.directory.remove_file(CREATING_SOCKET)?;
         self.undo.container.directory.unlock()?;
         start::run_poststart(&self.undo.container, foreground)
@@ -144,7 +149,7 @@ impl Launched {
     }
 
     /// Deletes the container, whose process has ended and been reaped. Another command may have done so already.
-    pub(crate) fn delete(self) -> Result<()> {
+    pub(crate) fn delete(&mut self) -> Result<()> {
         self.undo.delete()
     }
 }
@@ -166,11 +171,11 @@ impl Undo {
     }
 
     /// Deletes the container, whose process has ended and been reaped. Another command may have done so already.
-    pub(crate) fn delete(mut self) -> Result<()> {
+    pub(crate) fn delete(&mut self) -> Result<()> {
         self.armed = false;
         match self.container.directory.lock() {
             Err(error) if error.kind() == Kind::NotFound => Ok(()),
-            locked => locked.and_then(|()| destroy(&self.container)),
+            locked => locked.and_then(|()| forget(&self.container)),
         }
     }
 }
@@ -261,6 +266,15 @@ pub(crate) fn launch(
         || plan.intel_rdt.is_some()
         || plan.namespaces.is_private(libc::CLONE_NEWUSER)
         || !plan.net_devices.is_empty();
+    // Nothing is to be done when it is ready but to let it go.
+    let straight = matches!(gate, Gate::Run { .. })
+        && !recorded_first
+        && !notify
+        && !plan.has_early_hooks()
+        && plan.process.terminal.is_none()
+        && options.pidfd_socket.is_none()
+        && annotations::pidfd_receiver(&spec).is_none()
+        && options.pid_file.is_none();
     let netns = joined_netns(&plan, &joined)?;
     let location = match &unit {
         Some(unit) => Some(&unit.location),
@@ -284,6 +298,7 @@ pub(crate) fn launch(
         preserved,
         open_files,
         recorded_first,
+        straight,
         by_root: geteuid().is_root(),
     };
     let (pid, pidfd) = child.spawn()?;
@@ -295,11 +310,15 @@ pub(crate) fn launch(
     if !plan.net_devices.is_empty() {
         undo.moved = Some(move_net_devices(&plan, netns, pid)?);
     }
+    let said = match straight {
+        true => Message::Go,
+        false => Message::Recorded,
+    };
     parent(
         &mut undo.container,
         &plan,
         &procfs,
-        &channel,
+        (&channel, said),
         unit,
         (pid, pidfd.as_fd()),
         foreground,
@@ -323,6 +342,7 @@ pub(crate) fn launch(
         pid,
         pidfd,
         channel,
+        executing: straight,
         terminal,
     })
 }
@@ -353,8 +373,11 @@ pub(crate) fn begin(
         moved: None,
         armed: true,
     };
-    // The journal names the cgroup and the like before they are made.
     let container = &mut undo.container;
+    if container.directory.is_on_disk()? {
+        container.record.boot_id = Some(state::boot_id()?.to_owned());
+    }
+    // The journal names the cgroup and the like before they are made.
     container.directory.write_journal(&container.record)?;
     container.directory.write_config(config)?;
     let cgroup = make_cgroup(settings, container, plan, spec)?;
@@ -384,12 +407,12 @@ fn move_net_devices(plan: &Plan, joined: Option<OwnedFd>, pid: Pid) -> Result<Mo
     Moved::all(&plan.net_devices, netns.as_fd())
 }
 
-/// The runtime's side, from the birth of the child until it is ready.
+/// The runtime's side, from the birth of the child until it is ready, or if `said` is `Go` until it executes its program.
 fn parent(
     container: &mut Container,
     plan: &Plan,
     procfs: &Procfs,
-    channel: &Channel,
+    (channel, said): (&Channel, Message),
     unit: Option<Unit>,
     (pid, pidfd): (Pid, BorrowedFd<'_>),
     foreground: Option<&Foreground>,
@@ -414,7 +437,7 @@ fn parent(
     if plan.namespaces.is_private(libc::CLONE_NEWUSER) {
         plan.process.raise_limits(pid);
     }
-    channel.send(&Message::Recorded)?;
+    channel.send(&said)?;
     loop {
         foreground.map_or(Ok(()), |foreground| foreground.wait_for(channel.as_fd()))?;
         match channel.receive()? {
@@ -426,7 +449,7 @@ fn parent(
                 run_runtime_hooks(&container.record, plan, pid.as_raw(), lifetime)?;
                 channel.send(&Message::Continue)?;
             }
-            Some(Message::Ready) => break,
+            Some(Message::Ready | Message::Executing) => break,
             Some(Message::Failed(text)) => {
                 let without_rights = plan
                     .namespaces
@@ -580,11 +603,11 @@ fn fill_cgroup(cgroup: &cgroups::Cgroup, plan: &Plan) -> Result<()> {
         true => cgroup.apply(&plan.resources)?,
         false => cgroup.limit(&plan.resources)?,
     }
-    let own = geteuid();
-    match plan.cgroup_owner().filter(|&uid| uid != own.as_raw()) {
+    let is_anothers = |uid: &u32| *uid != geteuid().as_raw();
+    match plan.cgroup_owner().filter(is_anothers) {
         Some(uid) => match cgroup.delegate(uid) {
             // An ordinary user's other ids are not its to give to; its cgroup is its own as it is.
-            Err(error) if !own.is_root() && is_denied(&error) => {
+            Err(error) if !geteuid().is_root() && is_denied(&error) => {
                 log::debug!("{error}");
                 Ok(())
             }
@@ -686,7 +709,7 @@ impl Record {
         Ok(Record {
             oci_version: spec.version().clone(),
             id: id.to_owned(),
-            boot_id: state::boot_id()?.to_owned(),
+            boot_id: None,
             init: None,
             bundle: bundle.to_owned(),
             rootfs: plan.rootfs.clone(),

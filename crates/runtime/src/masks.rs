@@ -5,11 +5,13 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{SFlag, fstat};
 
 use crate::mounts::options::RDONLY;
 use crate::rootfs::Root;
-use crate::sys::mount::{FsContext, MountAttr, attach, clone_tree, set_attributes};
+use crate::sys::mount::{
+    FsContext, MountAttr, attach, clone_tree, clone_tree_with, set_attributes,
+};
+use crate::sys::process::leave;
 use crate::{Context, Error, Result, devices};
 
 /// Hides paths: files behind /dev/null, directories behind one empty read-only tmpfs. Missing ones are left alone.
@@ -17,23 +19,29 @@ pub(crate) fn mask(root: &Root, paths: &[String]) -> Result<()> {
     let (mut null, mut empty) = (None, None);
     for path in paths {
         let masking = || format!("linux.maskedPaths: mask {path}");
-        let Some(place) = open_existing(root, path).with_context(masking)? else {
-            continue;
+        // Looked at before: a bind that fails with ENOTDIR costs far more than a second look.
+        let place = match root.open_path(Path::new(path), OFlag::O_PATH | OFlag::O_DIRECTORY) {
+            Ok(directory) => {
+                cover_directory(&mut empty, &directory).with_context(masking)?;
+                leave(directory);
+                continue;
+            }
+            Err(Errno::ENOENT) => continue,
+            Err(Errno::ENOTDIR) => open_existing(root, path).with_context(masking)?,
+            Err(error) => return Err(error).with_context(masking),
         };
-        // Looked at before: a bind that fails with ENOTDIR costs far more than a stat.
-        let mode = fstat(&place).with_context(masking)?.st_mode;
-        if SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
-            cover_directory(&mut empty, &place).with_context(masking)?;
-        } else {
+        if let Some(place) = place {
             let null = match &null {
                 Some(null) => null,
                 None => null.insert(null_device(root)?),
             };
             clone_tree(null, c"", false)
-                .and_then(|cover| attach(cover.as_fd(), place.as_fd()))
+                .and_then(|cover| attach(cover.as_fd(), place.as_fd()).map(|()| leave(cover)))
                 .with_context(masking)?;
+            leave(place);
         }
     }
+    null.into_iter().chain(empty).for_each(leave);
     Ok(())
 }
 
@@ -48,16 +56,27 @@ pub(crate) fn make_readonly(root: &Root, paths: &[String]) -> Result<()> {
         let Some(place) = open_existing(root, path).with_context(changing)? else {
             continue;
         };
-        let tree = clone_tree(&place, c"", true).with_context(changing)?;
-        attach(tree.as_fd(), place.as_fd()).with_context(changing)?;
-        match set_attributes(tree.as_fd(), true, &readonly) {
-            // Before Linux 5.12 only the mount itself, as with other runtimes.
-            Err(Errno::ENOSYS) => set_attributes(tree.as_fd(), false, &readonly),
-            set => set,
-        }
-        .with_context(changing)?;
+        let tree = match clone_tree_with(&place, c"", true, &readonly) {
+            Ok(tree) => attach(tree.as_fd(), place.as_fd()).map(|()| tree),
+            Err(Errno::ENOSYS) => bind_readonly(&place, &readonly),
+            Err(error) => Err(error),
+        };
+        leave(tree.with_context(changing)?);
+        leave(place);
     }
     Ok(())
+}
+
+/// The same where a copy of a mount cannot have attributes from birth: before Linux 5.12 they are only set once it is attached, and
+/// only those of the mount itself, as with other runtimes.
+fn bind_readonly(place: &OwnedFd, readonly: &MountAttr) -> nix::Result<OwnedFd> {
+    let tree = clone_tree(place, c"", true)?;
+    attach(tree.as_fd(), place.as_fd())?;
+    match set_attributes(tree.as_fd(), true, readonly) {
+        Err(Errno::ENOSYS) => set_attributes(tree.as_fd(), false, readonly),
+        set => set,
+    }
+    .map(|()| tree)
 }
 
 fn open_existing(root: &Root, path: &str) -> nix::Result<Option<OwnedFd>> {
@@ -76,12 +95,13 @@ fn cover_directory(empty: &mut Option<OwnedFd>, place: &OwnedFd) -> nix::Result<
         context.set(c"nr_inodes", Some(c"1"))?;
         context.set(c"mode", Some(c"755"))?;
         let made = context.mount(RDONLY)?;
+        context.leave();
         attach(made.as_fd(), place.as_fd())?;
         *empty = Some(made);
         return Ok(());
     };
     let cover = clone_tree(attached, c"", false)?;
-    attach(cover.as_fd(), place.as_fd())
+    attach(cover.as_fd(), place.as_fd()).map(|()| leave(cover))
 }
 
 /// The container's own /dev/null, if it is one (CVE-2025-31133: an image may put a symbolic link there).

@@ -387,9 +387,11 @@ fn default_device_rules() -> impl Iterator<Item = LinuxDeviceCgroup> {
 
 /// The bundle directory, absolute.
 pub(crate) fn bundle(given: Option<&Path>) -> Result<PathBuf> {
-    let given = given.unwrap_or(Path::new("."));
-    given
-        .canonicalize()
+    let Some(given) = given else {
+        return nix::unistd::getcwd().context("bundle .");
+    };
+    rootfs::ordinary(given)
+        .map_or_else(|| given.canonicalize(), Ok)
         .with_context(|| format!("bundle {}", given.display()))
 }
 

@@ -180,15 +180,19 @@ impl Process {
                     format!("process.rlimits: set {} to {soft}:{hard}", limit.typ())
                 })?;
         }
-        sys::process::prctl(libc::PR_SET_KEEPCAPS, 1)
-            .context("keep capabilities over the change of user")?;
+        if self.uid != 0 {
+            sys::process::prctl(libc::PR_SET_KEEPCAPS, 1)
+                .context("keep capabilities over the change of user")?;
+        }
         groups.set(&self.groups)?;
         become_user(self.uid, self.gid)?;
         if entered.is_err() {
             chdir(&self.cwd)
                 .with_context(|| format!("process.cwd: chdir to {}", self.cwd.display()))?;
         }
-        check_inside(&self.cwd)?;
+        if self.cwd != Path::new("/") {
+            check_inside(&self.cwd)?;
+        }
         umask(Mode::from_bits_truncate(self.umask.unwrap_or(0o022)));
         if self.no_new_privileges {
             sys::process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
@@ -392,7 +396,11 @@ impl OpenFiles {
     pub(crate) fn raise(needed: usize) -> Result<Self> {
         let (soft, hard) = sys::process::limit(resource(PosixRlimitType::RlimitNofile))
             .context("read the limit of open files")?;
-        let raised = soft < hard && soft < 256 + 2 * needed as u64;
+        let is_ample = soft >= (128 + sys::process::LEFT_MAX + 2 * needed) as u64;
+        if !is_ample {
+            sys::process::leave_none();
+        }
+        let raised = !is_ample && soft < hard;
         let limit = OpenFiles { soft, hard, raised };
         if raised {
             limit.set(hard)?;

@@ -5,20 +5,24 @@
 //! holds the binary: opening it for writing fails there, and nobody can change the mount, since it is in no mount namespace. Where that
 //! cannot be had (before Linux 5.12, or without the right to mount), from a sealed memfd.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, SealFlag, fcntl, openat};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::sendfile::sendfile;
 use nix::sys::stat::{Mode, fstat};
-use nix::sys::statvfs::{FsFlags, fstatvfs};
+use nix::sys::statvfs::{FsFlags, Statvfs, statvfs};
 
 use crate::mounts::options::RDONLY;
-use crate::sys::mount::{MountAttr, clone_tree, set_attributes};
+use crate::sys::mount::{MountAttr, clone_tree, clone_tree_with, set_attributes};
 use crate::{Context, Result, sys};
+
+/// The file that this process executes.
+const SELF: &CStr = c"/proc/self/exe";
 
 /// Returns at once when the running binary is out of reach already; else executes it again from where it is.
 pub fn ensure() -> Result<()> {
@@ -27,26 +31,23 @@ pub fn ensure() -> Result<()> {
         return Ok(());
     }
     let protecting = "protect the runtime's binary";
-    let binary = openat(
-        AT_FDCWD,
-        "/proc/self/exe",
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
-    .context(protecting)?;
+    let is_readonly = |found: Statvfs| found.flags().contains(FsFlags::ST_RDONLY);
     // Nothing that a caller passes can talk us out of it.
-    if fstatvfs(&binary)
-        .context(protecting)?
-        .flags()
-        .contains(FsFlags::ST_RDONLY)
-        || is_sealed(&binary)
-    {
+    if is_readonly(statvfs(SELF).context(protecting)?) {
         DONE.store(true, Ordering::Relaxed);
         return Ok(());
     }
-    let copy = match readonly_mount(&binary) {
+    let copy = match readonly_mount() {
         Ok(mount) => mount,
-        Err(_) => sealed_copy(&binary).context(protecting)?,
+        Err(_) => {
+            let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+            let binary = openat(AT_FDCWD, SELF, flags, Mode::empty()).context(protecting)?;
+            if is_sealed(&binary) {
+                DONE.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
+            sealed_copy(&binary).context(protecting)?
+        }
     };
     let args: Vec<CString> = crate::arguments()
         .iter()
@@ -60,17 +61,19 @@ pub fn ensure() -> Result<()> {
     Err(sys::process::exec_self(copy.as_fd(), &pointers)).context(protecting)
 }
 
-fn readonly_mount(binary: &OwnedFd) -> nix::Result<OwnedFd> {
-    let mount = clone_tree(binary, c"", false)?;
-    set_attributes(
-        mount.as_fd(),
-        false,
-        &MountAttr {
-            set: RDONLY,
-            ..MountAttr::default()
-        },
-    )?;
-    Ok(mount)
+fn readonly_mount() -> nix::Result<OwnedFd> {
+    let readonly = MountAttr {
+        set: RDONLY,
+        ..MountAttr::default()
+    };
+    match clone_tree_with(AT_FDCWD, SELF, false, &readonly) {
+        Err(Errno::ENOSYS) => {
+            let mount = clone_tree(AT_FDCWD, SELF, false)?;
+            set_attributes(mount.as_fd(), false, &readonly)?;
+            Ok(mount)
+        }
+        mount => mount,
+    }
 }
 
 const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
@@ -92,7 +95,7 @@ fn sealed_copy(binary: &OwnedFd) -> nix::Result<OwnedFd> {
     let mut left = fstat(binary)?.st_size as usize;
     while left > 0 {
         match sendfile(&copy, binary, None, left)? {
-            0 => return Err(nix::errno::Errno::EIO),
+            0 => return Err(Errno::EIO),
             sent => left -= sent,
         }
     }

@@ -1,7 +1,8 @@
 //! The container's root: resolved once to a descriptor, every later path is resolved from there and inside it
 //! (openat2(2) `RESOLVE_IN_ROOT`), so nothing that an image holds can lead outside.
 
-use std::ffi::OsStr;
+use std::cell::RefCell;
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,7 +13,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 
+use crate::mounts::clean;
 use crate::sys::mount::{MountAttr, attach, clone_tree, set_attributes};
+use crate::sys::process::leave;
 use crate::{Context, Error, Result};
 
 const MOUNT_ATTR_RDONLY: u64 = 1;
@@ -58,6 +61,26 @@ pub(crate) struct Root {
     directory: OwnedFd,
     /// The mounts around it are peers of the host's: what is unmounted here goes there as well.
     among_peers: bool,
+    /// The directory in which one was made last, by a path without symbolic links: the next may be made beside that.
+    last: RefCell<Option<(PathBuf, OwnedFd)>>,
+}
+
+/// A directory or file inside the root, to be mounted upon.
+pub(crate) struct Place {
+    /// The directory or file.
+    pub fd: OwnedFd,
+    /// No symbolic link leads there, so that it lies where its path says.
+    pub ordinary: bool,
+    /// It was made just now, so that there is nothing in it, and no mount upon it can cover anything.
+    made: bool,
+}
+
+impl Place {
+    /// One that was there.
+    pub(crate) fn found(fd: OwnedFd, ordinary: bool) -> Self {
+        let made = false;
+        Place { fd, ordinary, made }
+    }
 }
 
 impl Root {
@@ -69,8 +92,11 @@ impl Root {
     }
 
     /// In a new mount namespace: cuts it off from the host as `propagation` says, and makes a detached copy of the mount tree at
-    /// `rootfs`.
-    pub(crate) fn open(rootfs: OwnedFd, propagation: Option<Propagation>) -> Result<Self> {
+    /// `path` from `rootfs` on.
+    pub(crate) fn open(
+        (rootfs, path): (impl AsFd, &CStr),
+        propagation: Option<Propagation>,
+    ) -> Result<Self> {
         // A private or unbindable root starts private, a shared one stays as shared as the host's is. The default is runc's: mounts
         // of the host arrive, none leave.
         let initial = match propagation.map(|propagation| propagation.kind) {
@@ -89,7 +115,7 @@ impl Root {
             .context("linux.rootfsPropagation: set the propagation of /")?;
         }
         let tree =
-            clone_tree(rootfs, c"", true).context("root.path: copy the mount of the root")?;
+            clone_tree(rootfs, path, true).context("root.path: copy the mount of the root")?;
         if initial.is_none() {
             // pivot_root(2) refuses a shared root: until it is shared again, it only listens.
             let slave = Propagation {
@@ -101,8 +127,8 @@ impl Root {
                 .context("linux.rootfsPropagation: prepare the root")?;
         }
         Ok(Root {
-            directory: tree,
             among_peers: initial.is_none(),
+            ..Root::at(tree)
         })
     }
 
@@ -119,6 +145,7 @@ impl Root {
         Root {
             directory,
             among_peers: false,
+            last: RefCell::default(),
         }
     }
 
@@ -141,7 +168,7 @@ impl Root {
         Err(Errno::ENOENT)
     }
 
-    /// Attaches the copy at `place`, whose mount is made private first so that the host does not see it.
+    /// Attaches the copy at `place`. Among peers of the host's its mount is made private first, so that the host does not see it.
     pub(crate) fn attach(&self, place: &Path) -> Result<()> {
         let attaching = || {
             format!(
@@ -158,15 +185,19 @@ impl Root {
             openat(AT_FDCWD, path, flags, Mode::empty()).with_context(attaching)
         };
         let directory = find(place)?;
-        let mut made_private = private.apply(directory.as_fd());
-        for ancestor in place.ancestors().skip(1) {
-            // Not the root of a mount: the one that holds it lies further up.
-            if made_private == Err(Errno::EINVAL) {
-                made_private = private.apply(find(ancestor)?.as_fd());
+        if self.among_peers {
+            let mut made_private = private.apply(directory.as_fd());
+            for ancestor in place.ancestors().skip(1) {
+                // Not the root of a mount: the one that holds it lies further up.
+                if made_private == Err(Errno::EINVAL) {
+                    made_private = private.apply(find(ancestor)?.as_fd());
+                }
             }
+            made_private.with_context(attaching)?;
         }
-        made_private.with_context(attaching)?;
-        attach(self.directory.as_fd(), directory.as_fd()).with_context(attaching)
+        attach(self.directory.as_fd(), directory.as_fd()).with_context(attaching)?;
+        leave(directory);
+        Ok(())
     }
 
     /// Makes this the root of the mount namespace, and lets go of the old one.
@@ -196,7 +227,10 @@ impl Root {
             .context("cut the old root off")?;
         }
         umount2(".", MntFlags::MNT_DETACH).context("unmount the old root")?;
-        chdir("/").context("enter the new root")
+        match self.among_peers {
+            true => chdir("/").context("enter the new root"),
+            false => Ok(()),
+        }
     }
 
     /// Where pivot_root(2) cannot work (the old root is a ramdisk): moves the root over `/` and changes into it.
@@ -231,6 +265,11 @@ impl Root {
         .context("linux.rootfsPropagation: set the propagation of the container's root")
     }
 
+    /// It is of no more use.
+    pub(crate) fn leave(self) {
+        leave(self.directory);
+    }
+
     /// Opens a path inside the root.
     pub(crate) fn open_path(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
         self.open_how(path, flags, ResolveFlag::empty())
@@ -260,22 +299,62 @@ impl Root {
 
     /// The directory at `path`, made with all its parents (mode 0755) where missing.
     pub(crate) fn ensure_directory(&self, path: &Path) -> nix::Result<OwnedFd> {
-        match self.open_path(path, OFlag::O_PATH | OFlag::O_DIRECTORY) {
-            Err(Errno::ENOENT) => match self.make_last(path) {
-                Err(Errno::ENOENT | Errno::EEXIST) => self.make_directories(path),
-                made => made,
-            },
-            opened => opened,
+        self.ensure_place(path).map(|place| place.fd)
+    }
+
+    /// The same, to be mounted upon.
+    pub(crate) fn ensure_place(&self, path: &Path) -> nix::Result<Place> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        let made = |fd| Place {
+            made: true,
+            ..Place::found(fd, true)
+        };
+        if let Some(fd) = self.make_beside(path) {
+            return Ok(made(fd));
         }
+        let opened = match self.open_ordinary(path, flags) {
+            Err(Errno::ENOENT) => match self.make_last(path) {
+                Ok(fd) => return Ok(made(fd)),
+                Err(Errno::ENOENT | Errno::EEXIST | Errno::ELOOP) => self.make_directories(path),
+                Err(error) => Err(error),
+            },
+            Err(Errno::ELOOP) => match self.open_path(path, flags) {
+                Err(Errno::ENOENT) => self.make_directories(path),
+                opened => opened,
+            },
+            opened => return opened.map(|fd| Place::found(fd, true)),
+        };
+        opened.map(|fd| Place::found(fd, false))
     }
 
     /// The usual case: of a path without links, only the last name is missing.
     fn make_last(&self, path: &Path) -> nix::Result<OwnedFd> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-        let name = path.file_name().ok_or(Errno::ENOENT)?;
-        let parent = self.open_path(path.parent().ok_or(Errno::ENOENT)?, flags)?;
-        mkdirat(&parent, name, Mode::from_bits_truncate(0o755))?;
-        self.open_path(path, flags)
+        let parent = path.parent().ok_or(Errno::ENOENT)?;
+        let directory = self.open_ordinary(parent, flags)?;
+        let made = make_in(&directory, path)?;
+        if let Some((_, known)) = self.last.replace(Some((parent.to_owned(), directory))) {
+            leave(known);
+        }
+        Ok(made)
+    }
+
+    /// The same where the parent is the one of the last that was made, and there is nothing of that name.
+    fn make_beside(&self, path: &Path) -> Option<OwnedFd> {
+        let last = self.last.borrow();
+        let (parent, directory) = last.as_ref()?;
+        match path.parent() == Some(parent.as_path()) {
+            true => make_in(directory, path).ok(),
+            false => None,
+        }
+    }
+
+    /// A mount upon a place that was there before may cover what is known of the directories that lead further.
+    pub(crate) fn mounted_upon(&self, place: Place) {
+        if !place.made {
+            self.last.take().into_iter().for_each(|(_, fd)| leave(fd));
+        }
+        leave(place.fd);
     }
 
     /// The file at `path`, made empty where missing. Anything but a directory will do: it is going to be mounted upon.
@@ -362,6 +441,14 @@ impl AsFd for Root {
     }
 }
 
+/// Makes and opens the last directory of `path`, in the one that holds it.
+fn make_in(parent: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
+    let name = path.file_name().ok_or(Errno::ENOENT)?;
+    mkdirat(parent, name, Mode::from_bits_truncate(0o755))?;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(parent, name, flags, Mode::empty())
+}
+
 /// Where an open file is, without symbolic links.
 fn shown(fd: BorrowedFd<'_>) -> nix::Result<PathBuf> {
     readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str()).map(PathBuf::from)
@@ -377,6 +464,17 @@ fn components(path: &Path) -> Vec<std::ffi::OsString> {
     path.components().filter_map(named).collect()
 }
 
+/// The same path as the kernel would show it, where that takes one look: an absolute one of a directory, without symbolic links.
+pub(crate) fn ordinary(path: &Path) -> Option<PathBuf> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let how = OpenHow::new()
+        .flags(flags)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let clean = clean(path);
+    let is_ordinary = path.is_absolute() && path == clean;
+    (is_ordinary && openat2(AT_FDCWD, &clean, how).is_ok()).then_some(clean)
+}
+
 /// The absolute, resolved path of the root file system (`root.path`, relative to the bundle).
 pub(crate) fn resolve(bundle: &Path, configured: &Path) -> Result<PathBuf> {
     if configured.as_os_str().is_empty() {
@@ -385,6 +483,9 @@ pub(crate) fn resolve(bundle: &Path, configured: &Path) -> Result<PathBuf> {
     let path = bundle.join(configured);
     let finding = || format!("root.path: rootfs {}", path.display());
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    if let Some(path) = ordinary(&path) {
+        return Ok(path);
+    }
     match openat(AT_FDCWD, &path, flags, Mode::empty()) {
         Ok(directory) => shown(directory.as_fd()).with_context(finding),
         Err(Errno::ENOTDIR) => Err(Error::invalid(format!(

@@ -59,6 +59,8 @@ pub fn run(settings: &Settings, options: &RunOptions) -> Result<i32> {
         launched.release();
     } else {
         launched.delete()?;
+        // Nothing comes after this: what is open goes with the process.
+        std::mem::forget(launched);
     }
     Ok(status)
 }

@@ -66,29 +66,43 @@ pub(crate) fn go(
     hand_over: impl Fn(RawFd) -> Result<()>,
 ) -> Result<()> {
     channel.send(&Message::Go)?;
-    let mut executing = false;
-    loop {
-        // From the moment of execve(2) signals are the program's.
-        if let Some(foreground) = foreground.filter(|_| !executing) {
-            foreground.wait_for(channel.as_fd())?;
+    if let Some(foreground) = foreground {
+        foreground.wait_for(channel.as_fd())?;
+    }
+    match channel.receive()? {
+        Some(Message::Executing) => wait_executed(channel, hand_over),
+        None => {
+            let text = "the container's process ended before it executed its program";
+            Err(Error::failed(text))
         }
+        Some(other) => Err(instead(other)),
+    }
+}
+
+/// The same from [`Message::Executing`] on, when signals are the program's.
+pub(crate) fn wait_executed(
+    channel: &Channel,
+    hand_over: impl Fn(RawFd) -> Result<()>,
+) -> Result<()> {
+    loop {
         match channel.receive()? {
-            Some(Message::Executing) => executing = true,
+            None => return Ok(()),
             Some(Message::Listener(listener)) => {
                 hand_over(listener)?;
                 channel.send(&Message::Continue)?;
             }
-            Some(Message::Failed(text)) => return Err(Error::failed(text)),
-            Some(other) => {
-                let text = format!("the container's process said {other:?} instead of starting");
-                return Err(Error::failed(text));
-            }
-            None if executing => return Ok(()),
-            None => {
-                let text = "the container's process ended before it executed its program";
-                return Err(Error::failed(text));
-            }
+            Some(other) => return Err(instead(other)),
         }
+    }
+}
+
+/// The error of a process that does not execute its program.
+fn instead(said: Message) -> Error {
+    match said {
+        Message::Failed(text) => Error::failed(text),
+        other => Error::failed(format!(
+            "the container's process said {other:?} instead of starting"
+        )),
     }
 }
 

@@ -25,8 +25,10 @@ pub(crate) struct Record {
     pub oci_version: String,
     /// The container's id.
     pub id: String,
-    /// /proc/sys/kernel/random/boot_id as it was at `create`: no process and no cgroup on record outlives that boot.
-    pub boot_id: String,
+    /// /proc/sys/kernel/random/boot_id as it was at `create`: no process and no cgroup on record outlives that boot. `None` where the record
+    /// itself does not, being on a tmpfs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
     /// The process of the container, once there is one.
     pub init: Option<ProcessId>,
     /// Absolute path of the bundle.
@@ -59,7 +61,10 @@ pub(crate) struct Record {
 impl Record {
     /// Whether it was made since the machine started. Whoever has the pid or lives in the cgroup of an older one is a stranger.
     pub(crate) fn is_of_this_boot(&self) -> Result<bool> {
-        Ok(self.boot_id == boot_id()?)
+        match &self.boot_id {
+            Some(known) => Ok(known == boot_id()?),
+            None => Ok(true),
+        }
     }
 
     /// Whether the container's process is still there and has not ended.

@@ -12,6 +12,7 @@ use serde_json::json;
 fn ways() -> Vec<(&'static str, Without)> {
     vec![
         ("Linux 5.10", Without::linux_5_10()),
+        ("Linux 6.14", Without::calls(&["open_tree_attr"])),
         ("no clone3", Without::calls(&["clone3"])),
         ("no close_range", Without::calls(&["close_range"])),
         (
@@ -29,6 +30,7 @@ fn ways() -> Vec<(&'static str, Without)> {
             "none of these",
             Without::calls(&[
                 "mount_setattr",
+                "open_tree_attr",
                 "clone3",
                 "close_range",
                 "faccessat2",
@@ -58,7 +60,10 @@ fn mounts_of(said: &str) -> Vec<String> {
             after.split(' ').next().unwrap()
         )
     };
-    said.lines().map(fields).collect()
+    // In the order of their places: the kernel's is that in which they were made, not that in which they were mounted.
+    let mut mounts: Vec<_> = said.lines().map(fields).collect();
+    mounts.sort();
+    mounts
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use runtime_tests::{
-    Container, Hierarchy, Limit, Output, View, eventually, has_cgroup, has_controller, hierarchy,
-    is_coracle, is_crun, is_runc, is_runc_since, limit_of, read_text, requires,
+    Container, Hierarchy, Limit, Output, View, eventually, has_cgroup, has_controller,
+    has_v1_controller, hierarchy, is_coracle, is_crun, is_runc, is_runc_since, limit_of, read_text,
+    requires,
 };
 use serde_json::{Value, json};
 
@@ -27,6 +28,22 @@ fn memory_limits() {
     c.run_detached();
     assert_eq!(value(&c, Limit::MEMORY), "67108864");
     assert_eq!(value(&c, Limit::MEMORY_RESERVATION), "33554432");
+}
+
+/// What cgroup v1 charges to the container before its program runs is little. Proof: with 128 KiB it is killed, and runc refuses 256.
+#[test]
+fn a_container_starts_in_256_kib() {
+    requires!(is_coracle(), "about our own figure");
+    requires!(has_cgroup(), "an ordinary user has no cgroup");
+    requires!(
+        has_v1_controller("memory"),
+        "the memory controller is not one of cgroup v1"
+    );
+    let mut c = Container::with_args(&["/bin/true"]);
+    c.set("/linux/resources/memory", json!({ "limit": 256 << 10 }));
+    // What is not in the page cache yet would be charged to the container.
+    std::fs::read(c.rootfs().join("bin/true")).unwrap();
+    c.run().ok();
 }
 
 #[test]

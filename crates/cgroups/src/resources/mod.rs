@@ -143,9 +143,10 @@ pub(crate) fn plan(wanted: &LinuxResources, controllers: Controllers<'_>) -> Res
 
 /// Translates and writes; devices are not looked at.
 pub(crate) fn apply(cgroup: &Cgroup, wanted: &LinuxResources) -> Result<()> {
-    let unified = match cgroup.unified() {
-        Some(dir) => dir.read_line("cgroup.controllers")?.unwrap_or_default(),
-        None => String::new(),
+    let unified = match (&cgroup.controllers, cgroup.unified()) {
+        (Some(known), _) => known.clone(),
+        (None, Some(dir)) => dir.read_line("cgroup.controllers")?.unwrap_or_default(),
+        (None, None) => String::new(),
     };
     let controllers = |name: &str| {
         if cgroup.legacy(name).is_some() {

@@ -147,10 +147,10 @@ pub(crate) fn run(invocation: &Invocation<'_>) -> Outcome {
             id = invocation.id()
         )));
     }
-    let bundle_is_missing = flags.text("bundle").is_none()
-        && flags.text("config").is_none()
-        && !std::path::Path::new("config.json").exists();
     run_bundle(invocation).map_err(|mut failure| {
+        let bundle_is_missing = flags.text("bundle").is_none()
+            && flags.text("config").is_none()
+            && !std::path::Path::new("config.json").exists();
         if bundle_is_missing {
             let name = invocation.id();
             failure.message += &format!(

@@ -65,7 +65,7 @@ pub fn restore(settings: &Settings, options: &RestoreOptions) -> Result<i32> {
         let _ = sys::process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
     }
     let foreground = Foreground::prepare()?;
-    let restored = bring_back(settings, options)?;
+    let mut restored = bring_back(settings, options)?;
     let master = restored.terminal.as_ref();
     master
         .into_iter()

@@ -11,13 +11,13 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::symlinkat;
 
-use super::{Mount, Prepared, Surroundings, options};
+use super::{Detached, Mount, Surroundings, options};
 use crate::namespaces::Namespaces;
 use crate::sys::mount::{FsContext, MountAttr, attach, clone_tree};
 use crate::{Context, Result};
 
 /// Makes the view of the container's cgroup; one without a cgroup of its own sees the host's.
-pub(super) fn prepare(mount: &Mount, around: &Surroundings<'_>) -> Result<Prepared> {
+pub(super) fn prepare(mount: &Mount, around: &Surroundings<'_>) -> Result<Detached> {
     let hosts;
     let location = match around.cgroup {
         Some(location) => location,
@@ -35,7 +35,7 @@ pub(super) fn prepare(mount: &Mount, around: &Surroundings<'_>) -> Result<Prepar
             place.mount.clone()
         };
         let (tree, attributes) = hierarchy(mount, around, place, &shown)?;
-        return Ok(Prepared {
+        return Ok(Detached {
             tree,
             attributes,
             parts: Vec::new(),
@@ -65,7 +65,7 @@ pub(super) fn prepare(mount: &Mount, around: &Surroundings<'_>) -> Result<Prepar
         let (part, attributes) = hierarchy(mount, around, place, &place.dir())?;
         parts.push((name, part, attributes));
     }
-    Ok(Prepared {
+    Ok(Detached {
         tree,
         attributes: MountAttr::default(),
         parts,
@@ -108,7 +108,10 @@ fn hierarchy(
 
 fn new_mount(place: &Place, attributes: u64) -> nix::Result<OwnedFd> {
     if place.version == Version::V2 {
-        return FsContext::open(c"cgroup2")?.mount(attributes);
+        let context = FsContext::open(c"cgroup2")?;
+        let made = context.mount(attributes)?;
+        context.leave();
+        return Ok(made);
     }
     let context = FsContext::open(c"cgroup")?;
     for controller in &place.controllers {
@@ -152,7 +155,7 @@ pub(super) fn name(place: &Place) -> Cow<'_, str> {
 }
 
 /// Puts the hierarchies into the tmpfs that has just been attached.
-pub(super) fn attach_parts(mount: &Mount, prepared: &Prepared) -> Result<()> {
+pub(super) fn attach_parts(mount: &Mount, prepared: &Detached) -> Result<()> {
     for (name, part, attributes) in &prepared.parts {
         let place = mkdirat(
             &prepared.tree,

@@ -21,10 +21,14 @@ use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::fchdir;
 
 use crate::namespaces::Namespaces;
-use crate::rootfs::{Propagation, Root};
-use crate::sys::mount::{FsContext, MountAttr, attach, clone_tree, legacy_flags, set_attributes};
+use crate::rootfs::{Place, Propagation, Root};
+use crate::sys::mount::{
+    FsContext, LEGACY, MountAttr, attach, clone_tree, legacy_flags, set_attributes,
+};
+use crate::sys::process::leave;
 use crate::userns::in_initial_namespace;
 use crate::{Context, Error, Result};
 pub(crate) use idmapped::UserNamespaces;
@@ -65,10 +69,22 @@ pub(crate) struct Surroundings<'a> {
     pub cgroup: Option<&'a cgroups::Location>,
     /// The container's namespaces.
     pub namespaces: &'a Namespaces,
+    /// When the places of mounts are known, nothing of the host is there any more, and its root's rights are.
+    pub alone: bool,
+}
+
+/// What [`Mount::prepare`] has found to be done before the rest is.
+pub(crate) enum Prepared {
+    /// Nothing: the mount changes another.
+    Remount,
+    /// Nothing: mount(2) makes it where it is to be.
+    InPlace,
+    /// It waits to be attached.
+    Detached(Detached),
 }
 
 /// A detached mount that waits to be attached.
-pub(crate) struct Prepared {
+pub(crate) struct Detached {
     tree: OwnedFd,
     /// What it does not have from birth: set once it is attached, since mount(2) cannot do it before.
     attributes: MountAttr,
@@ -227,18 +243,21 @@ impl Mount {
         }
     }
 
-    /// Makes the mount, detached. `None` for one that only changes another.
+    /// Makes the mount, detached, unless there is a shorter way.
     pub(crate) fn prepare(
         &self,
         source: Option<Source>,
         around: &Surroundings<'_>,
-    ) -> Result<Option<Prepared>> {
+    ) -> Result<Prepared> {
+        if around.alone && self.is_simple() {
+            return Ok(Prepared::InPlace);
+        }
         let (source, mapping) = match source {
             Some(Source::Tree(tree)) => (Some(tree), None),
             Some(Source::Mapping(mapping)) => (None, Some(mapping)),
             None => (None, None),
         };
-        let made = |tree, attributes| Prepared {
+        let made = |tree, attributes| Detached {
             tree,
             attributes,
             parts: Vec::new(),
@@ -248,11 +267,11 @@ impl Mount {
             mapping: None,
         };
         let mut prepared = match &self.kind {
-            Kind::Remount => return Ok(None),
+            Kind::Remount => return Ok(Prepared::Remount),
             Kind::Cgroup => cgroup::prepare(self, around)?,
             Kind::Bind { recursive } => match source {
                 // The runtime's own.
-                Some(tree) => Prepared {
+                Some(tree) => Detached {
                     from_host: self.options.propagation.is_empty(),
                     ..made(tree, self.options.attributes)
                 },
@@ -278,7 +297,7 @@ impl Mount {
                     },
                     Ok(tree) => made(tree, rest),
                 };
-                Prepared {
+                Detached {
                     readonly: late,
                     ..prepared
                 }
@@ -287,7 +306,40 @@ impl Mount {
         prepared.mapping = mapping;
         prepared.readonly |=
             self.kind == Kind::Cgroup && !prepared.parts.is_empty() && self.is_readonly();
-        Ok(Some(prepared))
+        Ok(Prepared::Detached(prepared))
+    }
+
+    /// Whether one mount(2) does it all. It cannot make a mount read-only without its file system, which another container may share.
+    fn is_simple(&self) -> bool {
+        const NEED_NOTHING: [&CStr; 5] = [c"devpts", c"mqueue", c"proc", c"sysfs", c"tmpfs"];
+        let Kind::FileSystem(fs_type) = &self.kind else {
+            return false;
+        };
+        let options = &self.options;
+        NEED_NOTHING.contains(&fs_type.as_c_str())
+            && options.attributes.set & !(LEGACY & !options::RDONLY) == 0
+            && options.recursive == MountAttr::default()
+            && options.propagation.is_empty()
+            && !options.copy_up
+            && self.idmap.is_none()
+            && !self.takes_mode()
+            && !self.is_for_mount()
+    }
+
+    /// Makes what [`Mount::is_simple`] is about.
+    fn make_in_place(&self, fs_type: &CStr, root: &Root) -> Result<()> {
+        let place = self.place(None, root)?;
+        self.check_proc(None, &place)?;
+        let attributes = self.options.attributes.set;
+        let mounted =
+            fchdir(&place.fd).and_then(|()| self.mount(fs_type, attributes, Path::new(".")));
+        if mounted.is_err() {
+            // Here the kernel says what is wrong.
+            let tree = self.make(fs_type, attributes, Path::new("/"))?;
+            attach(tree.as_fd(), place.fd.as_fd()).with_context(|| self.describe())?;
+        }
+        root.mounted_upon(place);
+        Ok(())
     }
 
     /// The host's mount that stands in for a file system where the container's user namespace does not own the namespace that it shows, so
@@ -337,15 +389,7 @@ impl Mount {
 
     /// A new file system as a detached mount.
     fn make(&self, fs_type: &CStr, attributes: u64, scratch: &Path) -> Result<OwnedFd> {
-        let by_mount = |value: &CString| {
-            value.count_bytes() >= FSCONFIG_MAX || value.as_bytes().contains(&b',')
-        };
-        let mut values = self
-            .options
-            .data
-            .iter()
-            .filter_map(|(_, value)| value.as_ref());
-        if values.any(by_mount) {
+        if self.is_for_mount() {
             return self.make_by_mount(fs_type, attributes, scratch);
         }
         let context = FsContext::open(fs_type).with_context(|| self.describe())?;
@@ -357,9 +401,11 @@ impl Mount {
         if attributes & options::RDONLY != 0 && self.source.as_bytes().starts_with(b"/dev/") {
             let _ = context.set(c"ro", None);
         }
-        context
+        let made = context
             .mount(attributes)
-            .or_else(|error| self.refused(context.message(), error, None))
+            .or_else(|error| self.refused(context.message(), error, None))?;
+        context.leave();
+        Ok(made)
     }
 
     /// Hands the options that are the file system's to it.
@@ -395,7 +441,17 @@ impl Mount {
 
     /// mount(2) takes a page of options, where fsconfig(2) takes 255 bytes for each (a long overlay `lowerdir`), and commas in them, which
     /// fsconfig(2) refuses for file systems that the kernel has not converted (overlay before Linux 6.5).
-    fn make_by_mount(&self, fs_type: &CStr, attributes: u64, scratch: &Path) -> Result<OwnedFd> {
+    fn is_for_mount(&self) -> bool {
+        let mut values = self
+            .options
+            .data
+            .iter()
+            .filter_map(|(_, value)| value.as_ref());
+        values.any(|value| value.count_bytes() >= FSCONFIG_MAX || value.as_bytes().contains(&b','))
+    }
+
+    /// mount(2) at `place`.
+    fn mount(&self, fs_type: &CStr, attributes: u64, place: &Path) -> nix::Result<()> {
         let (mut flags, mut data) = (legacy_flags(attributes), Vec::new());
         for (key, value) in &self.options.data {
             match (options::superblock_flag(key), value) {
@@ -404,14 +460,19 @@ impl Mount {
                 (None, None) => data.push(key.as_bytes().to_vec()),
             }
         }
-        let mounted = mount(
+        mount(
             Some(self.source.as_c_str()),
-            scratch,
+            place,
             Some(fs_type),
             flags,
             Some(data.join(&b',').as_slice()),
-        );
-        mounted.or_else(|error| self.refused(None, error, None))?;
+        )
+    }
+
+    /// A file system that mount(2) has to make, detached.
+    fn make_by_mount(&self, fs_type: &CStr, attributes: u64, scratch: &Path) -> Result<OwnedFd> {
+        self.mount(fs_type, attributes, scratch)
+            .or_else(|error| self.refused(None, error, None))?;
         let scratch_path = CString::new(scratch.as_os_str().as_encoded_bytes()).unwrap_or_default();
         let tree = clone_tree(AT_FDCWD, &scratch_path, false);
         umount2(scratch, MntFlags::MNT_DETACH).with_context(|| self.describe())?;
@@ -491,33 +552,41 @@ impl Mount {
 
     /// Attaches a prepared mount at its destination inside `root`; or changes the mount that is there. The mount comes back if
     /// [`Mount::make_readonly`] is to follow when everything is inside.
-    pub(crate) fn attach(
-        &self,
-        prepared: Option<Prepared>,
-        root: &Root,
-    ) -> Result<Option<OwnedFd>> {
-        let Some(prepared) = prepared else {
-            let there = root
-                .open_path(&self.destination, OFlag::O_PATH)
-                .with_context(|| self.describe())?;
-            if !self.options.data.is_empty() {
-                let context = FsContext::pick(there.as_fd()).with_context(|| self.describe())?;
-                self.configure(&context)?;
-                context
-                    .reconfigure()
-                    .or_else(|error| self.refused(context.message(), error, None))?;
+    pub(crate) fn attach(&self, prepared: Prepared, root: &Root) -> Result<Option<OwnedFd>> {
+        match (prepared, &self.kind) {
+            (Prepared::Detached(tree), _) => self.attach_tree(tree, root),
+            (Prepared::InPlace, Kind::FileSystem(fs_type)) => {
+                self.make_in_place(fs_type, root).map(|()| None)
             }
-            self.set_attributes(&there, &self.options.attributes, &self.options.recursive)?;
-            return self.propagate(&there).map(|()| None);
-        };
+            _ => self.remount(root).map(|()| None),
+        }
+    }
+
+    /// Changes the mount that is there.
+    fn remount(&self, root: &Root) -> Result<()> {
+        let there = root
+            .open_path(&self.destination, OFlag::O_PATH)
+            .with_context(|| self.describe())?;
+        if !self.options.data.is_empty() {
+            let context = FsContext::pick(there.as_fd()).with_context(|| self.describe())?;
+            self.configure(&context)?;
+            context
+                .reconfigure()
+                .or_else(|error| self.refused(context.message(), error, None))?;
+        }
+        self.set_attributes(&there, &self.options.attributes, &self.options.recursive)?;
+        self.propagate(&there)
+    }
+
+    fn attach_tree(&self, prepared: Detached, root: &Root) -> Result<Option<OwnedFd>> {
         let covered = match self.takes_mode() {
             true => root
                 .open_path(&self.destination, OFlag::O_PATH | OFlag::O_DIRECTORY)
                 .ok(),
             false => None,
         };
-        let place = self.place(&prepared.tree, root)?;
-        self.check_proc(&prepared, &place)?;
+        let place = self.place(Some(&prepared.tree), root)?;
+        self.check_proc(Some(&prepared.tree), &place)?;
         if let Some(covered) = covered {
             let mode = fstat(covered).map(|stat| Mode::from_bits_truncate(stat.st_mode));
             mode.and_then(|mode| fchmodat(&prepared.tree, ".", mode, FchmodatFlags::FollowSymlink))
@@ -525,13 +594,14 @@ impl Mount {
         }
         if self.options.copy_up {
             let with_owner = !self.has_data(c"uid") && !self.has_data(c"gid");
-            copy_up::copy(&place, &prepared.tree, with_owner)
+            copy_up::copy(&place.fd, &prepared.tree, with_owner)
                 .with_context(|| format!("{}: tmpcopyup", self.describe()))?;
         }
         if let Some(mapping) = &prepared.mapping {
             mapping.apply(self, &prepared.tree)?;
         }
-        attach(prepared.tree.as_fd(), place.as_fd()).with_context(|| self.describe())?;
+        attach(prepared.tree.as_fd(), place.fd.as_fd()).with_context(|| self.describe())?;
+        root.mounted_upon(place);
         self.set_attributes(
             &prepared.tree,
             &prepared.attributes,
@@ -550,7 +620,11 @@ impl Mount {
         }
         self.propagate(&prepared.tree)?;
         cgroup::attach_parts(self, &prepared)?;
-        Ok(prepared.readonly.then_some(prepared.tree))
+        if prepared.readonly {
+            return Ok(Some(prepared.tree));
+        }
+        leave(prepared.tree);
+        Ok(None)
     }
 
     /// Makes read-only what [`Mount::attach`] has left writable.
@@ -562,14 +636,14 @@ impl Mount {
         self.set_attributes(tree, &readonly, &MountAttr::default())
     }
 
-    /// The destination, made where missing: a directory for a directory, else a file.
-    fn place(&self, tree: &OwnedFd, root: &Root) -> Result<OwnedFd> {
+    /// The destination, made where missing: a file for a file, else a directory.
+    fn place(&self, tree: Option<&OwnedFd>, root: &Root) -> Result<Place> {
         // An image that makes /proc or /sys a symbolic link would have masks and labels written somewhere else.
         if let Kind::FileSystem(fs_type) = &self.kind
             && (fs_type.as_c_str() == c"proc" || fs_type.as_c_str() == c"sysfs")
         {
             match root.open_ordinary(&self.destination, OFlag::O_PATH | OFlag::O_DIRECTORY) {
-                Ok(place) => return Ok(place),
+                Ok(fd) => return Ok(Place::found(fd, true)),
                 Err(Errno::ENOENT) => {}
                 Err(error) if !matches!(error, Errno::ELOOP | Errno::ENOTDIR) => {
                     return Err(error).with_context(|| self.describe());
@@ -584,9 +658,9 @@ impl Mount {
                 }
             }
         }
-        let place = match self.kind {
-            Kind::Bind { .. } => ensure_like(tree, &self.destination, root),
-            _ => root.ensure_directory(&self.destination),
+        let place = match (&self.kind, tree) {
+            (Kind::Bind { .. }, Some(tree)) => ensure_like(tree, &self.destination, root),
+            _ => root.ensure_place(&self.destination),
         };
         place.with_context(|| {
             format!(
@@ -598,7 +672,7 @@ impl Mount {
     }
 
     /// Nothing but a procfs may cover /proc, and inside it only what container engines are known to fake.
-    fn check_proc(&self, prepared: &Prepared, place: &OwnedFd) -> Result<()> {
+    fn check_proc(&self, tree: Option<&OwnedFd>, place: &Place) -> Result<()> {
         const ALLOWED: &[&str] = &[
             "/proc/cpuinfo",
             "/proc/diskstats",
@@ -612,16 +686,22 @@ impl Mount {
             "/proc/sys/kernel/ns_last_pid",
             "/proc/sys/crypto/fips_enabled",
         ];
+        if self.kind == Kind::FileSystem(c"proc".into()) {
+            return Ok(());
+        }
         let is_proc =
             |fd: &OwnedFd| fstatfs(fd).map(|stat| stat.filesystem_type() == PROC_SUPER_MAGIC);
-        let inside = is_proc(place).with_context(|| self.describe())?;
+        let inside = match place.ordinary && !self.destination.starts_with("/proc") {
+            true => false,
+            false => is_proc(&place.fd).with_context(|| self.describe())?,
+        };
         let at_proc = self.destination == Path::new("/proc");
         if !inside && !at_proc || ALLOWED.iter().any(|allowed| self.is_at(allowed)) {
             return Ok(());
         }
         let shown = self.destination.display();
-        let known = self.kind == Kind::FileSystem(c"proc".into());
-        match known || is_proc(&prepared.tree).with_context(|| self.describe())? {
+        let is_one = tree.map_or(Ok(false), is_proc);
+        match is_one.with_context(|| self.describe())? {
             true => Ok(()),
             false if at_proc => Err(Error::invalid(format!(
                 "mounts[{}].destination: {shown} cannot be mounted because it is not of type proc",
@@ -636,11 +716,11 @@ impl Mount {
 }
 
 /// The directory or file at `path`, made where missing: what a mount needs to be attached to.
-fn ensure_like(tree: &OwnedFd, path: &Path, root: &Root) -> nix::Result<OwnedFd> {
+fn ensure_like(tree: &OwnedFd, path: &Path, root: &Root) -> nix::Result<Place> {
     let mode = fstat(tree)?.st_mode;
     match SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
-        true => root.ensure_directory(path),
-        false => root.ensure_file(path),
+        true => root.ensure_place(path),
+        false => root.ensure_file(path).map(|fd| Place::found(fd, false)),
     }
 }
 

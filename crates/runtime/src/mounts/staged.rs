@@ -111,7 +111,11 @@ impl Mount {
                     };
                     let path = Path::new(BINDS).join(self.index.to_string());
                     ensure_like(&tree, &path, stage)
-                        .and_then(|place| attach(tree.as_fd(), place.as_fd()))
+                        .and_then(|place| {
+                            attach(tree.as_fd(), place.fd.as_fd())?;
+                            stage.mounted_upon(place);
+                            Ok(())
+                        })
                         .and_then(|()| slave.apply(tree.as_fd()))
                         .and_then(|()| clone_tree(&tree, c"", true))
                 }
@@ -120,7 +124,9 @@ impl Mount {
             Kind::Cgroup | Kind::FileSystem(_) => empty_tmpfs(),
         };
         let tree = tree.context(STAGING)?;
-        let place = self.place(&tree, scratch)?;
-        attach(tree.as_fd(), place.as_fd()).with_context(|| self.describe())
+        let place = self.place(Some(&tree), scratch)?;
+        attach(tree.as_fd(), place.fd.as_fd()).with_context(|| self.describe())?;
+        scratch.mounted_upon(place);
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod credentials;
+pub(crate) mod directory;
 pub(crate) mod mount;
 pub(crate) mod needed;
 pub(crate) mod process;

@@ -2,11 +2,13 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::mount::MsFlags;
 
 use super::check;
+use super::process::leave;
 
 /// `struct mount_attr` of mount_setattr(2).
 #[repr(C)]
@@ -119,6 +121,11 @@ impl FsContext {
         .map(drop)
     }
 
+    /// It is of no more use.
+    pub(crate) fn leave(self) {
+        leave(self.0);
+    }
+
     /// What the kernel has to say about the failure: its last message, without the severity prefix.
     pub(crate) fn message(&self) -> Option<String> {
         let mut last = None;
@@ -133,6 +140,21 @@ impl FsContext {
 
 /// open_tree(2) with `OPEN_TREE_CLONE`: a detached copy of the mount at `path`. An empty path means `dir` itself.
 pub(crate) fn clone_tree(dir: impl AsFd, path: &CStr, recursive: bool) -> nix::Result<OwnedFd> {
+    // SAFETY: `path` is a valid C string.
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_open_tree,
+            dir.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            cloning(path, recursive),
+        )
+    })?;
+    // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The flags of open_tree(2).
+fn cloning(path: &CStr, recursive: bool) -> i32 {
     let mut flags = libc::OPEN_TREE_CLONE as i32 | libc::OPEN_TREE_CLOEXEC as i32;
     if path.is_empty() {
         flags |= libc::AT_EMPTY_PATH;
@@ -140,17 +162,42 @@ pub(crate) fn clone_tree(dir: impl AsFd, path: &CStr, recursive: bool) -> nix::R
     if recursive {
         flags |= libc::AT_RECURSIVE;
     }
-    // SAFETY: `path` is a valid C string.
-    let fd = check(unsafe {
+    flags
+}
+
+/// [`clone_tree`] with attributes from birth, by open_tree_attr(2). `ENOSYS` before Linux 6.15, where they are for [`set_attributes`].
+pub(crate) fn clone_tree_with(
+    dir: impl AsFd,
+    path: &CStr,
+    recursive: bool,
+    attributes: &MountAttr,
+) -> nix::Result<OwnedFd> {
+    const SYS_OPEN_TREE_ATTR: libc::c_long = 467;
+    static IS_MISSING: AtomicBool = AtomicBool::new(false);
+    if IS_MISSING.load(Ordering::Relaxed) {
+        return Err(Errno::ENOSYS);
+    }
+    // SAFETY: `path` is a valid C string and `attributes` a live struct of the size given.
+    let opened = check(unsafe {
         libc::syscall(
-            libc::SYS_open_tree,
+            SYS_OPEN_TREE_ATTR,
             dir.as_fd().as_raw_fd(),
             path.as_ptr(),
-            flags,
+            cloning(path, recursive),
+            attributes as *const MountAttr,
+            size_of::<MountAttr>(),
         )
-    })?;
-    // SAFETY: the kernel just gave us this descriptor and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    });
+    match opened {
+        // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+        Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        // The two calls that it stands for say whether it is a seccomp filter around us that refuses it.
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            IS_MISSING.store(true, Ordering::Relaxed);
+            Err(Errno::ENOSYS)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// move_mount(2): attaches the mount `tree` at `destination`. Both are descriptors, so no path is walked.
@@ -279,7 +326,7 @@ const FLAGS: [(u64, MsFlags); 8] = [
 ];
 
 /// All attributes that have one.
-const LEGACY: u64 = 0x20_00bf;
+pub(crate) const LEGACY: u64 = 0x20_00bf;
 
 /// `MOUNT_ATTR_*` as the flags of mount(2), the policy of access times spelled out, since a remount without one keeps that of before.
 pub(crate) fn legacy_flags(attributes: u64) -> MsFlags {

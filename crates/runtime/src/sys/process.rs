@@ -1,7 +1,8 @@
 //! Processes: clone3(2), pidfds, seccomp(2), closing of descriptors.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -177,6 +178,24 @@ pub(crate) fn close(fd: RawFd) -> nix::Result<()> {
     check(unsafe { libc::close(fd) }.into()).map(drop)
 }
 
+/// How many descriptors [`leave`] leaves open.
+pub(crate) const LEFT_MAX: usize = 128;
+/// How many it has left.
+static LEFT: AtomicUsize = AtomicUsize::new(0);
+
+/// For the container's process: leaves a descriptor to [`close_range`], one call for all of them, which comes before anything of the
+/// configuration is looked up by path. After so many they are closed, as the limit of open files counts them.
+pub(crate) fn leave(fd: OwnedFd) {
+    if LEFT.fetch_add(1, Ordering::Relaxed) < LEFT_MAX {
+        let _ = fd.into_raw_fd();
+    }
+}
+
+/// Where the limit of open files has no room for them: from now on [`leave`] closes.
+pub(crate) fn leave_none() {
+    LEFT.store(LEFT_MAX, Ordering::Relaxed);
+}
+
 /// seccomp(2) `SECCOMP_SET_MODE_FILTER` with `SECCOMP_FILTER_FLAG_*`. Where these ask for a listener, its descriptor is returned.
 pub(crate) fn install_filter(program: &[seccomp::Instruction], flags: u32) -> nix::Result<RawFd> {
     #[repr(C)]
@@ -325,17 +344,16 @@ pub(crate) fn loopback_up() -> nix::Result<()> {
     request.ifr_name[1] = b'o' as libc::c_char;
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: SIOCSIFFLAGS reads a struct ifreq.
-    check(
-        unsafe {
-            libc::ioctl(
-                socket.as_raw_fd(),
-                libc::SIOCSIFFLAGS as _,
-                &raw const request,
-            )
-        }
-        .into(),
-    )
-    .map(drop)
+    let raised = unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS as _,
+            &raw const request,
+        )
+    };
+    check(raised.into())?;
+    leave(socket);
+    Ok(())
 }
 
 /// flock(2). nix's wrapper takes the descriptor away; a state directory's is needed for more than its lock.
