@@ -9,7 +9,7 @@ PACKAGES="
     busybox-static crun runc uidmap criu
     podman buildah containerd conmon netavark aardvark-dns nftables passt fuse-overlayfs catatonit skopeo umoci jq
     docker-registry apache2-utils openssl containernetworking-plugins curl iptables socat attr libcap2-bin zstd
-    iproute2 kmod procps strace util-linux"
+    iproute2 kmod procps strace util-linux apparmor secilc"
 
 vm_build() {
     local kernels=()
@@ -96,7 +96,7 @@ build_rootfs() {
         systemd-journal-flush.service systemd-timesyncd.service systemd-binfmt.service systemd-firstboot.service \
         systemd-pcrphase.service systemd-pcrphase-sysinit.service systemd-tpm2-setup.service systemd-tpm2-setup-early.service \
         serial-getty@ttyS0.service getty@tty1.service getty.target apt-daily.timer apt-daily-upgrade.timer \
-        dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer logrotate.timer \
+        apparmor.service dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer logrotate.timer \
         systemd-tmpfiles-clean.timer tmp.mount modprobe@drm.service modprobe@efi_pstore.service \
         containerd.service podman.socket podman.service podman-restart.service podman-auto-update.timer \
         podman-clean-transient.service 2>/dev/null
@@ -197,6 +197,9 @@ build_disk() {
     install -m 755 "$HERE/guest/agent" "$tree/usr/sbin/vm-agent"
     install -m 644 "$HERE/guest/vm-agent.service" "$tree/etc/systemd/system/"
     ln -s ../vm-agent.service "$tree/etc/systemd/system/multi-user.target.wants/"
+    cp "$HERE/guest/selinux.cil" "$tree/tmp/"
+    # Of the version that the oldest kernel knows.
+    chroot "$tree" secilc --policyvers=33 --output=/etc/selinux.policy --filecontext=/dev/null /tmp/selinux.cil
     make_initramfs "$tree" "$release" "$disk.initramfs"
     make_ext4 "$tree" "$disk.part" 2048
     rm -rf "$tree"

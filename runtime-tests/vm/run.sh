@@ -5,7 +5,7 @@ BOOT_LIMIT=${CORACLE_VM_BOOT_LIMIT:-120}
 # The room that the shared directories have. Always the same: it is in the snapshots.
 SHARE_SIZE=4G
 
-KERNEL=$DEFAULT_KERNEL INIT=minimal CGROUP=v2 MEMORY=2048 CPUS=1 TIME=1800 SNAPSHOT=yes REBOOT=no
+KERNEL=$DEFAULT_KERNEL INIT=minimal CGROUP=v2 MEMORY=2048 CPUS=1 TIME=1800 SNAPSHOT=yes REBOOT=no APPEND=
 SHARES=()
 
 vm_run() {
@@ -33,6 +33,7 @@ machine_flag() {
         --cpus) CPUS=$2 ;;
         --time) TIME=$2 ;;
         --share) SHARES+=("$2") ;;
+        --append) APPEND=$2 SNAPSHOT=no ;;
         *) die "unknown flag $1" ;;
     esac
     case $INIT in minimal | systemd) ;; *) die "--init is minimal or systemd, not $INIT" ;; esac
@@ -174,7 +175,7 @@ launch() {
         -nodefaults -no-user-config -display none -net none -no-reboot \
         -kernel "$image" -initrd "$CACHE/disk-$KERNEL.initramfs" \
         -append "console=ttyS0 8250.nr_uarts=4 quiet loglevel=4 panic=-1 mitigations=off random.trust_cpu=on \
-systemd.unified_cgroup_hierarchy=1 systemd.show_status=0 net.ifnames=0 vm_init=$init vm_cgroup=$CGROUP" \
+systemd.unified_cgroup_hierarchy=1 systemd.show_status=0 net.ifnames=0 vm_init=$init vm_cgroup=$CGROUP $APPEND" \
         -drive "if=none,id=root,format=qcow2,cache=unsafe,file=$SCRATCH/overlay" -device virtio-blk-pci,drive=root \
         -drive "if=none,id=share,format=raw,readonly=on,file=$SCRATCH/share.ext4" -device virtio-blk-pci,drive=share \
         -device virtio-rng-pci \
