@@ -3,6 +3,7 @@
 //! `inside wait`            sleeps until a signal ends it
 //! `inside syscall NR [ARG…]`   makes one system call and prints its result, or the name of its errno
 //! `inside syscall32 NR`    the same through the 32-bit entry (x86_64 only)
+//! `inside keyring-label`   prints the security label of its session keyring
 //! `inside hog MIB`         touches MIB mebibytes, says `touched`, waits
 //! `inside signals`         prints each signal of TERM, HUP, INT, USR1, USR2 and WINCH it gets; QUIT ends it with status 3
 //! `inside notify-and-wait` says `READY=1` at $NOTIFY_SOCKET, waits
@@ -41,6 +42,7 @@ fn act(words: &[&str]) {
         ["wait"] => wait(),
         ["syscall", number, args @ ..] => make_syscall(int(number), args),
         ["syscall32", number] => say(&answer(syscall32(int(number) as u32))),
+        ["keyring-label"] => keyring_label(),
         ["hog", mebibytes] => hog(int(mebibytes) as usize),
         ["signals"] => report_signals(),
         ["notify-and-wait"] => notify_and_wait(),
@@ -85,6 +87,19 @@ fn make_syscall(number: i64, args: &[&str]) {
         -1 => say(errno_name(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))),
         result => say(&result.to_string()),
     }
+}
+
+fn keyring_label() {
+    const SYS_KEYCTL: i64 = if cfg!(target_arch = "x86_64") { 250 } else { 219 };
+    const KEYCTL_GET_SECURITY: i64 = 17;
+    const KEY_SPEC_SESSION_KEYRING: i64 = -3;
+    let mut label = [0_u8; 256];
+    // SAFETY: address and length are those of the buffer.
+    let length = unsafe {
+        syscall(SYS_KEYCTL, KEYCTL_GET_SECURITY, KEY_SPEC_SESSION_KEYRING, label.as_mut_ptr(), label.len())
+    };
+    let label = label.get(..length as usize).expect("a label that fits");
+    say(String::from_utf8_lossy(label).trim_end_matches('\0'));
 }
 
 /// A system call without arguments by `int 0x80`: the result, or minus errno.

@@ -6,6 +6,7 @@
 
 mod account;
 mod agent;
+mod apparmor;
 mod bundle;
 mod cgroup;
 mod command;
@@ -31,6 +32,7 @@ mod without;
 
 pub use account::{Account, Ids, rootless};
 pub use agent::SeccompAgent;
+pub use apparmor::{Profile, has_apparmor, runs_apparmor};
 pub use bundle::{base_config, docker_config, fill_rootfs, install_inside, template_config};
 pub use cgroup::{Limit, V2Cgroup, cgroup_dirs_named, limit_of, pids_in_cgroups_named, v2_dir};
 pub use command::{Output, eventually, finish, read_text, shell};

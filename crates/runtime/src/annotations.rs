@@ -14,13 +14,17 @@ const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
 const SECCOMP_RECEIVER: &str = "run.oci.seccomp.receiver";
 /// A system call that no ABI has is an error.
 const FAIL_UNKNOWN_SYSCALL: &str = "run.oci.seccomp_fail_unknown_syscall";
+/// Another option than `context` for `linux.mountLabel`: with `rootcontext` a container may give the files of its mounts labels of its own
+/// (podman's `--security-opt label=nested`).
+pub(crate) const MOUNT_CONTEXT_TYPE: &str = "run.oci.mount_context_type";
 
 /// All of them, for `features`.
-pub(crate) const ALL: [&str; 4] = [
+pub(crate) const ALL: [&str; 5] = [
     KEEP_GROUPS,
     PIDFD_RECEIVER,
     SECCOMP_RECEIVER,
     FAIL_UNKNOWN_SYSCALL,
+    MOUNT_CONTEXT_TYPE,
 ];
 
 fn value<'a>(spec: &'a Spec, name: &str) -> Option<&'a str> {
@@ -37,6 +41,10 @@ pub(crate) fn pidfd_receiver(spec: &Spec) -> Option<&Path> {
 
 pub(crate) fn fails_on_unknown_syscalls(spec: &Spec) -> bool {
     value(spec, FAIL_UNKNOWN_SYSCALL).is_some()
+}
+
+pub(crate) fn mount_context_type(spec: &Spec) -> Option<&str> {
+    value(spec, MOUNT_CONTEXT_TYPE)
 }
 
 /// Puts what is said in place of a field of the specification into that field.

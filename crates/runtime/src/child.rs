@@ -227,7 +227,7 @@ impl Child<'_> {
         sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
         setsid().context("start a session")?;
         if !self.options.no_new_keyring {
-            process::join_keyring(&self.options.id)?;
+            process::join_keyring(&self.options.id, &self.plan.process.labels, self.procfs)?;
         }
         // 4. In its cgroup by now, so this becomes the root of the namespace; the cgroup mounts below show it.
         if self.plan.namespaces.is_new(libc::CLONE_NEWCGROUP) {
@@ -297,7 +297,7 @@ impl Child<'_> {
             root.set_readonly()?;
         }
         masks::make_readonly(&root, &self.plan.readonly_paths)?;
-        masks::mask(&root, &self.plan.masked)?;
+        masks::mask(&root, &self.plan.masked, self.plan.mount_label.as_ref())?;
         if pivot_last {
             self.change_root(&root)?;
         }

@@ -15,6 +15,7 @@ use oci_spec::runtime::Spec;
 
 use crate::agent::Notifier;
 use crate::foreground::{Foreground, fit_terminal};
+use crate::lsm::Labels;
 use crate::memory_policy::MemoryPolicy;
 use crate::namespaces::Namespaces;
 use crate::process::{self, Process};
@@ -241,7 +242,12 @@ fn whole(spec: &Spec, mut process: oci_spec::runtime::Process) -> Result<Process
             configured.and_then(|process| process.exec_cpu_affinity().clone()),
         );
     }
-    Process::new(&process)
+    let mut process = Process::new(&process)?;
+    // As other runtimes do it: who says nothing of a label is not set free.
+    if let Some(configured) = spec.process() {
+        process.labels.fill_from(Labels::new(configured));
+    }
+    Ok(process)
 }
 
 fn changed(spec: &Spec, options: &ExecOptions) -> Result<Process> {
@@ -412,7 +418,7 @@ impl Child<'_> {
         if self.namespaces.is_private(libc::CLONE_NEWUSER) {
             process::become_user(0, 0).context("become root in the user namespace")?;
         }
-        process::join_keyring(self.id)?;
+        process::join_keyring(self.id, &self.process.labels, self.procfs)?;
         let root = Root::current()?;
         if let (Some(terminal), Some(console)) = (self.process.terminal, &self.console) {
             terminal.open(&root, self.process.uid, console.as_fd(), false)?;

@@ -77,6 +77,7 @@ pub use foreground::{RawMode, forwarded_signals, output_of_our_own};
 pub use kill::kill;
 pub use launch::{CreateOptions, create};
 pub use list::{ListEntry, list, processes};
+pub use lsm::default_apparmor_profile;
 pub use mounts::mount_shifted;
 pub use pause::{pause, resume};
 pub use protect::ensure as protect;

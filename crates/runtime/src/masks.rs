@@ -6,6 +6,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
+use crate::lsm::MountLabel;
 use crate::mounts::options::RDONLY;
 use crate::rootfs::Root;
 use crate::sys::mount::{
@@ -14,15 +15,15 @@ use crate::sys::mount::{
 use crate::sys::process::leave;
 use crate::{Context, Error, Result, devices};
 
-/// Hides paths: files behind /dev/null, directories behind one empty read-only tmpfs. Missing ones are left alone.
-pub(crate) fn mask(root: &Root, paths: &[String]) -> Result<()> {
+/// Hides paths: files behind /dev/null, directories behind one empty read-only tmpfs with that label. Missing ones are left alone.
+pub(crate) fn mask(root: &Root, paths: &[String], label: Option<&MountLabel>) -> Result<()> {
     let (mut null, mut empty) = (None, None);
     for path in paths {
         let masking = || format!("linux.maskedPaths: mask {path}");
         // Looked at before: a bind that fails with ENOTDIR costs far more than a second look.
         let place = match root.open_path(Path::new(path), OFlag::O_PATH | OFlag::O_DIRECTORY) {
             Ok(directory) => {
-                cover_directory(&mut empty, &directory).with_context(masking)?;
+                cover_directory(&mut empty, &directory, label).with_context(masking)?;
                 leave(directory);
                 continue;
             }
@@ -89,11 +90,18 @@ fn open_existing(root: &Root, path: &str) -> nix::Result<Option<OwnedFd>> {
 
 /// One empty read-only tmpfs covers them all. It is copied from where it is attached first, since a detached mount can be copied only from
 /// Linux 6.15 on.
-fn cover_directory(empty: &mut Option<OwnedFd>, place: &OwnedFd) -> nix::Result<()> {
+fn cover_directory(
+    empty: &mut Option<OwnedFd>,
+    place: &OwnedFd,
+    label: Option<&MountLabel>,
+) -> nix::Result<()> {
     let Some(attached) = empty else {
         let context = FsContext::open(c"tmpfs")?;
         context.set(c"nr_inodes", Some(c"1"))?;
         context.set(c"mode", Some(c"755"))?;
+        if let Some(MountLabel { option, label }) = label {
+            context.set(option, Some(label))?;
+        }
         let made = context.mount(RDONLY)?;
         context.leave();
         attach(made.as_fd(), place.as_fd())?;

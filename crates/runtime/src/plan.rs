@@ -10,13 +10,14 @@ use oci_spec::runtime::{
 
 use crate::devices::{self, Device};
 use crate::idmap::Mappings;
+use crate::lsm::MountLabel;
 use crate::memory_policy::MemoryPolicy;
 use crate::mounts::Mount;
 use crate::namespaces::{CLONE_NEWTIME, Namespaces};
 use crate::net_devices::NetDevice;
 use crate::process::Process;
 use crate::rootfs::Propagation;
-use crate::{Context, Error, Result, annotations, intel_rdt, lsm, net_devices, rootfs};
+use crate::{Context, Error, Result, annotations, intel_rdt, net_devices, rootfs};
 
 /// What a container is going to be.
 pub(crate) struct Plan {
@@ -32,6 +33,8 @@ pub(crate) struct Plan {
     /// Of a new user namespace.
     pub mappings: Option<Mappings>,
     pub mounts: Vec<Mount>,
+    /// Of the file systems of `mounts` and `masked`.
+    pub mount_label: Option<MountLabel>,
     /// Device nodes to make; none where /dev is the host's.
     pub devices: Option<Vec<Device>>,
     pub masked: Vec<String>,
@@ -72,7 +75,7 @@ impl Plan {
             ));
         }
         let mounts = spec.mounts().as_deref().unwrap_or_default();
-        let mounts: Vec<Mount> = mounts
+        let mut mounts: Vec<Mount> = mounts
             .iter()
             .enumerate()
             .map(|(index, mount)| {
@@ -80,6 +83,13 @@ impl Plan {
                 Mount::new(index, mount, bundle, user_namespace)
             })
             .collect::<Result<_>>()?;
+        let mount_label = MountLabel::new(
+            linux.mount_label().as_deref(),
+            annotations::mount_context_type(spec),
+        )?;
+        if let Some(label) = &mount_label {
+            mounts.iter_mut().for_each(|mount| mount.set_label(label));
+        }
         // With the host's /dev there is nothing to make, and it is not ours to change.
         let own_dev = !mounts
             .iter()
@@ -87,7 +97,6 @@ impl Plan {
         let devices = own_dev
             .then(|| devices::with_defaults(linux.devices().as_deref().unwrap_or_default()))
             .transpose()?;
-        lsm::check_mount_label(linux.mount_label().as_deref())?;
         let mut process = Process::new(process)?;
         process.keeps_groups = annotations::keeps_groups(spec);
         process.labels.check()?;
@@ -107,6 +116,7 @@ impl Plan {
             time_offsets: time_offsets(&linux, &namespaces)?,
             mappings: mappings(&linux, &namespaces)?,
             mounts,
+            mount_label,
             devices,
             masked: linux.masked_paths().clone().unwrap_or_default(),
             readonly_paths: linux.readonly_paths().clone().unwrap_or_default(),

@@ -109,10 +109,7 @@ impl Process {
             rlimits,
             no_new_privileges: configured.no_new_privileges().unwrap_or(false),
             oom_score_adj: configured.oom_score_adj(),
-            labels: Labels::new(
-                configured.apparmor_profile().as_deref(),
-                configured.selinux_label().as_deref(),
-            ),
+            labels: Labels::new(configured),
             terminal: configured
                 .terminal()
                 .unwrap_or(false)
@@ -491,8 +488,9 @@ pub(crate) fn enter_cgroup(tasks: &[OwnedFd]) -> Result<()> {
         .map_err(not_entered)
 }
 
-/// A session keyring of the container's own.
-pub(crate) fn join_keyring(id: &str) -> Result<()> {
+/// A session keyring of the container's own, with the label of its process.
+pub(crate) fn join_keyring(id: &str, labels: &Labels, procfs: &Procfs) -> Result<()> {
+    labels.apply_to_keys(procfs)?;
     let name = CString::new(format!("_ses.{id}")).unwrap_or_default();
     match sys::process::join_session_keyring(&name) {
         // A kernel without keyrings, or a seccomp profile around us that denies them: nothing is shared either.

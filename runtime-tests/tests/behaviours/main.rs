@@ -24,6 +24,7 @@ mod idmapped;
 mod intel_rdt;
 mod lifecycle;
 mod limits;
+mod lsm;
 mod masked_paths;
 mod memory_policy;
 mod mounts;

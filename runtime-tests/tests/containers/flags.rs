@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use runtime_tests::{Hierarchy, Store, has_controller, hierarchy, requires, rootless};
+use runtime_tests::{
+    Hierarchy, Profile, Store, has_apparmor, has_controller, hierarchy, requires, rootless,
+};
 
 /// Flag, what is run, and what it says.
 #[test]
@@ -333,4 +335,46 @@ fn a_working_directory_that_is_a_link_stays_inside() {
     let below = store.run(&["-w", "/absolute/missing"], "pwd; ls");
     assert!(!below.stdout.contains("secret"), "{below:?}");
     assert!(!host.join("missing").exists(), "made on the host");
+}
+
+/// Nobody has to say anything for it, and a container does not stay down because it is gone since.
+#[test]
+fn the_default_apparmor_profile_is_what_another_engine_has_loaded() {
+    requires!(
+        has_apparmor(),
+        "it takes AppArmor in the kernel, and root to load profiles"
+    );
+    let loaded = fs::read_to_string("/sys/kernel/security/apparmor/profiles").unwrap();
+    requires!(
+        !loaded.contains("docker-default") && !loaded.contains("containers-default"),
+        "an engine has loaded its profile already"
+    );
+    let store = Store::new();
+    let script = "cat /proc/self/attr/current";
+    let docker = Profile::load("docker-default", store.path());
+    assert_eq!(store.run(&[], script).ok(), docker.enforced());
+    for flags in [
+        &["--privileged"][..],
+        &["--security-opt", "apparmor=unconfined"],
+    ] {
+        assert_eq!(store.run(flags, script).ok(), "unconfined\n", "{flags:?}");
+    }
+    let own = Profile::load("coracle-test-own", store.path());
+    let asked = store.run(&["--security-opt", "apparmor=coracle-test-own"], script);
+    assert_eq!(asked.ok(), own.enforced());
+
+    let idle = format!("{script}; exec sleep 1000");
+    store.detached("web", &[], &idle);
+    store.wait_to_log("web", &docker.enforced());
+    let exec = |flags: &[&str]| {
+        let words = [&["exec"][..], flags, &["web", "sh", "-c", script]].concat();
+        store.coracle(&words).ok()
+    };
+    assert_eq!(exec(&[]), docker.enforced());
+    assert_eq!(exec(&["--privileged"]), "unconfined\n");
+    assert_eq!(exec(&["--apparmor", "coracle-test-own"]), own.enforced());
+    store.coracle(&["stop", "-t", "0", "web"]).ok();
+    drop(docker);
+    store.coracle(&["start", "web"]).ok();
+    store.wait_to_log("web", "unconfined\n");
 }

@@ -139,13 +139,13 @@ pub(crate) const CONFIG: &[Row] = &[
     ),
     row(
         "process.apparmorProfile",
-        "an error where the kernel has no AppArmor",
-        "bad_input::the_process",
+        "/proc/self/attr/current, and what it denies is denied (in the guests, which have AppArmor)",
+        "lsm::an_apparmor_profile_holds_for_the_process",
     ),
     row(
         "process.selinuxLabel",
-        "an error where the kernel has no SELinux",
-        "bad_input::the_process",
+        "/proc/self/attr/current (in the guests with SELinux)",
+        "lsm::selinux_labels_the_process_and_the_containers_file_systems",
     ),
     row(
         "process.capabilities.{bounding,effective,permitted,inheritable}[]",
@@ -279,6 +279,12 @@ pub(crate) const CONFIG: &[Row] = &[
         "annotations.*",
         "`run.oci.pidfd_receiver`: a pidfd of the container arrives",
         "annotations::a_socket_receives_the_container",
+        "crun's own; runc and youki lack it",
+    ),
+    unlike(
+        "annotations.*",
+        "`run.oci.mount_context_type`: the option in /proc/self/mountinfo (in the guests with SELinux)",
+        "lsm::crun_has_an_annotation_for_the_kind_of_label",
         "crun's own; runc and youki lack it",
     ),
 ];
@@ -506,8 +512,8 @@ pub(crate) const LINUX: &[Row] = &[
     ),
     row(
         "linux.mountLabel",
-        "an error where the kernel has no SELinux",
-        "bad_input::labels_without_their_module",
+        "/proc/self/mountinfo and the files' labels (in the guests with SELinux)",
+        "lsm::selinux_labels_the_process_and_the_containers_file_systems",
     ),
     unlike(
         "linux.netDevices.*.name",

@@ -18,7 +18,8 @@ pub(crate) struct Cell {
     pub(crate) driver: &'static str,
     /// `root`, or what `ROOTLESS` says.
     pub(crate) user: &'static str,
-    /// The test program; or `containerd`, the longest group of `engines`, which has machines of its own.
+    /// The test program; or `containerd`, the longest group of `engines`, and `selinux`, those of `behaviours` that need it, which have
+    /// machines of their own.
     pub(crate) suite: &'static str,
     /// Another runtime of the guest; Coracle if empty.
     pub(crate) runtime: &'static str,
@@ -47,11 +48,14 @@ const ON_EVERY_KERNEL: [&str; 14] = [
 ];
 
 /// What runs on one as well as on another.
-const ON_SOME: [(&str, &str); 8] = [
+const ON_SOME: [(&str, &str); 11] = [
     ("6.12", "v2 systemd root containerd"),
     ("newest", "v2 systemd root containerd"),
     ("6.12", "v2 systemd root cri"),
     ("newest", "v2 systemd root cri"),
+    ("5.10", "v2 cgroupfs root selinux"),
+    ("6.12", "hybrid cgroupfs root selinux"),
+    ("newest", "v2 cgroupfs root selinux"),
     ("6.12", "hybrid cgroupfs root containers"),
     ("6.12", "v2 cgroupfs root portability"),
     ("6.12", "v2 cgroupfs root engines"),
@@ -75,6 +79,7 @@ fn cell(kernel: &'static str, axes: &'static str) -> Cell {
         tests: match suite {
             "engines" => &["--skip", "containerd::"],
             "containerd" => &["containerd::"],
+            "selinux" => &["lsm::"],
             _ => &[],
         },
         memory: MEMORY,
@@ -101,6 +106,7 @@ impl Cell {
     pub(crate) fn command_line(&self) -> Vec<String> {
         let program = match self.suite {
             "containerd" => "engines",
+            "selinux" => "behaviours",
             suite => suite,
         };
         let systemd = self.driver == "systemd" || program == "engines";
@@ -132,6 +138,9 @@ impl Cell {
         }
         if !self.runtime.is_empty() {
             words.extend(["--runtime", self.runtime]);
+        }
+        if self.suite == "selinux" {
+            words.extend(["--append", "security=selinux selinux=1"]);
         }
         if self.suite == "reboot" {
             words.push("--reboot");

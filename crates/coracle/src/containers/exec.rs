@@ -84,6 +84,8 @@ fn process(
     }
     if let Some(profile) = &asked.apparmor {
         process["apparmorProfile"] = json!(profile);
+    } else if flags.is_set("privileged") && !process["apparmorProfile"].is_null() {
+        process["apparmorProfile"] = json!("unconfined");
     }
     if asked.no_new_privs {
         process["noNewPrivileges"] = json!(true);

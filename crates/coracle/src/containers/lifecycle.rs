@@ -1,10 +1,11 @@
 //! What is done to a container as a whole: stopping, starting again, removing, waiting, and taking care of one whose monitor is dead.
 
 use runtime::{Error, Kind, Result};
+use serde_json::{Value, json};
 
 use super::attach::{self, AttachOptions, Parted};
 use super::control::{Message, Started};
-use super::directory::{Container, Containers, Held, Lock};
+use super::directory::{CONFIG_FILE, Container, Containers, Held, Lock};
 use super::record::{Phase, Status};
 use super::{monitor, userns, volumes};
 
@@ -96,6 +97,7 @@ pub(crate) fn restart(container: &Container, how: Stop) -> Result<()> {
         }
         Held::ByUs(lock) => {
             container.write_status(&Status::default())?;
+            renew_profile(container)?;
             let connection = monitor::spawn(container, lock)?;
             connection.say(&Message::Start)?;
             connection
@@ -109,6 +111,21 @@ pub(crate) fn restart(container: &Container, how: Stop) -> Result<()> {
             Err(Error::new(Kind::WrongStatus, text))
         }
     }
+}
+
+/// Another boot of the machine need not have loaded the AppArmor profile that was the default when the container was made.
+fn renew_profile(container: &Container) -> Result<()> {
+    if !container.record.default_apparmor {
+        return Ok(());
+    }
+    let mut spec: Value = container.read(CONFIG_FILE)?;
+    let profile = json!(runtime::default_apparmor_profile());
+    let configured = &mut spec["process"]["apparmorProfile"];
+    if *configured == profile {
+        return Ok(());
+    }
+    *configured = profile;
+    container.write(CONFIG_FILE, &spec)
 }
 
 /// Starts a container that has ended.

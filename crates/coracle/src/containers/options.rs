@@ -130,6 +130,11 @@ fn one<T, E: std::fmt::Display>(
 }
 
 impl Options {
+    /// Nothing is said of an AppArmor profile.
+    pub(crate) fn takes_default_apparmor(&self) -> bool {
+        self.security.apparmor.is_none() && !self.privileged
+    }
+
     /// Reads the flags and the arguments behind them.
     pub(crate) fn parse(flags: &Flags) -> Result<Self, Failure> {
         let (image, command) = flags

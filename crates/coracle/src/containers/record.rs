@@ -49,6 +49,9 @@ pub(crate) struct Record {
     /// Seconds between the stop signal and SIGKILL.
     pub(crate) stop_timeout: u32,
     pub(crate) log: LogOptions,
+    /// It has the AppArmor profile that is the machine's default whenever it starts.
+    #[serde(default)]
+    pub(crate) default_apparmor: bool,
     pub(crate) network: NetworkOptions,
     /// `80/tcp`: what the image says of itself.
     #[serde(default)]

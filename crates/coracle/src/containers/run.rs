@@ -275,6 +275,7 @@ fn record(
         stop_signal: stop_signal(options, source)?,
         stop_timeout: options.stop_timeout.unwrap_or(10),
         log: options.log,
+        default_apparmor: options.takes_default_apparmor(),
         network: NetworkOptions {
             hostname: hostname(options, &id),
             mode: match &options.network {

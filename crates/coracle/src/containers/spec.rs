@@ -151,7 +151,11 @@ fn security(spec: &mut Value, options: &Options) -> Result<()> {
         json!({ "bounding": set, "effective": effective, "permitted": effective });
     let security = &options.security;
     process["noNewPrivileges"] = json!(security.no_new_privileges);
-    if let Some(profile) = &security.apparmor {
+    let profile = match options.takes_default_apparmor() {
+        true => runtime::default_apparmor_profile(),
+        false => security.apparmor.clone(),
+    };
+    if let Some(profile) = profile {
         process["apparmorProfile"] = json!(profile);
     }
     if let Some(label) = security.label.as_ref().filter(|label| !label.is_empty()) {

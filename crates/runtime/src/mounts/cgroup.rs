@@ -49,6 +49,10 @@ pub(super) fn prepare(mount: &Mount, around: &Surroundings<'_>) -> Result<Detach
     tmpfs
         .set(c"mode", Some(c"755"))
         .with_context(|| mount.describe())?;
+    for (option, label) in mount.options.contexts() {
+        let set = tmpfs.set(option, label.as_deref());
+        set.or_else(|error| mount.refused(tmpfs.message(), error, Some(option)))?;
+    }
     let tree = tmpfs
         .mount(mount.options.attributes.set & !options::RDONLY)
         .with_context(|| mount.describe())?;

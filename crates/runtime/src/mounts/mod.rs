@@ -23,6 +23,7 @@ use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::fchdir;
 
+use crate::lsm::{MountLabel, is_context};
 use crate::namespaces::Namespaces;
 use crate::rootfs::{Place, Propagation, Root};
 use crate::sys::mount::{
@@ -51,6 +52,8 @@ pub(crate) struct Mount {
     source: CString,
     options: Options,
     idmap: Option<IdMap>,
+    /// Of its root directory, where the file system takes no option for it.
+    label: Option<MountLabel>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -178,7 +181,29 @@ impl Mount {
             source,
             options,
             idmap,
+            label: None,
         })
+    }
+
+    /// Labels what is the container's own: not what it shares with the host, nor what gets its labels from the policy (proc, sysfs and
+    /// cgroups), nor what has a label by its own options.
+    pub(crate) fn set_label(&mut self, label: &MountLabel) {
+        let own = match &self.kind {
+            Kind::FileSystem(fs_type) => fs_type.to_bytes(),
+            // Of v1: the tmpfs that holds the hierarchies.
+            Kind::Cgroup => b"tmpfs",
+            Kind::Bind { .. } | Kind::Remount => return,
+        };
+        match own {
+            b"proc" | b"sysfs" => {}
+            // One per ipc namespace, made with it.
+            b"mqueue" => self.label = Some(label.clone()),
+            _ if self.options.contexts().next().is_some() => {}
+            _ => {
+                let option = (label.option.to_owned(), Some(label.label.clone()));
+                self.options.data.push(option);
+            }
+        }
     }
 
     /// Whether something else than the image is mounted at `path`.
@@ -295,7 +320,14 @@ impl Mount {
                         Some(tree) => made(tree, attributes),
                         None => return Err(error),
                     },
-                    Ok(tree) => made(tree, rest),
+                    Ok(tree) => {
+                        if let Some(label) = &self.label {
+                            label.apply_to(&tree).with_context(|| {
+                                format!("linux.mountLabel: label {}", self.destination.display())
+                            })?;
+                        }
+                        made(tree, rest)
+                    }
                 };
                 Detached {
                     readonly: late,
@@ -322,6 +354,7 @@ impl Mount {
             && options.propagation.is_empty()
             && !options.copy_up
             && self.idmap.is_none()
+            && self.label.is_none()
             && !self.takes_mode()
             && !self.is_for_mount()
     }
@@ -442,12 +475,13 @@ impl Mount {
     /// mount(2) takes a page of options, where fsconfig(2) takes 255 bytes for each (a long overlay `lowerdir`), and commas in them, which
     /// fsconfig(2) refuses for file systems that the kernel has not converted (overlay before Linux 6.5).
     fn is_for_mount(&self) -> bool {
-        let mut values = self
-            .options
-            .data
-            .iter()
-            .filter_map(|(_, value)| value.as_ref());
-        values.any(|value| value.count_bytes() >= FSCONFIG_MAX || value.as_bytes().contains(&b','))
+        let by_mount = |(key, value): &(CString, Option<CString>)| {
+            value.as_ref().is_some_and(|value| {
+                let has_comma = value.as_bytes().contains(&b',');
+                value.count_bytes() >= FSCONFIG_MAX || has_comma && !is_context(key)
+            })
+        };
+        self.options.data.iter().any(by_mount)
     }
 
     /// mount(2) at `place`.
@@ -456,7 +490,10 @@ impl Mount {
         for (key, value) in &self.options.data {
             match (options::superblock_flag(key), value) {
                 (Some(flag), None) => flags |= flag,
-                (_, Some(value)) => data.push([key.as_bytes(), b"=", value.as_bytes()].concat()),
+                (_, Some(value)) => {
+                    let quote: &[u8] = if is_context(key) { b"\"" } else { b"" };
+                    data.push([key.as_bytes(), b"=", quote, value.as_bytes(), quote].concat());
+                }
                 (None, None) => data.push(key.as_bytes().to_vec()),
             }
         }

@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString};
 
 use nix::mount::MsFlags;
 
+use crate::lsm::is_context;
 use crate::rootfs;
 use crate::sys::mount::MountAttr;
 
@@ -171,6 +172,11 @@ impl Options {
         Ok(parsed)
     }
 
+    /// Those that SELinux takes.
+    pub(super) fn contexts(&self) -> impl Iterator<Item = &(CString, Option<CString>)> {
+        self.data.iter().filter(|(key, _)| is_context(key))
+    }
+
     fn apply(&mut self, (name, effect): (&'static str, Effect)) {
         if matches!(effect, SetAll(_) | ClearAll(_) | AtimeAll(_)) {
             self.recursive_option = name;
@@ -201,8 +207,13 @@ impl Options {
         };
         let c_string =
             |text: &str| CString::new(text).map_err(|_| option.escape_default().to_string());
-        self.data
-            .push((c_string(key)?, value.map(c_string).transpose()?));
+        let key = c_string(key)?;
+        // SELinux takes the quotes off that mount(2) needs, fsconfig(2) wants none.
+        let value = value.map(|value| match is_context(&key) {
+            true => value.trim_matches('"'),
+            false => value,
+        });
+        self.data.push((key, value.map(c_string).transpose()?));
         Ok(())
     }
 }
@@ -299,7 +310,7 @@ mod tests {
         let expected = [
             ("mode", "755"),
             ("size", "64k"),
-            ("context", "\"u:r:t:s0:c1,c2\""),
+            ("context", "u:r:t:s0:c1,c2"),
             ("lowerdir", "a\\,b"),
         ];
         assert_eq!(data, expected);
