@@ -46,8 +46,7 @@ fn damaged(record: &[u8]) -> Vec<(String, Vec<u8>)> {
     cut.chain(overwritten).collect()
 }
 
-/// The container's process is a stranger for whoever cannot read the record: nothing is sent to it. Proved with a `kill` that takes the first
-/// number behind `"pid"` without parsing the rest.
+/// The container's process is a stranger for whoever cannot read the record: nothing is sent to it.
 #[test]
 fn a_damaged_record_is_an_error_that_touches_nobody() {
     on_a_machine(
@@ -105,8 +104,7 @@ fn a_container_with_a_damaged_record_is_deleted_whole() {
     );
 }
 
-/// Each digit of the pid, of the start time and of the boot's name becomes every other one, among strangers who have the pids around. Proved
-/// without the comparison of the start time.
+/// Each digit of the pid, of the start time and of the boot's name becomes every other one, among strangers who have the pids around.
 #[test]
 fn a_record_of_another_process_signals_no_stranger() {
     on_a_machine(

@@ -166,6 +166,7 @@ fn beside(machine: &Machine, tracer: &mut Tracer, args: &[&str]) -> (Output, Opt
     let mut command = machine.command(args);
     let said = Said::new();
     said.by(&mut command);
+    #[expect(clippy::zombie_processes, reason = "the tracer waits for it")]
     let child = command.spawn().expect("the runtime starts");
     let pid = Pid::from_raw(child.id().cast_signed());
     let (status, hung) = limited(|| tracer.wait(Some(pid)));

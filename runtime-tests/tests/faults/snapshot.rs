@@ -64,6 +64,8 @@ impl Snapshot {
         {
             // The next address is another one, so that nobody gets what is still meant for the one before.
             state["bridge"]["last"] = Value::Null;
+            // A bridge that is made anew may have another range of its own.
+            state["bridge"]["subnet6"] = Value::Null;
             content = state.to_string();
         }
         self.0.insert(format!(

@@ -157,7 +157,7 @@ fn a_runtime_that_is_killed_for_want_of_memory_leaves_what_delete_finds() {
 }
 
 /// A file of a FUSE file system whose server has taken the request to open it and never answers: whoever waits for that does not even end
-/// when he is killed. Proved with a `delete` that waits without a limit.
+/// when he is killed.
 #[test]
 fn an_init_that_does_not_die_is_told_and_deleted_later() {
     on_a_machine(
