@@ -29,7 +29,7 @@ test: build
 	cargo test -p seccomp --features libseccomp-oracle oracle
 	fuzz/run 4
 
-# A fault at each system call of each command, and the whole of what else the suite has a part of in `make test`: half an hour.
+# A fault at each system call of each command, and the whole of what else the suite has a part of in `make test`.
 faults: build
 	FAULTS=all cargo test -p runtime-tests --test faults
 
