@@ -22,9 +22,9 @@ vm_test() {
 
     workspace=$(dirname -- "$(dirname -- "$HERE")")
     target=${CARGO_TARGET_DIR:-$workspace/target}
-    # Cargo tells where it put the test program, the programs that this starts by their paths, and the test init.
+    # Cargo tells where it put the test program, the programs that this starts by their paths, the test init and the floor.
     messages=$(cd "$workspace" && gently cargo "$kind" --quiet -p "$package" "--$kind" "$suite" --no-run --message-format=json)
-    mapfile -t programs < <(sed -n 's/.*"executable":"\([^"]*\)".*/\1/p; s/.*"INSIDE","\([^"]*\)".*/\1/p' <<<"$messages" | sort -u)
+    mapfile -t programs < <(grep -oE '"(executable|INSIDE|FLOOR)"[:,]"[^"]*"' <<<"$messages" | sed 's/.*[:,]"//; s/"$//' | sort -u)
     tests=$(printf '%s\n' "${programs[@]}" | grep "/$suite-[0-9a-f]*$") || die "test: cargo did not say where $suite is"
     [ $kind = bench ] || set -- "--test-threads=${threads:-$((CPUS + 1))}" "$@"
 
