@@ -270,7 +270,9 @@ fn raced() {
                 let (one, other) = (found.join("d"), found.join("way"));
                 let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
                 let at = nix::fcntl::AT_FDCWD;
-                while nix::fcntl::renameat2(at, &one, at, &other, flags).is_ok() {
+                while !ended.load(Ordering::Relaxed)
+                    && nix::fcntl::renameat2(at, &one, at, &other, flags).is_ok()
+                {
                     swaps.fetch_add(1, Ordering::Relaxed);
                 }
             }
