@@ -175,7 +175,12 @@ impl View {
         }
         let change = match (hierarchy(), wanted) {
             (here, wanted) if here == wanted => "true",
-            (Hierarchy::Hybrid, Hierarchy::V1) => "umount -l /sys/fs/cgroup/unified",
+            // Not even the directory remains: crun makes files in it.
+            (Hierarchy::Hybrid, Hierarchy::V1) => {
+                "umount -l /sys/fs/cgroup/unified; cd /sys/fs/cgroup; all=$(mktemp -d); mount -t tmpfs none $all
+                for one in *; do ! mountpoint -q $one || { mkdir $all/$one; mount --bind $one $all/$one; }; done
+                mount --move $all /sys/fs/cgroup; rmdir $all; cd /"
+            }
             (Hierarchy::V1 | Hierarchy::Hybrid, Hierarchy::V2) => {
                 "umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup"
             }
