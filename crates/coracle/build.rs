@@ -23,6 +23,14 @@ fn link_small() {
         println!("cargo:rerun-if-changed={script}");
         println!("cargo:rustc-link-arg-bins=-Wl,-T,{script},-z,pack-relative-relocs");
     }
+    // src/sys/entry.rs
+    if is("CARGO_CFG_TARGET_ENV", "musl")
+        && ["x86_64", "aarch64"]
+            .iter()
+            .any(|arch| is("CARGO_CFG_TARGET_ARCH", arch))
+    {
+        println!("cargo:rustc-link-arg-bins=-Wl,-e,program_entry");
+    }
 }
 
 /// `None` without git, in an unpacked source archive, and when that archive lies inside somebody else's repository.

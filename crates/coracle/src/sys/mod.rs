@@ -2,6 +2,12 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(all(
+    target_env = "musl",
+    not(test),
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+mod entry;
 mod memory;
 
 use std::ffi::{CStr, OsStr, c_char, c_int};

@@ -1,0 +1,107 @@
+//! Where the kernel starts the program: [`program_entry`], which build.rs names to the linker, before the C library's `_start`.
+//!
+//! A command that puts a process into a container has the program executed a second time, from where the container cannot reach it
+//! (`runtime::protect`). Each start relocates 140 kB of addresses, prepares the C library and reads arguments, some 80 page faults; the
+//! first one does without them, if that is all that it is for. Where anything is missing here, `runtime::protect` sees to it later.
+//!
+//! Nothing has been relocated yet and there is no thread-local storage: no static addresses, no `errno`, no function of the C library.
+
+use core::arch::{asm, naked_asm};
+use core::ffi::c_char;
+use core::mem::MaybeUninit;
+
+use nix::libc;
+
+/// The kernel's first instruction of this program, its stack as execve(2) leaves it: the number of arguments, and two lists that end with null.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+extern "C" fn program_entry() -> ! {
+    #[cfg(target_arch = "x86_64")]
+    naked_asm!("mov rdi, rsp", "call {}", "xor edx, edx", "jmp _start", sym protect);
+    #[cfg(target_arch = "aarch64")]
+    naked_asm!("mov x0, sp", "bl {}", "mov x0, xzr", "b _start", sym protect);
+}
+
+/// Executes the program again from a read-only, detached copy of its mount. Returns where that is not needed, or not to be had.
+///
+/// # Safety
+/// `stack` is the process's first one.
+unsafe extern "C" fn protect(stack: *const usize) {
+    // SAFETY: the stack has this form, and the kernel has put the arguments' strings above it.
+    unsafe {
+        let args = stack.add(1).cast::<*const c_char>();
+        let environment = args.add(*stack + 1);
+        if !(1..*stack).any(|index| enters_containers(*args.add(index))) {
+            return;
+        }
+        let own = c"/proc/self/exe".as_ptr() as usize;
+        let mut mount = MaybeUninit::<libc::statfs>::uninit();
+        let asked = call(
+            libc::SYS_statfs,
+            [own, mount.as_mut_ptr() as usize, 0, 0, 0],
+        );
+        // Where it is out of reach already, this is the second start.
+        if asked != 0 || mount.assume_init().f_flags & libc::ST_RDONLY != 0 {
+            return;
+        }
+        let here = libc::AT_FDCWD as usize;
+        let flags = (libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC) as usize;
+        let copy = call(libc::SYS_open_tree, [here, own, flags, 0, 0]);
+        if copy < 0 {
+            return;
+        }
+        let (copy, empty) = (copy as usize, c"".as_ptr() as usize);
+        let readonly = [libc::MOUNT_ATTR_RDONLY, 0, 0, 0];
+        let (at, size) = (readonly.as_ptr() as usize, size_of_val(&readonly));
+        let is_set = call(
+            libc::SYS_mount_setattr,
+            [copy, empty, libc::AT_EMPTY_PATH as usize, at, size],
+        );
+        if is_set == 0 {
+            let (args, environment) = (args as usize, environment as usize);
+            let how = libc::AT_EMPTY_PATH as usize;
+            call(libc::SYS_execveat, [copy, empty, args, environment, how]);
+        }
+        call(libc::SYS_close, [copy, 0, 0, 0, 0]);
+    }
+}
+
+/// The commands that do, wherever else such a word may stand.
+///
+/// # Safety
+/// `word` is a C string.
+unsafe fn enters_containers(word: *const c_char) -> bool {
+    let mut begins = [0; 8];
+    for (index, byte) in begins.iter_mut().enumerate() {
+        // SAFETY: no byte before it was the last one.
+        *byte = unsafe { *word.add(index) } as u8;
+        if *byte == 0 {
+            break;
+        }
+    }
+    matches!(
+        &begins,
+        b"run\0\0\0\0\0" | b"create\0\0" | b"exec\0\0\0\0" | b"restore\0"
+    )
+}
+
+/// A system call, answered by the kernel's number.
+///
+/// # Safety
+/// As that call is.
+unsafe fn call(number: libc::c_long, args: [usize; 5]) -> isize {
+    let answer;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as the caller has promised; the kernel changes no other registers.
+    unsafe {
+        asm!("syscall", inlateout("rax") number as isize => answer, in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
+            in("r10") args[3], in("r8") args[4], lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as the caller has promised; the kernel changes no other registers.
+    unsafe {
+        asm!("svc 0", in("x8") number, inlateout("x0") args[0] as isize => answer, in("x1") args[1], in("x2") args[2],
+            in("x3") args[3], in("x4") args[4], options(nostack));
+    }
+    answer
+}
