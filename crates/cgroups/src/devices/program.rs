@@ -11,6 +11,7 @@ const ALU64_MOV_X: u8 = 0xbf;
 const JMP_JA: u8 = 0x05;
 const JMP_EXIT: u8 = 0x95;
 // 32 bits wide, so that a large device number is not compared with its sign extension (Linux 5.1).
+const JMP32_JEQ_K: u8 = 0x16;
 const JMP32_JNE_K: u8 = 0x56;
 const JMP32_JSET_K: u8 = 0x46;
 
@@ -35,9 +36,63 @@ fn instruction(code: u8, destination: u8, source: u8, offset: i16, immediate: u3
     u64::from_ne_bytes([code, registers, offset_low, offset_high, a, b, c, d])
 }
 
+/// A step of a program whose length is not known yet.
+#[derive(Clone, Copy)]
+enum Step {
+    Plain(u64),
+    /// A jump to the verdict, if the register and the value meet its condition.
+    Decide {
+        allow: bool,
+        code: u8,
+        register: u8,
+        value: u32,
+    },
+}
+
+/// A jump to the verdict.
+fn decide(allow: bool, code: u8, register: u8, value: u32) -> Step {
+    Step::Decide {
+        allow,
+        code,
+        register,
+        value,
+    }
+}
+
+/// Whatever was asked for.
+fn always(allow: bool) -> Step {
+    decide(allow, JMP_JA, 0, 0)
+}
+
+/// What a rule may name of a device, and where the program has it.
+type Test = (u8, fn(&Rule) -> Option<u32>);
+
+const TESTS: [Test; 3] = [
+    (KIND, |rule| rule.set.kind.map(|kind| kind as u32)),
+    (MAJOR, |rule| rule.set.major),
+    (MINOR, |rule| rule.set.minor),
+];
+
 /// Compiles the rules. The last rule that names a device and an access decides about it, which is why the program asks them
 /// from the last to the first: a denied access ends it, an allowed one is ticked off. What is never ticked off is denied.
+///
+/// Whoever loads it waits for the verifier, which goes every way through it: rules side by side share what they test, and all of them two ends.
 pub(super) fn compile(rules: &[Rule]) -> Vec<u64> {
+    let rules: Vec<_> = rules.iter().rev().collect();
+    let mut steps = Vec::new();
+    if !add(&mut steps, &rules, &TESTS) {
+        steps.push(always(false));
+    }
+    // Its last step is where it goes on, so that end comes first; the other one only if somebody goes there: the verifier refuses code that
+    // is never reached.
+    let last = steps.pop();
+    let allows = |step: &Step| matches!(step, Step::Decide { allow: true, .. });
+    let denies = |step: &Step| matches!(step, Step::Decide { allow: false, .. });
+    let first = last.as_ref().is_some_and(allows);
+    let has_other = match first {
+        true => steps.iter().any(denies),
+        false => steps.iter().any(allows),
+    };
     // struct bpf_cgroup_dev_ctx { u32 access_type (access << 16 | type), major, minor }
     let mut program = vec![
         instruction(LDX_MEM_W, KIND, CONTEXT, 0, 0),
@@ -47,47 +102,83 @@ pub(super) fn compile(rules: &[Rule]) -> Vec<u64> {
         instruction(LDX_MEM_W, MAJOR, CONTEXT, 4, 0),
         instruction(LDX_MEM_W, MINOR, CONTEXT, 8, 0),
     ];
-    for rule in rules.iter().rev() {
-        let tests: Vec<(u8, u32)> = [
-            rule.set.kind.map(|kind| (KIND, kind as u32)),
-            rule.set.major.map(|major| (MAJOR, major)),
-            rule.set.minor.map(|minor| (MINOR, minor)),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        let verdict = verdict(rule);
-        for (i, &(register, value)) in tests.iter().enumerate() {
-            // Over the remaining tests and the verdict to the next rule.
-            let skip = tests.len() - i - 1 + verdict.len();
-            program.push(instruction(JMP32_JNE_K, register, 0, skip as i16, value));
-        }
-        program.extend(verdict);
-        if tests.is_empty() && rule.access == ALL {
-            // Nothing gets past this rule, and the verifier refuses code that is never reached.
-            return program;
-        }
+    for (index, step) in steps.iter().enumerate() {
+        program.push(match *step {
+            Step::Plain(instruction) => instruction,
+            Step::Decide {
+                allow,
+                code,
+                register,
+                value,
+            } => {
+                let behind = if allow == first { 0 } else { end(first).len() };
+                let over = steps.len() - index - 1 + behind;
+                instruction(code, register, 0, over as i16, value)
+            }
+        });
     }
-    program.extend(end(false));
+    program.extend(end(first));
+    if has_other {
+        program.extend(end(!first));
+    }
     program
 }
 
-/// What happens once the device matches.
-fn verdict(rule: &Rule) -> Vec<u64> {
-    let before = match (rule.allow, rule.access) {
-        (_, ALL) => vec![],
-        (false, access) => vec![
-            instruction(JMP32_JSET_K, OPEN, 0, 1, access),
-            instruction(JMP_JA, 0, 0, 2, 0),
-        ],
-        (true, access) => {
-            vec![
-                instruction(ALU_AND_K, OPEN, 0, 0, ALL & !access),
-                instruction(JMP32_JNE_K, OPEN, 0, 2, 0),
-            ]
-        }
+/// Adds rules that need no more than these tests. Whether nothing gets past them.
+fn add(steps: &mut Vec<Step>, rules: &[&Rule], tests: &[Test]) -> bool {
+    let Some(((register, named), tests)) = tests.split_first() else {
+        return add_matching(steps, rules);
     };
-    before.into_iter().chain(end(rule.allow)).collect()
+    for group in rules.chunk_by(|one, next| named(one) == named(next)) {
+        let Some(value) = named(group[0]) else {
+            if add(steps, group, tests) {
+                return true;
+            }
+            continue;
+        };
+        let mut inner = Vec::new();
+        add(&mut inner, group, tests);
+        if let [
+            Step::Decide {
+                allow,
+                code: JMP_JA,
+                ..
+            },
+        ] = inner[..]
+        {
+            steps.push(decide(allow, JMP32_JEQ_K, *register, value));
+        } else {
+            let over = inner.len() as i16;
+            steps.push(Step::Plain(instruction(
+                JMP32_JNE_K,
+                *register,
+                0,
+                over,
+                value,
+            )));
+            steps.extend(inner);
+        }
+    }
+    false
+}
+
+/// Adds rules that name the device. Whether nothing gets past them.
+fn add_matching(steps: &mut Vec<Step>, rules: &[&Rule]) -> bool {
+    for rule in rules {
+        match (rule.allow, rule.access) {
+            (allow, ALL) => {
+                steps.push(always(allow));
+                return true;
+            }
+            (false, access) => steps.push(decide(false, JMP32_JSET_K, OPEN, access)),
+            (true, access) => {
+                let others = ALL & !access;
+                steps.push(Step::Plain(instruction(ALU_AND_K, OPEN, 0, 0, others)));
+                steps.push(decide(true, JMP32_JEQ_K, OPEN, 0));
+            }
+        }
+    }
+    false
 }
 
 fn end(allow: bool) -> [u64; 2] {
@@ -125,6 +216,7 @@ mod tests {
                 ALU_AND_K => registers[destination] = (value & immediate).into(),
                 ALU_RSH_K => registers[destination] = (value >> immediate).into(),
                 JMP_JA => jump(true),
+                JMP32_JEQ_K => jump(value == immediate),
                 JMP32_JNE_K => jump(value != immediate),
                 JMP32_JSET_K => jump(value & immediate != 0),
                 JMP_EXIT => return registers[0] != 0,
@@ -132,6 +224,23 @@ mod tests {
             }
             at += 1;
         }
+    }
+
+    /// Some way goes to each instruction.
+    fn is_reached(program: &[u64]) -> bool {
+        let mut reached = vec![false; program.len()];
+        reached[0] = true;
+        for (at, instruction) in program.iter().enumerate() {
+            let [code, _, o0, o1, ..] = instruction.to_ne_bytes();
+            let target = at + 1 + i16::from_ne_bytes([o0, o1]).unsigned_abs() as usize;
+            if reached[at] && matches!(code, JMP_JA | JMP32_JEQ_K | JMP32_JNE_K | JMP32_JSET_K) {
+                reached[target] = true;
+            }
+            if reached[at] && !matches!(code, JMP_JA | JMP_EXIT) {
+                reached[at + 1] = true;
+            }
+        }
+        reached.iter().all(|&reached| reached)
     }
 
     /// The meaning of a list, bit by bit: the last rule that names it decides, nothing means no.
@@ -156,8 +265,18 @@ mod tests {
 
     #[test]
     fn programs_mean_what_the_rules_say() {
-        let lists: [&[&str]; 8] = [
+        let lists: [&[&str]; 12] = [
             &[],
+            &["+a *:* rwm"],
+            &["+a *:* rwm", "-c 1:* w", "-c 1:3 rwm", "-b *:* rwm"],
+            &["+c 1:3 r", "+c *:* rwm", "-c 1:5 rw", "+c 1:* r"],
+            &[
+                "-a *:* rwm",
+                "+c 1:3 rwm",
+                "+c 1:5 rwm",
+                "+c 5:0 rwm",
+                "+b 1:5 rwm",
+            ],
             &["-a *:* rwm"],
             &["+a *:* rwm", "-c 1:3 w"],
             &[
@@ -176,6 +295,7 @@ mod tests {
         for list in lists {
             let rules: Vec<_> = list.iter().map(|text| rule(text)).collect();
             let program = compile(&rules);
+            assert!(is_reached(&program), "{list:?}");
             for kind in 1..=2 {
                 for access in 1..=ALL {
                     for (major, minor) in [
