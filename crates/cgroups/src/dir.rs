@@ -269,15 +269,14 @@ pub(crate) fn read_line(dir: impl AsFd, file: &Path) -> Result<String, Errno> {
 pub(crate) fn read_at_once(path: &Path) -> Result<String, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let fd = openat(AT_FDCWD, path, flags, Mode::empty())?;
-    let mut bytes = vec![0; 8 << 10];
-    let mut length = 0;
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 8 << 10];
     loop {
-        length += unistd::read(&fd, &mut bytes[length..])?;
-        if length < bytes.len() {
-            bytes.truncate(length);
+        let length = unistd::read(&fd, &mut chunk)?;
+        bytes.extend_from_slice(&chunk[..length]);
+        if length < chunk.len() {
             return Ok(String::from_utf8_lossy(&bytes).into_owned());
         }
-        bytes.resize(length * 2, 0);
     }
 }
 

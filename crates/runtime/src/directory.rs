@@ -5,7 +5,8 @@
 //! - `state.json`: the record once there is a process; both are written atomically;
 //! - `config.json`: the configuration that the container was created with, byte for byte, for `exec`;
 //! - `notify/`: what is mounted into a container of a service manager's;
-//! - `exec.sock`: where the container's process waits for `start` (`creating.sock` until `create` is through).
+//! - `exec.sock`: where the container's process waits for `start` (`creating.sock` until `create` is through, `starting.sock` while `start`
+//!   is at work).
 //!
 //! The directory itself is the lock.
 
@@ -26,6 +27,8 @@ use crate::{Context, Error, Kind, Result, Settings};
 
 /// Where the container's process waits for `start`.
 pub(crate) const EXEC_SOCKET: &str = "exec.sock";
+/// [`EXEC_SOCKET`] once `start` is at work.
+pub(crate) const STARTING_SOCKET: &str = "starting.sock";
 /// The same socket while `create` is still at work; an empty file while `run` is.
 pub(crate) const CREATING_SOCKET: &str = "creating.sock";
 /// The directory that a container with `NOTIFY_SOCKET` sees, and the socket in it.
@@ -212,16 +215,15 @@ impl Directory {
             OFlag::O_RDONLY | OFlag::O_CLOEXEC,
             Mode::empty(),
         )?;
-        let mut bytes = vec![0; 4096];
-        let mut length = 0;
+        let mut bytes = Vec::new();
+        let mut chunk = [0; 4096];
         loop {
-            length += nix::unistd::read(&file, &mut bytes[length..])?;
+            let length = nix::unistd::read(&file, &mut chunk)?;
+            bytes.extend_from_slice(&chunk[..length]);
             // A file that is replaced and never changed has come to its end where it gives less than was asked for.
-            if length < bytes.len() {
-                bytes.truncate(length);
+            if length < chunk.len() {
                 return Ok(bytes);
             }
-            bytes.resize(length * 2, 0);
         }
     }
 
@@ -273,6 +275,15 @@ impl Directory {
     pub(crate) fn publish_socket(&self) -> Result<()> {
         renameat(&self.fd, CREATING_SOCKET, &self.fd, EXEC_SOCKET)
             .context("publish the exec socket")
+    }
+
+    /// `start` is at work: whether the container's process still waits is now for the socket to say, which is at [`STARTING_SOCKET`].
+    pub(crate) fn begin_start(&self) -> Result<()> {
+        match renameat(&self.fd, EXEC_SOCKET, &self.fd, STARTING_SOCKET) {
+            // Another `start` has been killed.
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(error) => Err(error).context("rename the exec socket"),
+        }
     }
 
     /// Removes a file of the directory; a missing one is fine.

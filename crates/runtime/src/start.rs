@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, RawFd};
 use std::path::Path;
 
 use crate::agent::Notifier;
-use crate::directory::{EXEC_SOCKET, NOTIFY_DIRECTORY};
+use crate::directory::{NOTIFY_DIRECTORY, STARTING_SOCKET};
 use crate::foreground::Foreground;
 use crate::hooks::Lifetime;
 use crate::notify::{self, Notify};
@@ -44,11 +44,12 @@ pub fn start(settings: &Settings, id: &str) -> Result<()> {
         };
         notifier.hand_over(listener)
     };
-    match container.directory.connect(EXEC_SOCKET)? {
+    container.directory.begin_start()?;
+    match container.directory.connect(STARTING_SOCKET)? {
         Some(connection) => go(&Channel::from(connection), None, hand_over)?,
         None => return refused("cannot start a container that has stopped"),
     }
-    container.directory.remove_file(EXEC_SOCKET)?;
+    container.directory.remove_file(STARTING_SOCKET)?;
     // A poststart hook may take its time, and ask for the container's state or its end.
     container.directory.unlock()?;
     run_poststart(&container, None)?;

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::Hook;
 use serde::{Deserialize, Serialize};
 
-use crate::directory::{CREATING_SOCKET, Directory, EXEC_SOCKET, JOURNAL_FILE};
+use crate::directory::{CREATING_SOCKET, Directory, EXEC_SOCKET, JOURNAL_FILE, STARTING_SOCKET};
 use crate::intel_rdt::Group;
 use crate::{Context, Error, Kind, Result, Settings, procfs};
 
@@ -368,7 +368,10 @@ impl Container {
         if self.is_frozen()? {
             return Ok(Status::Paused);
         }
-        let waits = self.directory.has(EXEC_SOCKET)? && self.directory.is_listening(EXEC_SOCKET)?;
+        // A `start` that was killed may have got to the container's process, or not.
+        let waits = self.directory.has(EXEC_SOCKET)?
+            || self.directory.has(STARTING_SOCKET)?
+                && self.directory.is_listening(STARTING_SOCKET)?;
         Ok(if waits {
             Status::Created
         } else {
