@@ -179,7 +179,7 @@ impl View {
             (Hierarchy::Hybrid, Hierarchy::V1) => {
                 "umount -l /sys/fs/cgroup/unified; cd /sys/fs/cgroup; all=$(mktemp -d); mount -t tmpfs none $all
                 for one in *; do ! mountpoint -q $one || { mkdir $all/$one; mount --bind $one $all/$one; }; done
-                mount --move $all /sys/fs/cgroup; rmdir $all; cd /"
+                cd /; umount -l /sys/fs/cgroup; mount --move $all /sys/fs/cgroup; rmdir $all"
             }
             (Hierarchy::V1 | Hierarchy::Hybrid, Hierarchy::V2) => {
                 "umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup"

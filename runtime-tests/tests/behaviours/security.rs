@@ -213,7 +213,10 @@ fn something_else_mounted_on_proc_is_refused() {
 #[test]
 fn exec_cannot_be_watched_by_the_container() {
     // CVE-2016-9962: while it is still the runtime's, the joining process is not dumpable.
-    requires!(is_coracle(), "runc's own program is seen as it starts in the container");
+    requires!(
+        is_coracle(),
+        "runc's own program is seen as it starts in the container"
+    );
     let mut c = Container::inside(&["watch"]);
     for set in ["bounding", "effective", "permitted"] {
         c.push(
