@@ -70,19 +70,7 @@ pub(crate) fn destroy(container: &Container) -> Result<()> {
 pub(crate) fn forget(container: &Container) -> Result<()> {
     let record = &container.record;
     if let Some(location) = &record.cgroup {
-        let is_gone = location.remove_empty()?;
-        // A reboot takes all cgroups away: whoever is in there is a stranger. So is a container that was made there when this one had
-        // ended, and, where no process is on record, whoever does not go by himself.
-        let had_process = record.init.is_some() || container.damaged;
-        if is_gone && !location.is_unit() || !record.is_of_this_boot()? {
-        } else if !had_process {
-            // The child of a `create` that was killed before it could write it down ends when it looks for its maker.
-            if !is_gone && cgroups::Cgroup::open(location)?.wait_empty(KILL_TIMEOUT)? {
-                location.remove_empty()?;
-            }
-        } else if is_gone || !is_anothers(container, location)? {
-            cgroups::Cgroup::open(location)?.remove()?;
-        }
+        remove_cgroup(container, location)?;
     }
     if let Some(group) = &record.intel_rdt {
         group.remove()?;
@@ -96,6 +84,28 @@ pub(crate) fn forget(container: &Container) -> Result<()> {
         );
     }
     container.directory.remove()
+}
+
+fn remove_cgroup(container: &Container, location: &cgroups::Location) -> Result<()> {
+    let record = &container.record;
+    let is_gone = location.remove_empty()?;
+    // A reboot takes all cgroups away: whoever is in there is a stranger.
+    if is_gone && !location.is_unit() || !record.is_of_this_boot()? {
+        return Ok(());
+    }
+    if record.init.is_none() && !container.damaged {
+        // No process is on record: the child of a `create` that was killed before it could write it down ends when it looks for its maker, and
+        // whoever does not is a stranger.
+        if !is_gone && cgroups::Cgroup::open(location)?.wait_empty(KILL_TIMEOUT)? {
+            location.remove_empty()?;
+        }
+        return Ok(());
+    }
+    // So is a container that was made there when this one had ended.
+    if is_gone || !is_anothers(container, location)? {
+        cgroups::Cgroup::open(location)?.remove()?;
+    }
+    Ok(())
 }
 
 /// Whether a running container of the same state root has this cgroup.

@@ -5,6 +5,7 @@
 //! 3. [`Prepared::attach`]: the destination is resolved inside the container's root, also as a descriptor, and the two are joined by
 //!    move_mount(2). No path is walked twice, so there is nothing to race with (CVE-2021-30465).
 
+mod by_mount;
 mod cgroup;
 mod copy_up;
 mod idmapped;
@@ -18,17 +19,14 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::MsFlags;
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
-use nix::unistd::fchdir;
 
-use crate::lsm::{MountLabel, is_context};
+use crate::lsm::MountLabel;
 use crate::namespaces::Namespaces;
 use crate::rootfs::{Place, Propagation, Root};
-use crate::sys::mount::{
-    FsContext, LEGACY, MountAttr, attach, clone_tree, legacy_flags, set_attributes,
-};
+use crate::sys::mount::{FsContext, MountAttr, attach, clone_tree, set_attributes};
 use crate::sys::process::leave;
 use crate::userns::in_initial_namespace;
 use crate::{Context, Error, Result};
@@ -36,9 +34,6 @@ pub(crate) use idmapped::UserNamespaces;
 pub use idmapped::mount_shifted;
 use idmapped::{IdMap, Mapping};
 use options::Options;
-
-/// fsconfig(2) takes values of less than this many bytes.
-const FSCONFIG_MAX: usize = 256;
 
 /// One mount of a container.
 #[derive(Clone, Debug)]
@@ -341,40 +336,6 @@ impl Mount {
         Ok(Prepared::Detached(prepared))
     }
 
-    /// Whether one mount(2) does it all. It cannot make a mount read-only without its file system, which another container may share.
-    fn is_simple(&self) -> bool {
-        const NEED_NOTHING: [&CStr; 5] = [c"devpts", c"mqueue", c"proc", c"sysfs", c"tmpfs"];
-        let Kind::FileSystem(fs_type) = &self.kind else {
-            return false;
-        };
-        let options = &self.options;
-        NEED_NOTHING.contains(&fs_type.as_c_str())
-            && options.attributes.set & !(LEGACY & !options::RDONLY) == 0
-            && options.recursive == MountAttr::default()
-            && options.propagation.is_empty()
-            && !options.copy_up
-            && self.idmap.is_none()
-            && self.label.is_none()
-            && !self.takes_mode()
-            && !self.is_for_mount()
-    }
-
-    /// Makes what [`Mount::is_simple`] is about.
-    fn make_in_place(&self, fs_type: &CStr, root: &Root) -> Result<()> {
-        let place = self.place(None, root)?;
-        self.check_proc(None, &place)?;
-        let attributes = self.options.attributes.set;
-        let mounted =
-            fchdir(&place.fd).and_then(|()| self.mount(fs_type, attributes, Path::new(".")));
-        if mounted.is_err() {
-            // Here the kernel says what is wrong.
-            let tree = self.make(fs_type, attributes, Path::new("/"))?;
-            attach(tree.as_fd(), place.fd.as_fd()).with_context(|| self.describe())?;
-        }
-        root.mounted_upon(place);
-        Ok(())
-    }
-
     /// The host's mount that stands in for a file system where the container's user namespace does not own the namespace that it shows, so
     /// that the kernel makes no new one. The host's queues and processes are shown only to who shares them.
     fn hosts(&self, fs_type: &CStr, around: &Surroundings<'_>) -> Option<OwnedFd> {
@@ -470,50 +431,6 @@ impl Mount {
         let reason = error.desc().to_lowercase();
         let hint = self.hint(error, option);
         Err(Error::failed(format!("{text}{kernel}: {reason}{hint}")))
-    }
-
-    /// mount(2) takes a page of options, where fsconfig(2) takes 255 bytes for each (a long overlay `lowerdir`), and commas in them, which
-    /// fsconfig(2) refuses for file systems that the kernel has not converted (overlay before Linux 6.5).
-    fn is_for_mount(&self) -> bool {
-        let by_mount = |(key, value): &(CString, Option<CString>)| {
-            value.as_ref().is_some_and(|value| {
-                let has_comma = value.as_bytes().contains(&b',');
-                value.count_bytes() >= FSCONFIG_MAX || has_comma && !is_context(key)
-            })
-        };
-        self.options.data.iter().any(by_mount)
-    }
-
-    /// mount(2) at `place`.
-    fn mount(&self, fs_type: &CStr, attributes: u64, place: &Path) -> nix::Result<()> {
-        let (mut flags, mut data) = (legacy_flags(attributes), Vec::new());
-        for (key, value) in &self.options.data {
-            match (options::superblock_flag(key), value) {
-                (Some(flag), None) => flags |= flag,
-                (_, Some(value)) => {
-                    let quote: &[u8] = if is_context(key) { b"\"" } else { b"" };
-                    data.push([key.as_bytes(), b"=", quote, value.as_bytes(), quote].concat());
-                }
-                (None, None) => data.push(key.as_bytes().to_vec()),
-            }
-        }
-        mount(
-            Some(self.source.as_c_str()),
-            place,
-            Some(fs_type),
-            flags,
-            Some(data.join(&b',').as_slice()),
-        )
-    }
-
-    /// A file system that mount(2) has to make, detached.
-    fn make_by_mount(&self, fs_type: &CStr, attributes: u64, scratch: &Path) -> Result<OwnedFd> {
-        self.mount(fs_type, attributes, scratch)
-            .or_else(|error| self.refused(None, error, None))?;
-        let scratch_path = CString::new(scratch.as_os_str().as_encoded_bytes()).unwrap_or_default();
-        let tree = clone_tree(AT_FDCWD, &scratch_path, false);
-        umount2(scratch, MntFlags::MNT_DETACH).with_context(|| self.describe())?;
-        tree.with_context(|| self.describe())
     }
 
     fn set_attributes(

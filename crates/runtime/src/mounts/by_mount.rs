@@ -1,0 +1,105 @@
+//! What mount(2) does better than the calls by descriptors: a file system that nothing is to be done to takes one call, and it takes
+//! options that fsconfig(2) does not.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::fcntl::AT_FDCWD;
+use nix::mount::{MntFlags, mount, umount2};
+use nix::unistd::fchdir;
+
+use super::options;
+use super::{Kind, Mount};
+use crate::lsm::is_context;
+use crate::rootfs::Root;
+use crate::sys::mount::{LEGACY, MountAttr, attach, clone_tree, legacy_flags};
+use crate::{Context, Result};
+
+/// fsconfig(2) takes values of less than this many bytes.
+const FSCONFIG_MAX: usize = 256;
+
+impl Mount {
+    /// Whether one mount(2) does it all. It cannot make a mount read-only without its file system, which another container may share.
+    pub(super) fn is_simple(&self) -> bool {
+        const NEED_NOTHING: [&CStr; 5] = [c"devpts", c"mqueue", c"proc", c"sysfs", c"tmpfs"];
+        let Kind::FileSystem(fs_type) = &self.kind else {
+            return false;
+        };
+        let options = &self.options;
+        NEED_NOTHING.contains(&fs_type.as_c_str())
+            && options.attributes.set & !(LEGACY & !options::RDONLY) == 0
+            && options.recursive == MountAttr::default()
+            && options.propagation.is_empty()
+            && !options.copy_up
+            && self.idmap.is_none()
+            && self.label.is_none()
+            && !self.takes_mode()
+            && !self.is_for_mount()
+    }
+
+    /// Makes what [`Mount::is_simple`] is about.
+    pub(super) fn make_in_place(&self, fs_type: &CStr, root: &Root) -> Result<()> {
+        let place = self.place(None, root)?;
+        self.check_proc(None, &place)?;
+        let attributes = self.options.attributes.set;
+        let mounted =
+            fchdir(&place.fd).and_then(|()| self.mount(fs_type, attributes, Path::new(".")));
+        if mounted.is_err() {
+            // Here the kernel says what is wrong.
+            let tree = self.make(fs_type, attributes, Path::new("/"))?;
+            attach(tree.as_fd(), place.fd.as_fd()).with_context(|| self.describe())?;
+        }
+        root.mounted_upon(place);
+        Ok(())
+    }
+
+    /// mount(2) takes a page of options, where fsconfig(2) takes 255 bytes for each (a long overlay `lowerdir`), and commas in them, which
+    /// fsconfig(2) refuses for file systems that the kernel has not converted (overlay before Linux 6.5).
+    pub(super) fn is_for_mount(&self) -> bool {
+        let by_mount = |(key, value): &(CString, Option<CString>)| {
+            value.as_ref().is_some_and(|value| {
+                let has_comma = value.as_bytes().contains(&b',');
+                value.count_bytes() >= FSCONFIG_MAX || has_comma && !is_context(key)
+            })
+        };
+        self.options.data.iter().any(by_mount)
+    }
+
+    /// mount(2) at `place`.
+    fn mount(&self, fs_type: &CStr, attributes: u64, place: &Path) -> nix::Result<()> {
+        let (mut flags, mut data) = (legacy_flags(attributes), Vec::new());
+        for (key, value) in &self.options.data {
+            match (options::superblock_flag(key), value) {
+                (Some(flag), None) => flags |= flag,
+                (_, Some(value)) => {
+                    let quote: &[u8] = if is_context(key) { b"\"" } else { b"" };
+                    data.push([key.as_bytes(), b"=", quote, value.as_bytes(), quote].concat());
+                }
+                (None, None) => data.push(key.as_bytes().to_vec()),
+            }
+        }
+        mount(
+            Some(self.source.as_c_str()),
+            place,
+            Some(fs_type),
+            flags,
+            Some(data.join(&b',').as_slice()),
+        )
+    }
+
+    /// A file system that mount(2) has to make, detached.
+    pub(super) fn make_by_mount(
+        &self,
+        fs_type: &CStr,
+        attributes: u64,
+        scratch: &Path,
+    ) -> Result<OwnedFd> {
+        self.mount(fs_type, attributes, scratch)
+            .or_else(|error| self.refused(None, error, None))?;
+        let scratch_path = CString::new(scratch.as_os_str().as_encoded_bytes()).unwrap_or_default();
+        let tree = clone_tree(AT_FDCWD, &scratch_path, false);
+        umount2(scratch, MntFlags::MNT_DETACH).with_context(|| self.describe())?;
+        tree.with_context(|| self.describe())
+    }
+}
