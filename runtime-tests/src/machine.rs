@@ -178,7 +178,9 @@ impl View {
             // Not even the directory remains: crun makes files in it.
             (Hierarchy::Hybrid, Hierarchy::V1) => {
                 "umount -l /sys/fs/cgroup/unified; cd /sys/fs/cgroup; all=$(mktemp -d); mount -t tmpfs none $all
-                for one in *; do ! mountpoint -q $one || { mkdir $all/$one; mount --bind $one $all/$one; }; done
+                for one in *; do
+                    if [ -L $one ]; then cp -P $one $all; elif mountpoint -q $one; then mkdir $all/$one; mount --bind $one $all/$one; fi
+                done
                 cd /; umount -l /sys/fs/cgroup; mount --move $all /sys/fs/cgroup; rmdir $all"
             }
             (Hierarchy::V1 | Hierarchy::Hybrid, Hierarchy::V2) => {

@@ -10,7 +10,7 @@ use crate::ipam::{self, GATEWAY};
 use crate::mac::Mac;
 use crate::netlink::route::{Link, Route, Veth};
 use crate::netlink::{Socket, inside};
-use crate::state::{Bridge, Change, State};
+use crate::state::{Bridge, State};
 use crate::{forward, rules, sysctl};
 
 const ETHERNET_MTU: u32 = 1500;
@@ -119,25 +119,36 @@ impl Bridge {
         Ok(link)
     }
 
-    /// The parameters that have to change for packets to go from one interface to another: name, value, and the value that it had.
+    /// Puts on record which parameters have to change for packets to go from one interface to another.
     ///
     /// A machine that forwards IPv6 no longer listens to routers, by which it may have its own address, unless it is told to.
-    pub(crate) fn forwarding(&self) -> Vec<Change> {
-        let change = |name: &str, from: &str, to: &str| {
+    pub(crate) fn record_forwarding(&mut self) -> Result<()> {
+        let mut add = |name: &str, from: &str, to: &str| {
             let change = [name, from, to].map(str::to_owned);
-            Some(change).filter(|_| sysctl::read(name).as_deref() == Some(from))
+            if sysctl::read(name)?.as_deref() == Some(from) && !self.changed.contains(&change) {
+                self.changed.push(change);
+            }
+            Ok(())
         };
-        let mut changes: Vec<_> = change("ipv4/ip_forward", "0", "1").into_iter().collect();
-        if self.subnet6.is_some()
-            && let Some(forwarding) = change("ipv6/conf/all/forwarding", "0", "1")
-        {
+        add("ipv4/ip_forward", "0", "1")?;
+        if self.subnet6.is_some() && !sysctl::is("ipv6/conf/all/forwarding", "1") {
             let links = sysctl::list("ipv6/conf").filter(|link| link != "all" && link != "default");
-            let listening =
-                links.filter_map(|link| change(&format!("ipv6/conf/{link}/accept_ra"), "1", "2"));
-            changes.extend(listening);
-            changes.push(forwarding);
+            for link in links {
+                add(&format!("ipv6/conf/{link}/accept_ra"), "1", "2")?;
+            }
+            add("ipv6/conf/all/forwarding", "0", "1")?;
         }
-        changes
+        Ok(())
+    }
+
+    /// Makes the changes on record, in their order, where they are not in force.
+    pub(crate) fn forward(&self) -> Result<()> {
+        for [name, from, to] in &self.changed {
+            if sysctl::read(name)?.as_ref() == Some(from) {
+                sysctl::set(name, to)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes away all that stands for this network.
@@ -150,7 +161,7 @@ impl Bridge {
         // Other bridges rely on it by now, whoever switched it on.
         if route.links_of("bridge")?.is_empty() {
             for [name, from, to] in self.changed.iter().rev() {
-                if sysctl::read(name).as_ref() == Some(to) {
+                if sysctl::read(name)?.as_ref() == Some(to) {
                     sysctl::set(name, from)?;
                 }
             }
@@ -229,7 +240,7 @@ fn set_up_inside(attached: &Attached) -> Result<()> {
     let link = socket
         .link(name)?
         .ok_or_else(|| Error::failed(format!("{name} is gone as soon as it is made")))?;
-    let ipv6 = sysctl::read(&format!("ipv6/conf/{name}/disable_ipv6")).as_deref() == Some("0");
+    let ipv6 = sysctl::is(&format!("ipv6/conf/{name}/disable_ipv6"), "0");
     if ipv6 {
         close_to_neighbours(name)?;
     }

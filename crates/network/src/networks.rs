@@ -19,7 +19,7 @@ use crate::ports::{Port, Protocol};
 use crate::reserve::Reservation;
 use crate::rules::Rules;
 use crate::state::{self, Bridge, Locked, State, check_id};
-use crate::{forward, ipam, sysctl};
+use crate::{forward, ipam};
 
 /// The name of the default network.
 pub const DEFAULT: &str = "bridge";
@@ -288,8 +288,7 @@ fn record(state: &mut State, route: &mut Socket, request: &Attach<'_>) -> Result
     let mut bridge = Bridge::choose(state, route)?;
     let addresses = ipam::addresses(state, &bridge, request.ip, request.ip6)?;
     bridge.last = addresses.number;
-    let changes = bridge.forwarding();
-    bridge.changed.extend(changes);
+    bridge.record_forwarding()?;
     let mut own = vec![Cidr::new(addresses.v4, bridge.subnet.prefix)];
     if let (Some(address), Some(subnet)) = (addresses.v6, bridge.subnet6) {
         own.push(Cidr::new(address, subnet.prefix));
@@ -329,9 +328,7 @@ fn put_in_force(
         .ok_or_else(|| Error::failed("the network on record is missing"))?;
     rules(state, &bridge, unconnected).apply(netfilter)?;
     forward::accept(netfilter, &bridge.interface)?;
-    for [name, _, value] in bridge.forwarding() {
-        sysctl::set(&name, &value)?;
-    }
+    bridge.forward()?;
     let link = bridge.set_up(route)?;
     Ok((bridge, link))
 }
