@@ -115,7 +115,12 @@ fn execute(program: &Path, args: &[String]) -> io::Result<BTreeSet<u64>> {
             _ => continue,
         };
         if let Some(base) = bases.get(&pid) {
-            executed.insert(ptrace::getregs(pid)?.rip.wrapping_sub(*base));
+            let registers = ptrace::getregs(pid)?;
+            #[cfg(target_arch = "x86_64")]
+            let at = registers.rip;
+            #[cfg(target_arch = "aarch64")]
+            let at = registers.pc;
+            executed.insert(at.wrapping_sub(*base));
         }
         ptrace::step(pid, signal)?;
     }
