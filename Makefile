@@ -12,10 +12,13 @@ SYSCONFDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),/etc,$(PREFIX)/etc)
 CARGO_HOME ?= $(HOME)/.cargo
 REMAP      := --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)/registry/src=
 
+# As crates/coracle/order.txt has them: without hashes of what a function does.
+NAMES := -C symbol-mangling-version=v0
+
 .PHONY: build demo test faults fuzz long vm-test check bench dist install clean setup
 
 build: setup
-	RUSTFLAGS="$(RUSTFLAGS) $(REMAP)" CFLAGS="$(CFLAGS) -ffile-prefix-map=$(CARGO_HOME)=." \
+	RUSTFLAGS="$(RUSTFLAGS) $(REMAP) $(NAMES)" CFLAGS="$(CFLAGS) -ffile-prefix-map=$(CARGO_HOME)=." \
 	cargo build --release --target $(TARGET) -p coracle -p shim
 
 demo: build

@@ -1,12 +1,14 @@
 #!/bin/sh
-# order.sh: which functions start containers, in crates/coracle/order.txt, so that the linker puts them side by side. Takes root and some minutes;
-# worth it now and then, when much of that code has got another name. What is missing in the list costs some page faults, and nothing else.
+# order.sh: which functions the runtime's commands execute, in crates/coracle/order.txt, so that the linker puts them side by side: first those
+# of all commands, last those of one process of one of them. Takes root and some minutes; worth it now and then, when much of that code has got another
+# name. What is missing in the list costs some page faults, and nothing else.
 set -eu
 
 cd "$(dirname "$0")/.."
 list=$PWD/crates/coracle/order.txt
 target=$(uname -m)-unknown-linux-musl
-CARGO_PROFILE_RELEASE_STRIP=none cargo build --release --target "$target" -p coracle --target-dir target/order
+# As `make build` names them, and not stripped of them.
+RUSTFLAGS="-C symbol-mangling-version=v0 -C strip=none" cargo build --release --target "$target" -p coracle --target-dir target/order
 cargo build -p runtime-tests --bin executed
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -20,7 +22,7 @@ set -eu
 mount -t tmpfs run /run
 cd $dir
 coracle=$PWD/target/order/$target/release/coracle
-executed() { $PWD/target/debug/executed "\$coracle" --root /run/order "\$@"; }
+executed() { $PWD/target/debug/executed "\$coracle" --root /run/order "\$@" >$dir/of-\$view-\$1; }
 rm -f config.json
 "\$coracle" spec
 sed -i 's;"terminal": true;"terminal": false;; s;"sh";"true";' config.json
@@ -37,8 +39,11 @@ executed kill one KILL
 executed delete --force one
 END
 v2='umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup'
-for view in true "$v2"; do
-    unshare --mount --propagation private sh -c "$view && . $dir/commands"
-done | LC_ALL=C sort -u >"$dir/order"
-cat "$dir/order" >"$list"
+unshare --mount --propagation private sh -c "view=v1 && . $dir/commands"
+unshare --mount --propagation private sh -c "view=v2 && $v2 && . $dir/commands"
+# By the number of processes, then by which they are, then by name.
+for file in "$dir"/of-*; do
+    sed "s/^/${file##*/of-}-/" "$file"
+done | awk '{ count[$2]++; processes[$2] = processes[$2] "," $1 } END { for (name in count) print count[name], processes[name], name }' |
+    LC_ALL=C sort -k 1,1nr -k 2 | cut -d ' ' -f 3 >"$list"
 wc -l "$list"

@@ -1,5 +1,5 @@
-//! Which functions of a program a command executes: `executed PROGRAM [ARG…]` prints their symbols, without the hashes that the compiler gives
-//! them. `scripts/order.sh` makes crates/coracle/order.txt of it.
+//! Which functions of a program a command executes: `executed PROGRAM [ARG…]` prints the number of a process, from 0 on, and the symbol of a
+//! function. `scripts/order.sh` makes crates/coracle/order.txt of it.
 //!
 //! Step by step, which takes half a minute for a second of a thousandth. Processes are followed until they execute another program.
 
@@ -23,9 +23,11 @@ fn main() -> io::Result<()> {
     let executed = execute(program, &args[1..])?;
     let names: BTreeSet<_> = executed
         .into_iter()
-        .filter_map(|address| name_of(&symbols, address))
+        .filter_map(|(process, address)| Some((process, name_of(&symbols, address)?)))
         .collect();
-    names.iter().for_each(|name| println!("{name}"));
+    for (process, name) in names {
+        println!("{process} {name}");
+    }
     Ok(())
 }
 
@@ -54,21 +56,15 @@ fn symbols(program: &Path) -> io::Result<Vec<Symbol>> {
     Ok(symbols)
 }
 
-/// The function at an address. Its hash, `17h` and 16 digits, is another one after each change of its crate.
-fn name_of(symbols: &[Symbol], address: u64) -> Option<String> {
+/// The function at an address.
+fn name_of(symbols: &[Symbol], address: u64) -> Option<&str> {
     let index = symbols.partition_point(|(start, ..)| *start <= address);
     let (_, end, name) = symbols.get(index.checked_sub(1)?)?;
-    if address >= *end {
-        return None;
-    }
-    Some(match name.rfind("17h") {
-        Some(hash) if name.ends_with('E') => format!("{}17h*E", &name[..hash]),
-        _ => name.clone(),
-    })
+    (address < *end).then_some(name)
 }
 
-/// The addresses, as in the file, of all instructions of the program that its processes execute.
-fn execute(program: &Path, args: &[String]) -> io::Result<BTreeSet<u64>> {
+/// The addresses, as in the file, of all instructions of the program that its processes execute, each with the number of the process.
+fn execute(program: &Path, args: &[String]) -> io::Result<BTreeSet<(usize, u64)>> {
     let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
     let own = identity(program)?;
     let mut command = Command::new(program);
@@ -89,8 +85,8 @@ fn execute(program: &Path, args: &[String]) -> io::Result<BTreeSet<u64>> {
             | Options::PTRACE_O_TRACECLONE
             | Options::PTRACE_O_EXITKILL,
     )?;
-    // Where the program lies in each process.
-    let mut bases = HashMap::from([(first, base(first)?)]);
+    // The number of each process, and where the program lies in it.
+    let mut processes = HashMap::from([(first, (0, base(first)?))]);
     let mut executed = BTreeSet::new();
     ptrace::step(first, None)?;
     while let Ok(status) = waitpid(None, Some(WaitPidFlag::__WALL)) {
@@ -104,23 +100,25 @@ fn execute(program: &Path, args: &[String]) -> io::Result<BTreeSet<u64>> {
                     ptrace::detach(pid, None)?;
                     continue;
                 }
-                bases.insert(pid, base(pid)?);
+                let at = base(pid)?;
+                processes.entry(pid).and_modify(|(_, base)| *base = at);
                 (pid, None)
             }
             WaitStatus::PtraceEvent(pid, ..) => {
                 let child = Pid::from_raw(ptrace::getevent(pid)? as i32);
-                bases.insert(child, bases[&pid]);
+                let (number, (_, base)) = (processes.len(), processes[&pid]);
+                processes.insert(child, (number, base));
                 (pid, None)
             }
             _ => continue,
         };
-        if let Some(base) = bases.get(&pid) {
+        if let Some((number, base)) = processes.get(&pid) {
             let registers = ptrace::getregs(pid)?;
             #[cfg(target_arch = "x86_64")]
             let at = registers.rip;
             #[cfg(target_arch = "aarch64")]
             let at = registers.pc;
-            executed.insert(at.wrapping_sub(*base));
+            executed.insert((*number, at.wrapping_sub(*base)));
         }
         ptrace::step(pid, signal)?;
     }
