@@ -22,7 +22,7 @@ use crate::plan::Plan;
 use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
 use crate::rootfs::Root;
-use crate::spawn::{not_entered, spawn};
+use crate::spawn::{Inside, not_entered, spawn, spawn_inside};
 use crate::state::{Record, Status};
 use crate::sys::process::Cloned;
 use crate::userns::in_initial_namespace;
@@ -103,6 +103,18 @@ pub(crate) struct Child<'a> {
     pub by_root: bool,
 }
 
+impl Inside for Child<'_> {
+    /// What only another process can do before the child is there.
+    fn enter(&mut self, _keep: RawFd) -> Result<()> {
+        sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
+        namespaces::join(&std::mem::take(&mut self.joined))
+    }
+
+    fn run(&mut self) -> ! {
+        self.live(Ok(()))
+    }
+}
+
 impl Child<'_> {
     /// Makes the process. In the runtime this returns; in the child it never does.
     pub(crate) fn spawn(mut self) -> Result<(Pid, OwnedFd)> {
@@ -116,25 +128,27 @@ impl Child<'_> {
         }
         let new = self.plan.namespaces.new & !late;
         let cgroup = self.cgroup;
-        let cloned = if self.needs_intermediate() {
-            let joined = std::mem::take(&mut self.joined);
-            spawn(new, cgroup, Some(&mut |_| self.enter(&joined)))?
-        } else {
-            spawn(new, cgroup, None)?
-        };
-        match cloned {
-            Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
-            Cloned::Child { entered } => self.run(entered),
+        if self.needs_intermediate() {
+            let joins_time = self.joins(CLONE_NEWTIME);
+            return spawn_inside(new, cgroup, joins_time, &mut self);
         }
+        match spawn(new, cgroup)? {
+            Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
+            Cloned::Child { entered } => self.live(entered),
+        }
+    }
+
+    /// Whether it joins a namespace of this kind.
+    fn joins(&self, flag: i32) -> bool {
+        self.joined.iter().any(|namespace| namespace.flag == flag)
     }
 
     /// A pid namespace is only entered by children; new namespaces must be made inside a joined user namespace; and what a new user
     /// namespace does not own must be joined before it.
     fn needs_intermediate(&self) -> bool {
-        let joins = |flag| self.joined.iter().any(|namespace| namespace.flag == flag);
         let new_user = self.plan.namespaces.is_new(libc::CLONE_NEWUSER);
-        joins(libc::CLONE_NEWPID)
-            || joins(libc::CLONE_NEWUSER)
+        self.joins(libc::CLONE_NEWPID)
+            || self.joins(libc::CLONE_NEWUSER)
             || new_user && !self.joined.is_empty()
     }
 
@@ -148,12 +162,6 @@ impl Child<'_> {
     fn late_ipc(&self) -> bool {
         self.plan.namespaces.is_new(libc::CLONE_NEWIPC)
             && self.plan.namespaces.is_new(libc::CLONE_NEWUSER)
-    }
-
-    /// What only another process can do before the child is there.
-    fn enter(&self, joined: &[Joined]) -> Result<()> {
-        sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
-        namespaces::join(joined)
     }
 
     /// Offsets are set while nobody is inside (time_namespaces(7)): unshare(2) makes the namespace for children, and setns(2) enters it.
@@ -175,7 +183,7 @@ impl Child<'_> {
     }
 
     /// The child's whole life.
-    fn run(mut self, entered: nix::Result<()>) -> ! {
+    fn live(&mut self, entered: nix::Result<()>) -> ! {
         let set_up = entered.map_err(not_entered).and_then(|()| self.set_up());
         let error = match set_up {
             Ok(program) => match self.wait_for_go() {

@@ -4,7 +4,7 @@
 //! all that is to be done: terminal, labels, descriptors, user. Only then it clones the one that becomes a member of the pid namespace, so
 //! what is to be seen in the container from its first instant has nothing of the host any more (CVE-2016-9962).
 
-use std::ffi::{CStr, CString, OsString};
+use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -17,14 +17,13 @@ use crate::agent::Notifier;
 use crate::foreground::{Foreground, fit_terminal};
 use crate::lsm::Labels;
 use crate::memory_policy::MemoryPolicy;
-use crate::namespaces::Namespaces;
+use crate::namespaces::{CLONE_NEWTIME, Namespaces};
 use crate::process::{self, Process};
 use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
 use crate::rootfs::Root;
-use crate::spawn::spawn;
+use crate::spawn::{Inside, spawn_inside};
 use crate::state::{Container, Status};
-use crate::sys::process::Cloned;
 use crate::{
     Context, Error, Kind, Result, Settings, annotations, capabilities, config, plan, protect,
     start, sys, terminal,
@@ -124,6 +123,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
             .transpose()?
             .unwrap_or_default(),
         process,
+        program: CString::default(),
         init: init.as_fd(),
         procfs: &procfs,
         console,
@@ -369,6 +369,8 @@ struct Child<'a> {
     memory_policy: Option<MemoryPolicy>,
     tasks: Vec<OwnedFd>,
     process: Process,
+    /// What is executed, once `enter` has found it.
+    program: CString,
     init: BorrowedFd<'a>,
     procfs: &'a Procfs,
     console: Option<OwnedFd>,
@@ -385,23 +387,14 @@ struct Child<'a> {
 impl Child<'_> {
     /// Makes the process. In the runtime this returns; in the child it never does.
     fn spawn(&mut self, cgroup: Option<&cgroups::Cgroup>) -> Result<(Pid, OwnedFd)> {
-        let mut program = None;
-        let cloned = spawn(
-            0,
-            cgroup,
-            Some(&mut |keep| {
-                program = Some(self.enter(keep)?);
-                Ok(())
-            }),
-        )?;
-        match (cloned, program) {
-            (Cloned::Parent { pid, pidfd }, _) => Ok((pid, pidfd)),
-            (Cloned::Child { .. }, program) => self.run(&program.unwrap_or_default()),
-        }
+        let joins_time = self.namespaces.is_private(CLONE_NEWTIME);
+        spawn_inside(0, cgroup, joins_time, self)
     }
+}
 
+impl Inside for Child<'_> {
     /// In the process in between.
-    fn enter(&mut self, keep: RawFd) -> Result<CString> {
+    fn enter(&mut self, keep: RawFd) -> Result<()> {
         sys::process::reset_signals(self.procfs.ignored_signals());
         sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
         process::enter_cgroup(&self.tasks)?;
@@ -438,11 +431,12 @@ impl Child<'_> {
             &[self.channel.as_raw_fd(), keep],
         )?;
         self.process.settle(self.filter.as_ref(), groups)?;
-        self.process.look_up()
+        self.program = self.process.look_up()?;
+        Ok(())
     }
 
     /// In the container: what only the process itself can do.
-    fn run(&mut self, program: &CStr) -> ! {
+    fn run(&mut self) -> ! {
         let ready = setsid().context("start a session").and_then(|_| {
             if self.process.terminal.is_some() {
                 terminal::take_control()?;
@@ -460,7 +454,7 @@ impl Child<'_> {
         let error = match ready {
             Ok(()) => self
                 .process
-                .exec(program, self.filter.as_ref(), &self.channel),
+                .exec(&self.program, self.filter.as_ref(), &self.channel),
             Err(error) => error,
         };
         self.channel.send_failure(&error);

@@ -1,6 +1,6 @@
 //! Making a process in namespaces: by one clone3(2), or two where the kernel demands that somebody else goes in first.
 
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use cgroups::Cgroup;
 use nix::errno::Errno;
@@ -9,75 +9,87 @@ use nix::unistd::Pid;
 
 use crate::error::IntoCause;
 use crate::protocol::{Channel, Message};
-use crate::sys::process::{Cloned, clone, exit_now, pidfd_open, pidfd_send_signal};
+use crate::sys::process::{
+    Cloned, clone, close, exit_now, lend_memory, pidfd_open, pidfd_send_signal,
+};
 use crate::{Context, Error, Result, userns};
 
 const CREATING: &str = "create the container's process";
 
-/// What the process in between does, given the one descriptor of its own that it has to keep open.
-pub(crate) type Enter<'a> = &'a mut dyn FnMut(RawFd) -> Result<()>;
-
-/// Makes a child of this process, into new namespaces (`CLONE_NEW*`) and, on cgroup v2, straight into `cgroup`.
-///
-/// With `enter` a short-lived process, in `cgroup` too, stands in between and calls it first. The child is still ours (`CLONE_PARENT`),
-/// so its pid stays its own until we reap it.
-pub(crate) fn spawn(
-    flags: i32,
-    cgroup: Option<&Cgroup>,
-    enter: Option<Enter<'_>>,
-) -> Result<Cloned> {
-    let flags = flags as u64;
-    let Some(enter) = enter else {
-        return clone_into(flags, cgroup);
-    };
-    let (ours, theirs) = Channel::pair()?;
-    match clone_into(0, cgroup)? {
-        Cloned::Child { entered } => {
-            // Before `enter` closes what is not its own, and somebody else gets its number.
-            drop(ours);
-            let parents = flags | libc::CLONE_PARENT as u64;
-            let cloned = entered
-                .map_err(not_entered)
-                .and_then(|()| enter(theirs.as_raw_fd()))
-                .and_then(|()| clone(parents, None).map_err(|errno| refused(errno, flags, None)));
-            match cloned {
-                Ok(child @ Cloned::Child { .. }) => return Ok(child),
-                Ok(Cloned::Parent { pid, pidfd }) => {
-                    if theirs.send(&Message::Pid(pid.as_raw())).is_err() {
-                        // Nobody would ever know of it.
-                        let _ = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-                    }
-                }
-                Err(error) => theirs.send_failure(&error),
-            }
-            exit_now(0)
-        }
-        Cloned::Parent {
-            pid: intermediate, ..
-        } => {
-            drop(theirs);
-            let answer = ours.receive();
-            waitpid(intermediate, None).context("reap the process that joined the namespaces")?;
-            match answer? {
-                Some(Message::Pid(pid)) => {
-                    let pid = Pid::from_raw(pid);
-                    Ok(Cloned::Parent {
-                        pid,
-                        pidfd: pidfd_open(pid).context(CREATING)?,
-                    })
-                }
-                Some(Message::Failed(text)) => Err(Error::failed(text)),
-                _ => Err(Error::failed(
-                    "the process that joins the namespaces ended unexpectedly",
-                )),
-            }
-        }
-    }
+/// Somebody who is made by a process in between.
+pub(crate) trait Inside {
+    /// What the process in between does; the one descriptor of its own has to stay open.
+    fn enter(&mut self, keep: RawFd) -> Result<()>;
+    /// The whole life of the process that it makes then.
+    fn run(&mut self) -> !;
 }
 
-/// [`clone`] into a cgroup of v2.
-fn clone_into(flags: u64, cgroup: Option<&Cgroup>) -> Result<Cloned> {
+/// Makes a child of this process, into new namespaces (`CLONE_NEW*`) and, on cgroup v2, straight into `cgroup`.
+pub(crate) fn spawn(flags: i32, cgroup: Option<&Cgroup>) -> Result<Cloned> {
+    let flags = flags as u64;
     clone(flags, cgroup.and_then(Cgroup::clone_into)).map_err(|errno| refused(errno, flags, cgroup))
+}
+
+/// Makes a child by a short-lived process in between, in `cgroup` too. It is still ours (`CLONE_PARENT`), so its pid stays its own until we
+/// reap it.
+///
+/// The process in between works in our memory, for a copy takes as long as all that it does. One that joins a time namespace has to have its own
+/// (time_namespaces(7)).
+pub(crate) fn spawn_inside(
+    flags: i32,
+    cgroup: Option<&Cgroup>,
+    joins_time: bool,
+    child: &mut dyn Inside,
+) -> Result<(Pid, OwnedFd)> {
+    let (ours, theirs) = Channel::pair()?;
+    let mut between = |entered: nix::Result<()>| {
+        // Before `enter` closes what is not its own, and somebody else gets its number. What this says is ours stays so in the runtime.
+        let _ = close(ours.as_raw_fd());
+        let parents = (flags | libc::CLONE_PARENT) as u64;
+        let cloned = entered
+            .map_err(not_entered)
+            .and_then(|()| child.enter(theirs.as_raw_fd()))
+            .and_then(|()| {
+                clone(parents, None).map_err(|errno| refused(errno, flags as u64, None))
+            });
+        match cloned {
+            Ok(Cloned::Child { .. }) => child.run(),
+            Ok(Cloned::Parent { pid, pidfd }) => {
+                if theirs.send(&Message::Pid(pid.as_raw())).is_err() {
+                    // Nobody would ever know of it.
+                    let _ = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+                }
+            }
+            Err(error) => theirs.send_failure(&error),
+        }
+    };
+    let lent = match joins_time {
+        true => Err(Errno::ENOSYS),
+        false => lend_memory(cgroup.and_then(Cgroup::clone_into), &mut || between(Ok(()))),
+    };
+    let intermediate = match lent {
+        Err(Errno::ENOSYS | Errno::EPERM) => match spawn(0, cgroup)? {
+            Cloned::Child { entered } => {
+                between(entered);
+                exit_now(0)
+            }
+            Cloned::Parent { pid, .. } => pid,
+        },
+        lent => lent.map_err(|errno| refused(errno, 0, cgroup))?,
+    };
+    drop(theirs);
+    let answer = ours.receive();
+    waitpid(intermediate, None).context("reap the process that joined the namespaces")?;
+    match answer? {
+        Some(Message::Pid(pid)) => {
+            let pid = Pid::from_raw(pid);
+            Ok((pid, pidfd_open(pid).context(CREATING)?))
+        }
+        Some(Message::Failed(text)) => Err(Error::failed(text)),
+        _ => Err(Error::failed(
+            "the process that joins the namespaces ended unexpectedly",
+        )),
+    }
 }
 
 /// The error of a process that could not be born in its cgroup, and not move there either.

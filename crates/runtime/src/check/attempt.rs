@@ -23,7 +23,7 @@ pub(super) fn attempt(
     act: impl FnOnce() -> nix::Result<()>,
 ) -> Result<()> {
     let (ours, childs) = Channel::pair()?;
-    let (pid, pidfd) = match spawn(flags, None, None)? {
+    let (pid, pidfd) = match spawn(flags, None)? {
         Cloned::Child { .. } => {
             // Without our copy the end of the parent is the end of the conversation.
             drop(ours);

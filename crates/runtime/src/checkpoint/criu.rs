@@ -89,7 +89,7 @@ impl Criu {
         // Only the other side holds them then, whose end is to be seen.
         drop((criu_end, report_end));
         let tasks = cgroup.map(cgroups::Cgroup::tasks).transpose()?;
-        match spawn(namespaces, cgroup, None)? {
+        match spawn(namespaces, cgroup)? {
             Cloned::Child { entered } => {
                 reset_signals(u64::MAX);
                 let begun = entered

@@ -116,6 +116,63 @@ fn clone2(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned> {
     })
 }
 
+/// Makes a child, on cgroup v2 in `cgroup`, that does `work` in the caller's memory. The caller waits until it has ended, as with vfork(2), and
+/// finds there what it has done; descriptors, credentials and namespaces are the child's own. `ENOSYS` where clone3(2) is not to be had.
+///
+/// The calling process must be single-threaded.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) fn lend_memory(
+    cgroup: Option<BorrowedFd<'_>>,
+    mut work: &mut dyn FnMut(),
+) -> nix::Result<Pid> {
+    /// The child's first function, on the caller's stack, below what the caller has there.
+    unsafe extern "C" fn begin(work: *mut &mut dyn FnMut()) -> ! {
+        // SAFETY: the caller waits with it on its stack.
+        unsafe { (*work)() };
+        exit_now(0)
+    }
+    // SAFETY: clone_args is plain data for which all-zero is valid.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    let (args, size, work) = (
+        &raw const args,
+        size_of::<libc::clone_args>(),
+        &raw mut work,
+    );
+    let answer: isize;
+    // SAFETY: the child never gets to what follows, for `begin` does not return, and so touches no more than the stack below this frame, and what
+    // `work` may touch; meanwhile the kernel does not let the caller go on. There is no other thread, and no signal handler.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!("syscall", "test rax, rax", "jnz 2f", "mov rdi, {work}", "call {begin}", "ud2", "2:", work = in(reg) work,
+            begin = sym begin, inout("rax") libc::SYS_clone3 as isize => answer, in("rdi") args, in("rsi") size, out("rcx") _, out("r11") _);
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!("svc 0", "cbnz x0, 2f", "mov x0, {work}", "bl {begin}", "brk 1", "2:", work = in(reg) work, begin = sym begin,
+            in("x8") libc::SYS_clone3, inout("x0") args => answer, in("x1") size, out("x30") _);
+    }
+    match answer {
+        0.. => Ok(Pid::from_raw(answer as libc::pid_t)),
+        _ => Err(Errno::from_raw(-answer as i32)),
+    }
+}
+
+/// Elsewhere whoever wants that makes a process with memory of its own.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(crate) fn lend_memory(
+    _cgroup: Option<BorrowedFd<'_>>,
+    _work: &mut dyn FnMut(),
+) -> nix::Result<Pid> {
+    Err(Errno::ENOSYS)
+}
+
 /// Ends this process at once: no destructors, no flushing of buffers that belong to the parent.
 pub(crate) fn exit_now(status: i32) -> ! {
     // SAFETY: _exit(2) has no preconditions.
