@@ -110,21 +110,24 @@ impl Location {
                 .iter()
                 .find(|place| place.version == Version::V2)
         };
-        match legacy.or_else(unified) {
-            Some(place) if place.version == Version::V2 => {
-                let file = place.dir().join("cgroup.freeze");
-                match read_line(AT_FDCWD, &file) {
-                    Ok(text) => Ok(text.trim_end() == "1"),
-                    Err(Errno::ENOENT | Errno::ENODEV) => Ok(false),
-                    Err(errno) => Err(Error::io("read", file, errno)),
-                }
-            }
-            Some(place) => Cgroup::open(&Location {
+        let Some(place) = legacy.or_else(unified) else {
+            return Ok(false);
+        };
+        let (name, thawed) = match place.version {
+            Version::V1 => (STATE, "THAWED"),
+            Version::V2 => ("cgroup.freeze", "0"),
+        };
+        let file = place.dir().join(name);
+        match read_line(AT_FDCWD, &file) {
+            Ok(text) if text.trim_end() == thawed => Ok(false),
+            // An ancestor may be what is frozen.
+            Ok(_) => Cgroup::open(&Location {
                 places: vec![place.clone()],
                 unit: None,
             })?
             .is_frozen(),
-            None => Ok(false),
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(false),
+            Err(errno) => Err(Error::io("read", file, errno)),
         }
     }
 }

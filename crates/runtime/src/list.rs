@@ -16,9 +16,7 @@ pub fn list(settings: &Settings) -> Result<Vec<ListEntry>> {
     let mut states = Vec::new();
     for entry in entries {
         let id = entry.with_context(reading)?.file_name();
-        match Container::open(settings, &id.to_string_lossy())
-            .and_then(|container| container.state())
-        {
+        match Container::open(settings, &id.to_string_lossy()).and_then(Container::into_state) {
             Ok(state) => states.push(state),
             // Deleted between the two looks, or not a container's directory.
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Invalid) => {}

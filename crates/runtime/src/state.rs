@@ -261,7 +261,7 @@ pub struct State {
 
 /// The state of one container.
 pub fn state(settings: &Settings, id: &str) -> Result<State> {
-    Container::open(settings, id)?.state()
+    Container::open(settings, id)?.into_state()
 }
 
 /// runtime-spec's state, without runc's additions: what hooks and seccomp agents get.
@@ -416,23 +416,22 @@ impl Container {
     }
 
     /// The state as it is printed.
-    pub(crate) fn state(&self) -> Result<State> {
+    pub(crate) fn into_state(self) -> Result<State> {
         let status = self.status()?;
-        let record = &self.record;
+        let record = self.record;
         Ok(State {
-            oci_version: record.oci_version.clone(),
-            id: record.id.clone(),
-            pid: if status == Status::Stopped {
-                0
-            } else {
-                record.init.as_ref().map_or(0, |init| init.pid)
+            oci_version: record.oci_version,
+            id: record.id,
+            pid: match (status, record.init) {
+                (Status::Stopped, _) | (_, None) => 0,
+                (_, Some(init)) => init.pid,
             },
             status,
-            bundle: record.bundle.clone(),
-            rootfs: record.rootfs.clone(),
-            created: record.created.clone(),
-            annotations: record.annotations.clone(),
-            owner: record.owner.clone(),
+            bundle: record.bundle,
+            rootfs: record.rootfs,
+            created: record.created,
+            annotations: record.annotations,
+            owner: record.owner,
         })
     }
 }
