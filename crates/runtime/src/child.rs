@@ -105,7 +105,7 @@ pub(crate) struct Child<'a> {
 
 impl Inside for Child<'_> {
     /// What only another process can do before the child is there.
-    fn enter(&mut self, _keep: RawFd) -> Result<()> {
+    fn enter(&mut self, _keep: Option<RawFd>) -> Result<()> {
         sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
         namespaces::join(&std::mem::take(&mut self.joined))
     }

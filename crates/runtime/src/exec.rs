@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, geteuid, setsid};
 use oci_spec::runtime::Spec;
 
@@ -24,6 +23,7 @@ use crate::protocol::{Channel, Message};
 use crate::rootfs::Root;
 use crate::spawn::{Inside, spawn_inside};
 use crate::state::{Container, Status};
+use crate::sys::wait::{Whose, ended};
 use crate::{
     Context, Error, Kind, Result, Settings, annotations, capabilities, config, plan, protect,
     start, sys, terminal,
@@ -215,7 +215,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         if self.armed {
             let _ = sys::process::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
-            let _ = waitpid(self.pid, None);
+            let _ = ended(Whose::Pid(self.pid), 0);
         }
     }
 }
@@ -394,7 +394,7 @@ impl Child<'_> {
 
 impl Inside for Child<'_> {
     /// In the process in between.
-    fn enter(&mut self, keep: RawFd) -> Result<()> {
+    fn enter(&mut self, keep: Option<RawFd>) -> Result<()> {
         sys::process::reset_signals(self.procfs.ignored_signals());
         sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
         process::enter_cgroup(&self.tasks)?;
@@ -425,11 +425,8 @@ impl Inside for Child<'_> {
         self.process.labels.apply(self.procfs)?;
         self.process.add_home(&root);
         root.leave();
-        process::close_others(
-            self.procfs,
-            &self.preserved,
-            &[self.channel.as_raw_fd(), keep],
-        )?;
+        let ours: Vec<RawFd> = keep.into_iter().chain([self.channel.as_raw_fd()]).collect();
+        process::close_others(self.procfs, &self.preserved, &ours)?;
         self.process.settle(self.filter.as_ref(), groups)?;
         self.program = self.process.look_up()?;
         Ok(())

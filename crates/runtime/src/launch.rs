@@ -37,7 +37,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, bind, listen, socket};
 use nix::sys::stat::{Mode, umask};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, geteuid};
 
 use crate::agent::Notifier;
@@ -54,6 +54,7 @@ use crate::plan::Plan;
 use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
 use crate::state::{Container, ProcessId, Record, Status};
+use crate::sys::wait::{Whose, ended};
 use crate::{
     CgroupManager, Context, Error, Kind, Result, Settings, annotations, checkpoint, config, hooks,
     notify, plan, process, protect, start, state, terminal, userns,
@@ -191,13 +192,13 @@ impl Drop for Undo {
         // Not on record yet, but our own child, so its pid is its own until it is reaped. Its cgroup can only go after it.
         if let (Some(child), None) = (self.child, &self.container.record.init) {
             let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL);
-            let _ = waitpid(child, None);
+            let _ = ended(Whose::Pid(child), 0);
         }
         if let Err(error) = destroy(&self.container) {
             log::warn!("clean up after the failure: {error}");
         }
         if let (Some(child), Some(_)) = (self.child, &self.container.record.init) {
-            let _ = waitpid(child, None);
+            let _ = ended(Whose::Pid(child), 0);
         }
     }
 }
@@ -496,7 +497,7 @@ pub(crate) fn run_runtime_hooks(
 
 /// The child is gone without a word.
 fn died(pid: Pid) -> Error {
-    let how = match waitpid(pid, None) {
+    let how = match waitpid(pid, Some(WaitPidFlag::__WALL)) {
         Ok(WaitStatus::Signaled(_, nix::sys::signal::Signal::SIGKILL, _)) => {
             "was killed (is the memory limit too small to start in?)".to_owned()
         }

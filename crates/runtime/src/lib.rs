@@ -80,7 +80,7 @@ pub use list::{ListEntry, list, processes};
 pub use lsm::default_apparmor_profile;
 pub use mounts::mount_shifted;
 pub use pause::{pause, resume};
-pub use protect::ensure as protect;
+pub use protect::{ensure as protect, set_protected};
 pub use run::{RunOptions, run};
 pub use spec::spec;
 pub use start::start;

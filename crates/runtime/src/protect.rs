@@ -24,9 +24,16 @@ use crate::{Context, Result, sys};
 /// The file that this process executes.
 const SELF: &CStr = c"/proc/self/exe";
 
+/// Whether it is known to be out of reach.
+static DONE: AtomicBool = AtomicBool::new(false);
+
+/// For a program that has seen to it by itself: it has found its binary on a read-only mount. Nothing that a caller passes can say so.
+pub fn set_protected() {
+    DONE.store(true, Ordering::Relaxed);
+}
+
 /// Returns at once when the running binary is out of reach already; else executes it again from where it is.
 pub fn ensure() -> Result<()> {
-    static DONE: AtomicBool = AtomicBool::new(false);
     if DONE.load(Ordering::Relaxed) {
         return Ok(());
     }
@@ -34,7 +41,7 @@ pub fn ensure() -> Result<()> {
     let is_readonly = |found: Statvfs| found.flags().contains(FsFlags::ST_RDONLY);
     // Nothing that a caller passes can talk us out of it.
     if is_readonly(statvfs(SELF).context(protecting)?) {
-        DONE.store(true, Ordering::Relaxed);
+        set_protected();
         return Ok(());
     }
     let copy = match readonly_mount() {
@@ -43,7 +50,7 @@ pub fn ensure() -> Result<()> {
             let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
             let binary = openat(AT_FDCWD, SELF, flags, Mode::empty()).context(protecting)?;
             if is_sealed(&binary) {
-                DONE.store(true, Ordering::Relaxed);
+                set_protected();
                 return Ok(());
             }
             sealed_copy(&binary).context(protecting)?

@@ -1,25 +1,24 @@
 //! Making a process in namespaces: by one clone3(2), or two where the kernel demands that somebody else goes in first.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use cgroups::Cgroup;
 use nix::errno::Errno;
-use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use crate::error::IntoCause;
 use crate::protocol::{Channel, Message};
-use crate::sys::process::{
-    Cloned, clone, close, exit_now, lend_memory, pidfd_open, pidfd_send_signal,
-};
+use crate::sys::process::{Cloned, clone, exit_now, lend_memory, pidfd_open};
+use crate::sys::wait::{Whose, ended};
 use crate::{Context, Error, Result, userns};
 
 const CREATING: &str = "create the container's process";
+const GONE: &str = "the process that joins the namespaces ended unexpectedly";
 
 /// Somebody who is made by a process in between.
 pub(crate) trait Inside {
-    /// What the process in between does; the one descriptor of its own has to stay open.
-    fn enter(&mut self, keep: RawFd) -> Result<()>;
+    /// What the process in between does. If there is something to `keep`, that has to stay open.
+    fn enter(&mut self, keep: Option<RawFd>) -> Result<()>;
     /// The whole life of the process that it makes then.
     fn run(&mut self) -> !;
 }
@@ -41,55 +40,69 @@ pub(crate) fn spawn_inside(
     joins_time: bool,
     child: &mut dyn Inside,
 ) -> Result<(Pid, OwnedFd)> {
-    let (ours, theirs) = Channel::pair()?;
-    let mut between = |entered: nix::Result<()>| {
-        // Before `enter` closes what is not its own, and somebody else gets its number. What this says is ours stays so in the runtime.
-        let _ = close(ours.as_raw_fd());
-        let parents = (flags | libc::CLONE_PARENT) as u64;
-        let cloned = entered
-            .map_err(not_entered)
-            .and_then(|()| child.enter(theirs.as_raw_fd()))
-            .and_then(|()| {
-                clone(parents, None).map_err(|errno| refused(errno, flags as u64, None))
-            });
-        match cloned {
-            Ok(Cloned::Child { .. }) => child.run(),
-            Ok(Cloned::Parent { pid, pidfd }) => {
-                if theirs.send(&Message::Pid(pid.as_raw())).is_err() {
-                    // Nobody would ever know of it.
-                    let _ = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-                }
-            }
-            Err(error) => theirs.send_failure(&error),
-        }
-    };
+    let mut made = None;
     let lent = match joins_time {
         true => Err(Errno::ENOSYS),
-        false => lend_memory(cgroup.and_then(Cgroup::clone_into), &mut || between(Ok(()))),
+        false => lend_memory(cgroup.and_then(Cgroup::clone_into), &mut || {
+            made = Some(between(flags, child, None));
+        }),
     };
-    let intermediate = match lent {
-        Err(Errno::ENOSYS | Errno::EPERM) => match spawn(0, cgroup)? {
-            Cloned::Child { entered } => {
-                between(entered);
-                exit_now(0)
+    let pid = match lent {
+        Err(Errno::ENOSYS | Errno::EPERM) => spawn_by_message(flags, cgroup, child)?,
+        lent => {
+            reap(lent.map_err(|errno| refused(errno, 0, cgroup))?)?;
+            made.unwrap_or_else(|| Err(Error::failed(GONE)))?
+        }
+    };
+    Ok((pid, pidfd_open(pid).context(CREATING)?))
+}
+
+/// In the process in between: the pid of the child, where this does not return.
+fn between(flags: i32, child: &mut dyn Inside, keep: Option<RawFd>) -> Result<Pid> {
+    child.enter(keep)?;
+    let cloned = clone((flags | libc::CLONE_PARENT) as u64, None);
+    match cloned.map_err(|errno| refused(errno, flags as u64, None))? {
+        Cloned::Child { .. } => child.run(),
+        Cloned::Parent { pid, pidfd } => {
+            // It goes with this process.
+            let _ = pidfd.into_raw_fd();
+            Ok(pid)
+        }
+    }
+}
+
+/// [`spawn_inside`] by a process with memory of its own.
+fn spawn_by_message(flags: i32, cgroup: Option<&Cgroup>, child: &mut dyn Inside) -> Result<Pid> {
+    let (ours, theirs) = Channel::pair()?;
+    let intermediate = match spawn(0, cgroup)? {
+        Cloned::Child { entered } => {
+            // Before `enter` closes what is not its own, and somebody else gets its number.
+            drop(ours);
+            let made = entered
+                .map_err(not_entered)
+                .and_then(|()| between(flags, child, Some(theirs.as_raw_fd())));
+            match made {
+                Ok(pid) => drop(theirs.send(&Message::Pid(pid.as_raw()))),
+                Err(error) => theirs.send_failure(&error),
             }
-            Cloned::Parent { pid, .. } => pid,
-        },
-        lent => lent.map_err(|errno| refused(errno, 0, cgroup))?,
+            exit_now(0)
+        }
+        Cloned::Parent { pid, .. } => pid,
     };
     drop(theirs);
     let answer = ours.receive();
-    waitpid(intermediate, None).context("reap the process that joined the namespaces")?;
+    reap(intermediate)?;
     match answer? {
-        Some(Message::Pid(pid)) => {
-            let pid = Pid::from_raw(pid);
-            Ok((pid, pidfd_open(pid).context(CREATING)?))
-        }
+        Some(Message::Pid(pid)) => Ok(Pid::from_raw(pid)),
         Some(Message::Failed(text)) => Err(Error::failed(text)),
-        _ => Err(Error::failed(
-            "the process that joins the namespaces ended unexpectedly",
-        )),
+        _ => Err(Error::failed(GONE)),
     }
+}
+
+fn reap(intermediate: Pid) -> Result<()> {
+    ended(Whose::Pid(intermediate), 0)
+        .map(drop)
+        .context("reap the process that joined the namespaces")
 }
 
 /// The error of a process that could not be born in its cgroup, and not move there either.

@@ -9,8 +9,12 @@
 use core::arch::{asm, naked_asm};
 use core::ffi::c_char;
 use core::mem::MaybeUninit;
+use core::sync::atomic::AtomicBool;
 
 use nix::libc;
+
+/// Whether this start has found the program on a mount that is read-only.
+pub(super) static OUT_OF_REACH: AtomicBool = AtomicBool::new(false);
 
 /// The kernel's first instruction of this program, its stack as execve(2) leaves it: the number of arguments, and two lists that end with null.
 #[unsafe(naked)]
@@ -40,8 +44,16 @@ unsafe extern "C" fn protect(stack: *const usize) {
             libc::SYS_statfs,
             [own, mount.as_mut_ptr() as usize, 0, 0, 0],
         );
+        if asked != 0 {
+            return;
+        }
         // Where it is out of reach already, this is the second start.
-        if asked != 0 || mount.assume_init().f_flags & libc::ST_RDONLY != 0 {
+        if mount.assume_init().f_flags & libc::ST_RDONLY != 0 {
+            #[cfg(target_arch = "x86_64")]
+            asm!("mov byte ptr [rip + {}], 1", sym OUT_OF_REACH, options(nostack));
+            #[cfg(target_arch = "aarch64")]
+            asm!("adrp {at}, {}", "strb {one:w}, [{at}, :lo12:{}]", sym OUT_OF_REACH, sym OUT_OF_REACH, at = out(reg) _, one = in(reg) 1,
+                options(nostack));
             return;
         }
         let here = libc::AT_FDCWD as usize;

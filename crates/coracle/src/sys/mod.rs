@@ -29,7 +29,26 @@ extern "C" fn main(count: c_int, values: *const *const c_char) -> c_int {
         OsStr::from_bytes(argument.to_bytes()).to_owned()
     });
     runtime::set_arguments(arguments.collect());
+    if is_out_of_reach() {
+        runtime::set_protected();
+    }
     crate::begin()
+}
+
+/// What the program's first function has found.
+fn is_out_of_reach() -> bool {
+    #[cfg(all(
+        target_env = "musl",
+        not(test),
+        any(target_arch = "x86_64", target_arch = "aarch64")
+    ))]
+    return entry::OUT_OF_REACH.load(std::sync::atomic::Ordering::Relaxed);
+    #[cfg(not(all(
+        target_env = "musl",
+        not(test),
+        any(target_arch = "x86_64", target_arch = "aarch64")
+    )))]
+    false
 }
 
 /// A write to a pipe that nobody reads is an error to report, not the end.

@@ -117,7 +117,8 @@ fn clone2(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned> {
 }
 
 /// Makes a child, on cgroup v2 in `cgroup`, that does `work` in the caller's memory. The caller waits until it has ended, as with vfork(2), and
-/// finds there what it has done; descriptors, credentials and namespaces are the child's own. `ENOSYS` where clone3(2) is not to be had.
+/// finds there what it has done; descriptors, credentials and namespaces are the child's own. The end of it and of its siblings sends no
+/// signal: [`super::wait::ended`] waits for them all the same. `ENOSYS` where clone3(2) is not to be had.
 ///
 /// The calling process must be single-threaded.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -134,7 +135,6 @@ pub(crate) fn lend_memory(
     // SAFETY: clone_args is plain data for which all-zero is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
