@@ -97,6 +97,8 @@ pub(crate) enum Gate {
     Start,
     /// For the runtime that made it; `detached` ones may outlive it.
     Run { detached: bool },
+    /// For the runtime that made it, whose caller has something to do before.
+    Prepare,
 }
 
 /// A container that is ready, and goes away again unless it is released.
@@ -228,7 +230,7 @@ pub(crate) fn launch(
     let mut plan = Plan::new(&spec, &bundle)?;
     let (own_console, console) = terminal::receiver(
         plan.process.terminal.is_some(),
-        gate != Gate::Run { detached: false },
+        matches!(gate, Gate::Start | Gate::Run { detached: true }),
         options.console_socket.as_deref(),
     )?;
     plan.process.pass_listen_fds();
@@ -250,7 +252,7 @@ pub(crate) fn launch(
     }
     let listener = match gate {
         Gate::Start => Some(listen_at(&undo.container.directory)?),
-        Gate::Run { .. } => {
+        Gate::Run { .. } | Gate::Prepare => {
             undo.container.directory.mark_creating()?;
             None
         }

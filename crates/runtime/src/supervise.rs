@@ -21,8 +21,7 @@ pub struct Prepared(Launched);
 /// [`Prepared::start`].
 pub fn prepare(settings: &Settings, options: &CreateOptions) -> Result<Prepared> {
     protect::ensure()?;
-    let gate = Gate::Run { detached: false };
-    launch(settings, options, gate, false, None).map(Prepared)
+    launch(settings, options, Gate::Prepare, false, None).map(Prepared)
 }
 
 impl Prepared {

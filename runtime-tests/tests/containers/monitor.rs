@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runtime_tests::{Store, eventually, kernel_since, read_text, shell};
+use runtime_tests::{
+    Host, Store, eventually, fill_rootfs, kernel_since, read_text, requires, rootless, shell,
+};
 
 fn kill_monitor(store: &Store, name: &str) {
     let pid = store.monitor(name);
@@ -43,6 +45,20 @@ fn output_is_logged_and_shown() {
         first["stream"] == "stdout" && first["log"] == "one\n",
         "{first}"
     );
+}
+
+/// Proved with a program that is executed as soon as it can be.
+#[test]
+fn the_network_is_there_before_the_program() {
+    requires!(rootless().is_none(), "a bridge takes root");
+    let host = Host::new();
+    let rootfs = host.path("rootfs");
+    fill_rootfs(&rootfs);
+    let rootfs = rootfs.display().to_string();
+    let run = ["run", "--rm", "--rootfs", &rootfs, "ls", "/sys/class/net"];
+    for _ in 0..3 {
+        assert_eq!(host.coracle(&run).ok(), "eth0\nlo\n");
+    }
 }
 
 #[test]
