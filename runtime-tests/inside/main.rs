@@ -9,7 +9,7 @@
 //! `inside notify-and-wait` says `READY=1` at $NOTIFY_SOCKET, waits
 //! `inside fds`             prints its open file descriptors, one line
 //! `inside write N`         writes N lines of numbers to stdout and exits with status 5
-//! `inside steal`           tries to open the programs of other processes for writing; says `written` when it could
+//! `inside steal`           gets hold of the programs of other processes and says `held`; then, of each, `written` or `refused`
 //! `inside serve`           answers HTTP requests at $PORT as serverless platforms want it; after SIGTERM those that it has begun with
 //! `inside watch`           tries to read the open files of other processes; says `host file` when it could
 
@@ -203,12 +203,13 @@ fn write_lines(lines: i64) {
 }
 
 /// Looks at every other process until the file `/stop` is there, and says `done`.
-fn look_at_others(mut look: impl FnMut(u32)) {
+fn look_at_others(mut look: impl FnMut(&[u32])) {
     say("looking");
     let own = std::process::id();
     while !std::path::Path::new("/stop").exists() {
         let others = std::fs::read_dir("/proc").expect("proc is mounted").flatten();
-        others.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| *pid != own).for_each(&mut look);
+        let pids = others.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| *pid != own);
+        look(&pids.collect::<Vec<_>>());
     }
     say("done");
 }
@@ -216,28 +217,36 @@ fn look_at_others(mut look: impl FnMut(u32)) {
 /// A running program cannot be written to (ETXTBSY), so an attacker keeps a handle on it and reopens that one through
 /// /proc/self/fd when the program has gone. What is written, where it can be, is what is there.
 fn steal() {
+    const ETXTBSY: i32 = 26;
     let mut handles: Vec<File> = Vec::new();
-    look_at_others(|pid| {
-        let exe = format!("/proc/{pid}/exe");
-        let foreign = std::fs::read_link(&exe).is_ok_and(|path| !path.starts_with("/bin"));
-        if foreign && handles.len() < 500 {
-            handles.extend(File::open(&exe));
+    let mut seen = Vec::new();
+    look_at_others(|pids| {
+        for pid in pids {
+            let exe = format!("/proc/{pid}/exe");
+            let foreign = std::fs::read_link(&exe).is_ok_and(|path| !path.starts_with("/bin"));
+            if foreign && !seen.contains(pid) && let Ok(handle) = File::open(&exe) {
+                say("held");
+                seen.push(*pid);
+                handles.push(handle);
+            }
         }
-        for handle in &handles {
+        handles.retain(|handle| {
             let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
             // A sealed file can be opened for writing, and yet not be written. The byte is the one that is there.
             let written = OpenOptions::new().write(true).open(path).and_then(|file| file.write_at(b"\x7f", 0));
-            if written.is_ok() {
-                say("written");
+            match written {
+                Err(error) if error.raw_os_error() == Some(ETXTBSY) => return true,
+                written => say(if written.is_ok() { "written" } else { "refused" }),
             }
-        }
+            false
+        });
     });
 }
 
 /// Says `host file` when another process's open files can be read and are not the container's.
 fn watch() {
-    look_at_others(|pid| {
-        for fd in 3..64 {
+    look_at_others(|pids| {
+        for (pid, fd) in pids.iter().flat_map(|pid| (3..64).map(move |fd| (pid, fd))) {
             if let Ok(path) = std::fs::read_link(format!("/proc/{pid}/fd/{fd}")) {
                 let path = path.to_string_lossy();
                 if path.starts_with('/') && !["/stop", "/dev", "/etc", "/proc", "/bin"].iter().any(|own| path.starts_with(own)) && path != "/" {

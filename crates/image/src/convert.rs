@@ -307,8 +307,7 @@ mod tests {
     fn convert(config: serde_json::Value, overrides: &Overrides) -> Result<Spec> {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("etc")).unwrap();
-        let passwd =
-            "root:x:0:0::/root:/bin/sh\nbroken\nweb:x:33:44:Web:/srv:/bin/sh\n77:x:1:1::/odd:\n";
+        let passwd = "root:x:0:0::/root:/bin/sh\nbroken\nweb:x:33:44:Web:/srv:/bin/sh\n77:x:1:1::/odd:\n4294967296:x:0:0::/:\n";
         fs::write(dir.path().join("etc/passwd"), passwd).unwrap();
         fs::write(
             dir.path().join("etc/group"),
@@ -384,7 +383,8 @@ mod tests {
         }
     }
 
-    // CVE-2024-40635, CVE-2026-46680: a number that is no id is neither another id nor a name.
+    // CVE-2024-40635, CVE-2026-46680: a number that is no id is neither another id nor a name. Proved with a number that is cut off, and with one
+    // that is taken for a name.
     #[test]
     fn users_are_found_in_the_image() {
         for (user, wanted) in [
@@ -454,7 +454,7 @@ mod tests {
         assert!(convert(relative, &Overrides::default()).is_err());
     }
 
-    // GO-2026-5475, CVE-2026-47262
+    // GO-2026-5475, CVE-2026-47262. Proved with links that lead out of the root, without the look at the kind of file, and without the bound.
     #[test]
     fn the_files_of_users_are_regular_and_bounded() {
         let read = |prepare: &dyn Fn(&std::path::Path)| {
@@ -462,19 +462,23 @@ mod tests {
             fs::create_dir(dir.path().join("etc")).unwrap();
             prepare(&dir.path().join("etc/passwd"));
             let config = image(serde_json::json!({ "User": "root", "Cmd": ["x"] }));
-            spec(
-                &config,
-                File::open(dir.path()).unwrap().as_fd(),
-                &Overrides::default(),
-            )
+            let root = File::open(dir.path()).unwrap();
+            spec(&config, root.as_fd(), &Overrides::default()).map_err(|error| error.to_string())
+        };
+        let refused = |why: &str, prepare: &dyn Fn(&std::path::Path)| {
+            let error = read(prepare).unwrap_err();
+            assert!(error.contains(why), "{error}");
         };
         // The host's own has a root.
-        assert!(read(&|path| std::os::unix::fs::symlink("/etc/passwd", path).unwrap()).is_err());
-        assert!(
-            read(&|path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap())
-                .is_err()
-        );
-        assert!(read(&|path| File::create(path).unwrap().set_len(1 << 30).unwrap()).is_err());
+        refused("ELOOP", &|path| {
+            std::os::unix::fs::symlink("/etc/passwd", path).unwrap()
+        });
+        refused("not a regular file", &|path| {
+            nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap()
+        });
+        refused("more than", &|path| {
+            File::create(path).unwrap().set_len(1 << 30).unwrap()
+        });
         assert!(read(&|path| fs::write(path, "root:x:0:0::/:").unwrap()).is_ok());
     }
 }

@@ -244,6 +244,7 @@ mod tests {
 
     const HEX: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
+    // Proved with names that are shortened whatever they are read as.
     #[test]
     fn short_forms_are_spelled_out_and_found_again() {
         let long = format!("docker.io/library/a@sha256:{HEX}");

@@ -459,6 +459,7 @@ mod tests {
         assert!(error(|c| c["linux"]["uidMappings"] = one).starts_with("linux.uidMappings: "));
     }
 
+    // Proved without the look at `..`, without the one at the namespace, and with names that are of none.
     #[test]
     fn sysctls_belong_to_a_namespace() {
         let set = |name: &str| plan(|c| c["linux"]["sysctl"] = json!({ name: "1" }));

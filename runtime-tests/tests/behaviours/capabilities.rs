@@ -66,7 +66,7 @@ fn ambient_capabilities_reach_another_user() {
 #[test]
 fn inheritable_is_empty_unless_configured() {
     requires!(rootless() != Some(Ids::Own), "one id only is mapped");
-    // CVE-2022-29162, CVE-2022-27650, CVE-2025-27612
+    // CVE-2022-29162, CVE-2022-27650, CVE-2025-27612. Proved with a set that is the bounding one, and with one that `--cap` adds to.
     let c = Container::idle();
     c.run_detached();
     let init = std::fs::read_to_string(format!("/proc/{}/status", c.pid())).unwrap();

@@ -169,7 +169,7 @@ fn all_devices_can_be_allowed() {
 
 #[test]
 fn no_device_is_made_through_a_symlink() {
-    // CVE-2026-41579, CVE-2026-47766: the image's /dev points out of the root.
+    // CVE-2026-41579, CVE-2026-47766: the image's /dev points out of the root. Proved with paths of the host, before the root is changed.
     requires!(
         is_coracle() || is_runc_since(1, 3),
         "runc 1.1 makes links outside"

@@ -74,7 +74,7 @@ fn state_files_are_for_their_owner_only() {
     c.run_detached();
     let dir = c.state_root().join(&c.id);
     let mode = |path: &Path| fs::symlink_metadata(path).unwrap().mode() & 0o777;
-    // CVE-2024-25621. runc leaves the search bit to others.
+    // CVE-2024-25621. Proved with the umask's modes for the directories, and for the files. runc leaves the search bit to others.
     let forbidden = if is_coracle() { 0o077 } else { 0o066 };
     assert_eq!(mode(&dir) & forbidden, 0, "{:o}", mode(&dir));
     if is_coracle() {

@@ -149,6 +149,7 @@ fn bad_words_are_refused_before_anything_happens() {
     assert_eq!(home.coracle(&["images", "-q"]).ok(), "");
 }
 
+/// CVE-2024-25621: proved with the umask's modes for the store, for its directories, and for its files.
 #[test]
 fn the_store_is_its_owners_alone() {
     requires!(

@@ -79,6 +79,7 @@ fn nothing_is_half_visible_and_the_next_try_goes_on() {
     home.coracle(&["load", "-i", &archive]).ok();
 }
 
+/// Proved with layers that are left where they failed.
 #[test]
 fn layers_that_do_not_fit_when_they_are_unpacked_are_not_there() {
     requires!(

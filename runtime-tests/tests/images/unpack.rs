@@ -184,11 +184,13 @@ fn same_as_umoci(script: &str) {
     assert_eq!(tree(&home.path("again/rootfs")), theirs);
 }
 
+/// Proved with directories that get their times before the files in them are made.
 #[test]
 fn every_kind_of_file_is_as_umoci_makes_it() {
     same_as_umoci(KINDS);
 }
 
+/// Proved without whiteouts.
 #[test]
 fn what_was_changed_layer_by_layer_is_as_umoci_makes_it() {
     same_as_umoci(REPACKED);

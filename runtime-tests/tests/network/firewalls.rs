@@ -45,6 +45,7 @@ fn a_firewall_that_is_loaded_anew_opens_nothing() {
     machine.detach("web");
 }
 
+/// Proved with a `network reload` that does nothing, and with one that plugs no container into the bridge again.
 #[test]
 fn a_flushed_firewall_is_put_back() {
     requires!(is_coracle(), "the command network is Coracle's");

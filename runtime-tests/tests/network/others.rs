@@ -249,7 +249,7 @@ fn a_plugin_with_a_path_is_refused() {
     machine.detach("web");
 }
 
-/// A client keeps its address (CVE-2021-20199).
+/// A client keeps its address (CVE-2021-20199). Proved with a proxy in front of pasta.
 #[test]
 fn pasta_serves_an_ordinary_user() {
     requires!(has_program("pasta"), "pasta is missing (package passt)");

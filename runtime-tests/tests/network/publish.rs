@@ -71,6 +71,7 @@ fn a_host_address_limits_who_reaches_a_port() {
     assert!(machine.host.ask("tcp", "[::1]:7070").starts_with("two fd"));
 }
 
+/// CVE-2020-8558: proved each time, by the last lines.
 #[test]
 fn the_machines_loopback_stays_its_own() {
     requires!(

@@ -175,6 +175,7 @@ fn a_mount_destination_that_becomes_a_link_leads_nowhere_before_the_root_is_chan
 }
 
 /// The same by `..`: a directory on the way is moved out of the root while it is walked through, so that what lies above it is the host's.
+/// Proved with `..` walked by hand from a directory that is no mount of its own: in a mount of its own the kernel finds nothing there either.
 #[test]
 fn a_mount_destination_that_is_moved_out_leads_nowhere() {
     let mut c = Container::new(LOOK);
@@ -196,7 +197,7 @@ fn a_mount_destination_that_is_moved_out_leads_nowhere() {
 }
 
 /// CVE-2025-31133, CVE-2025-62161: what masked paths are covered with is the null device at one moment, and a link to something else at the
-/// next.
+/// next. Proved with a device that is opened again after the look at its number.
 #[test]
 fn what_masks_paths_is_the_null_device_at_every_moment() {
     requires!(is_coracle(), "runc 1.1 does not come back from it");
@@ -216,7 +217,8 @@ fn what_masks_paths_is_the_null_device_at_every_moment() {
     });
 }
 
-/// The root file system itself is exchanged for another: whatever is used is one of the two with its mounts, and never a mixture.
+/// The root file system itself is exchanged for another: whatever is used is one of the two with its mounts, and never a mixture. Proved with
+/// mounts whose places are looked up by the path of the root.
 #[test]
 fn a_root_file_system_that_is_exchanged_is_one_of_the_two() {
     let c = Container::new("cat /name /dir/name /proc/1/comm; true");

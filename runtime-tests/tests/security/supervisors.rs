@@ -141,6 +141,7 @@ fn end(alone: &Alone) {
     alone.wait_until_empty();
 }
 
+/// The same of a shim. Proved with a shim that sets no_new_privs, and with descriptors that are not closed.
 #[test]
 fn a_shims_container_has_nothing_of_it() {
     requires!(rootless().is_none(), "containerd is root's");

@@ -10,6 +10,7 @@ use runtime_tests::{eventually, requires, shell};
 
 use crate::{DIFFERENCES, is, is_strict};
 
+/// Proved with a shim that takes every message for a request, and one that takes every frame for a whole one: both panic.
 #[test]
 fn frames_that_are_none() {
     let alone = Alone::new("sleep 1000000");

@@ -191,6 +191,7 @@ fn a_good_registry_is_asked_for_everything_once() {
     );
 }
 
+// Proved without limits of time: it does not end.
 #[test]
 fn a_registry_that_hangs_is_left() {
     let mut client = Client::new();
@@ -318,6 +319,7 @@ fn a_broken_rest_of_an_earlier_pull_does_no_harm() {
     assert_is_content(&client, &client.pull(&server).unwrap());
 }
 
+// Proved without the comparison of digests.
 #[test]
 fn content_that_is_not_what_its_digest_says_is_thrown_away() {
     let client = Client::new();
@@ -336,6 +338,7 @@ fn content_that_is_not_what_its_digest_says_is_thrown_away() {
     );
 }
 
+// Proved without the descriptor's bound, and without the one of documents.
 #[test]
 fn no_more_is_read_than_the_descriptor_says() {
     let long = server(|content, request, _| {
@@ -677,7 +680,7 @@ fn the_target_of_a_redirect_cannot_ask_for_the_password() {
     Client::new().fails(&circle, Kind::Failed, "too many redirects");
 }
 
-// CVE-2024-3727
+// CVE-2024-3727. Proved with what is not found at the registry fetched from there.
 #[test]
 fn urls_of_a_descriptor_are_not_followed() {
     let other = Arc::new(Server::new(|_| Answer::new(200, content().layer)));

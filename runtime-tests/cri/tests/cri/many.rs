@@ -40,6 +40,7 @@ fn many_pods_leave_nothing() {
     kubelet.containerd.wait_for_nothing_but(&before);
 }
 
+/// CVE-2022-31030, CVE-2025-64329: proved with a shim that keeps what it knows of each `exec` that is deleted.
 #[test]
 fn many_probes_leave_the_shim_as_it_is() {
     let Some(kubelet) = kubelet() else { return };
