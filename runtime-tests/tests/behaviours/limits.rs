@@ -223,7 +223,7 @@ fn more_than_the_machine_has_is_no_limit_at_all() {
 }
 
 /// Major and minor number of a disk of this machine.
-fn disk() -> Option<(u32, u32)> {
+pub(crate) fn disk() -> Option<(u32, u32)> {
     let listing = std::fs::read_dir("/sys/block").ok()?;
     let mut disks: Vec<_> = listing
         .filter_map(|entry| Some(entry.ok()?.path()))
