@@ -56,6 +56,17 @@ pub fn limit_of(pid: i64, limit: Limit) -> Option<String> {
     Some(fs::read_to_string(file).ok()?.trim().to_owned())
 }
 
+/// The directory of a process's cgroup where a controller is, and whether it is one of v2.
+pub fn controller_dir(pid: i64, controller: &str) -> Option<(PathBuf, bool)> {
+    if let Some(dir) = v1_dir(pid, controller) {
+        return Some((dir, false));
+    }
+    let dir = v2_dir(pid)?;
+    let controllers = fs::read_to_string(dir.join("cgroup.controllers")).ok()?;
+    let is_here = controllers.split_whitespace().any(|one| one == controller);
+    is_here.then_some((dir, true))
+}
+
 fn v1_dir(pid: i64, controller: &str) -> Option<PathBuf> {
     let mount = mount_point("cgroup", Some(controller))?;
     let lines = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;

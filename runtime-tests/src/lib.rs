@@ -34,7 +34,9 @@ pub use account::{Account, Ids, rootless};
 pub use agent::SeccompAgent;
 pub use apparmor::{Profile, has_apparmor, runs_apparmor};
 pub use bundle::{base_config, docker_config, fill_rootfs, install_inside, template_config};
-pub use cgroup::{Limit, V2Cgroup, cgroup_dirs_named, limit_of, pids_in_cgroups_named, v2_dir};
+pub use cgroup::{
+    Limit, V2Cgroup, cgroup_dirs_named, controller_dir, limit_of, pids_in_cgroups_named, v2_dir,
+};
 pub use command::{Output, eventually, finish, read_text, shell};
 pub use container::Container;
 pub use containerd::{Containerd, Events};

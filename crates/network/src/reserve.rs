@@ -11,9 +11,13 @@ use nix::sys::socket::{
 
 use crate::error::{Error, Result};
 use crate::ports::{Port, Protocol};
+use crate::sys;
 
 /// How often another port is tried when one that was free for IPv4 is not for IPv6.
 const ATTEMPTS: usize = 16;
+/// The number of a link that there never is, and of no certain one.
+const NO_LINK: i32 = i32::MAX;
+const ANY_LINK: i32 = 0;
 
 /// Ports of this machine that are taken until this is dropped.
 ///
@@ -156,14 +160,21 @@ fn hold(address: SocketAddr, protocol: Protocol) -> Result<OwnedFd, Errno> {
     // With SO_REUSEADDR connections that are still being closed do not stand in the way, but only listening clashes with others that
     // have set it.
     let fd = bound(address, protocol, true)?;
-    listen(&fd, Backlog::MAXCONN)?;
-    if address.is_ipv4() {
-        // A closed socket keeps its port, and clashes with everybody once it does not want to share any more. In this order nobody
-        // fits in between.
-        setsockopt(&fd, sockopt::ReuseAddr, &false)?;
-        shutdown(fd.as_raw_fd(), Shutdown::Both)?;
+    if address.is_ipv6() {
+        listen(&fd, Backlog::MAXCONN)?;
+        return Ok(fd);
     }
-    Ok(fd)
+    // A closed socket keeps its port, and clashes with everybody once it does not want to share any more. In this order nobody
+    // fits in between. Nor is anybody let in while it listens, or loses a packet when it stops: no packet comes by that link.
+    sys::bind_to_link(&fd, NO_LINK)?;
+    listen(&fd, Backlog::MAXCONN)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &false)?;
+    shutdown(fd.as_raw_fd(), Shutdown::Both)?;
+    // An ordinary user may not, and then only those who are bound to a link of their own do not clash.
+    match sys::bind_to_link(&fd, ANY_LINK) {
+        Ok(()) | Err(Errno::EPERM) => Ok(fd),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn bound(address: SocketAddr, protocol: Protocol, reuse: bool) -> Result<OwnedFd, Errno> {

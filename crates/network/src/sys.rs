@@ -37,6 +37,21 @@ pub(crate) fn socket_option(
     Errno::result(done).map(drop)
 }
 
+/// Packets come to this socket by the link with this number alone. Nobody looks whether there is one.
+pub(crate) fn bind_to_link(socket: impl AsFd, number: i32) -> nix::Result<()> {
+    // SAFETY: the kernel reads an integer.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTOIFINDEX,
+            (&raw const number).cast(),
+            size_of_val(&number) as libc::socklen_t,
+        )
+    };
+    Errno::result(done).map(drop)
+}
+
 /// pidfd_open(2) of a child that nobody has waited for.
 pub(crate) fn pidfd(child: &Child) -> nix::Result<OwnedFd> {
     // SAFETY: only integers are passed.

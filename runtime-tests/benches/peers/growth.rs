@@ -1,4 +1,4 @@
-//! How costs grow: containers that are alive, mounts, seccomp rules, masked paths, processes in the container.
+//! How costs grow: containers that are alive, processes in the container, and what its configuration can have more and more of.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,25 +30,62 @@ pub(crate) fn measure(peers: &mut Vec<Peer>, options: &Options, section: &mut Se
     peers.retain(newest);
     let thousand = options.largest.min(1000);
     containers(peers, options, section);
-    configured(peers, options, section, "mounts", thousand, mounts);
-    configured(
-        peers,
-        options,
-        section,
-        "seccomp rules",
-        (2 * options.largest).min(2000),
-        rules,
-    );
-    configured(
-        peers,
-        options,
-        section,
-        "masked paths",
-        (options.largest / 2).min(500),
-        masks,
-    );
+    for kind in KINDS {
+        configured(peers, options, section, kind);
+    }
     processes(peers, options, section, thousand);
 }
+
+/// Something that a configuration has more and more of.
+struct Kind {
+    of: &'static str,
+    /// The most of it, when as many containers are alive as is usual.
+    largest: usize,
+    add: fn(&Peer, &mut Value, usize),
+    /// The floor can have so much of it too.
+    in_floor: bool,
+}
+
+const KINDS: &[Kind] = &[
+    Kind {
+        of: "mounts",
+        largest: 1000,
+        add: mounts,
+        in_floor: true,
+    },
+    Kind {
+        of: "seccomp rules",
+        largest: 2000,
+        add: rules,
+        in_floor: true,
+    },
+    Kind {
+        of: "masked paths",
+        largest: 500,
+        add: masks,
+        in_floor: true,
+    },
+    Kind {
+        of: "hooks",
+        largest: 50,
+        add: hooks,
+        in_floor: false,
+    },
+    // With the words themselves and where they are, just below the 2 MiB that execve(2) takes.
+    Kind {
+        of: "KiB of environment",
+        largest: 2000,
+        add: environment,
+        in_floor: false,
+    },
+    // The kernel takes no more, and no longer text than a page.
+    Kind {
+        of: "id mappings",
+        largest: 340,
+        add: mappings,
+        in_floor: false,
+    },
+];
 
 /// An axis while its points are measured.
 struct Growing(Axis);
@@ -74,25 +111,23 @@ impl Growing {
 }
 
 /// `run` with more and more of something in the configuration.
-fn configured(
-    peers: &mut [Peer],
-    options: &Options,
-    section: &mut Section,
-    of: &str,
-    largest: usize,
-    add: fn(&Peer, &mut Value, usize),
-) {
+fn configured(peers: &mut [Peer], options: &Options, section: &mut Section, kind: &Kind) {
+    let of = kind.of;
     let mut axis = Growing::new("run", of);
+    let largest = (kind.largest * options.largest.min(1000) / 1000).max(1);
     let mut at = points(largest);
     if at.last() != Some(&largest) {
         at.push(largest);
     }
     for point in at {
         let samples = in_turn(peers, rounds(options), |peer| {
+            if peer.is_floor && !kind.in_floor {
+                return Ok(None);
+            }
             let bundle = peer.bundle(&format!("{of}-{point}"), |peer| {
                 let mut config = peer.template();
                 config["process"]["args"] = json!(["/bin/true"]);
-                add(peer, &mut config, point);
+                (kind.add)(peer, &mut config, point);
                 config
             });
             Ok(Some(peer.begin(&["run"], &bundle, &peer.one())?))
@@ -133,6 +168,33 @@ fn masks(peer: &Peer, config: &mut Value, count: usize) {
         let masked = config["linux"]["maskedPaths"].as_array_mut();
         masked.expect("a list").push(json!(format!("/srv/{n}")));
     }
+}
+
+/// So many programs of the host, one after the other.
+fn hooks(_: &Peer, config: &mut Value, count: usize) {
+    config["hooks"] = json!({ "createRuntime": vec![json!({ "path": "/bin/true" }); count] });
+}
+
+/// Variables of a KiB.
+fn environment(_: &Peer, config: &mut Value, count: usize) {
+    let variable = |n| format!("{:x<1023}", format!("VARIABLE_{n}="));
+    let variables = config["process"]["env"].as_array_mut();
+    variables
+        .expect("a list")
+        .extend((0..count).map(|n| json!(variable(n))));
+}
+
+/// A user namespace, whose root is the host's: the others' files are not what is measured.
+fn mappings(_: &Peer, config: &mut Value, count: usize) {
+    let mapping = |n| match n {
+        0 => json!({ "containerID": 0, "hostID": 0, "size": 1000 }),
+        n => json!({ "containerID": 1000 + n, "hostID": 2000 + 2 * n, "size": 1 }),
+    };
+    let mappings: Vec<Value> = (0..count).map(mapping).collect();
+    let namespaces = config["linux"]["namespaces"].as_array_mut();
+    namespaces.expect("a list").push(json!({ "type": "user" }));
+    config["linux"]["uidMappings"] = json!(mappings);
+    config["linux"]["gidMappings"] = json!(mappings);
 }
 
 /// `create`, `state` and `list` beside more and more containers.

@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use nix::sched::{CloneFlags, setns};
 use runtime_tests::{
-    Hierarchy, View, docker_config, fill_rootfs, floor, has_program, runtime, template_config,
-    write_floor_plan,
+    Hierarchy, View, docker_config, eventually, fill_rootfs, floor, has_program, runtime,
+    template_config, write_floor_plan,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -86,7 +86,10 @@ impl Peer {
 
     /// This process, and all that it starts from now on, sees its mounts.
     pub(crate) fn enter(&self) {
-        setns(&self.namespace, CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+        // As long as a thread that was waited for is not wholly gone, it may not.
+        eventually("a mount namespace", || {
+            setns(&self.namespace, CloneFlags::CLONE_NEWNS).ok()
+        });
     }
 
     /// The file of its mount namespace.

@@ -223,7 +223,7 @@ fn more_than_the_machine_has_is_no_limit_at_all() {
 }
 
 /// Major and minor number of a disk of this machine.
-fn disk() -> Option<(u32, u32)> {
+pub(crate) fn disk() -> Option<(u32, u32)> {
     let listing = std::fs::read_dir("/sys/block").ok()?;
     let mut disks: Vec<_> = listing
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -519,8 +519,8 @@ fn the_exit_status_of_an_oom_kill_is_137() {
 #[test]
 fn a_fork_bomb_stops_at_its_limit() {
     requires!(has_controller("pids"), "no pids controller");
-    // Each level starts two more; whoever cannot says so. Without a limit it would be 2^9 processes.
-    let script = "bomb() { [ $1 = 0 ] || { bomb $(($1 - 1)) & bomb $(($1 - 1)) & }; sleep 1000000; }; bomb 8";
+    // Each level starts two more; whoever cannot says so and ends, which must not be the first process. Without a limit it would be 2^9.
+    let script = "bomb() { [ $1 = 0 ] || { bomb $(($1 - 1)) & bomb $(($1 - 1)) & }; sleep 1000000; }; bomb 8 & exec sleep 1000000";
     let mut c = Container::new(script);
     c.set("/linux/resources/pids", json!({ "limit": 40 }));
     let error = c.dir().join("stderr");

@@ -7,6 +7,7 @@ mod bad_input;
 mod capabilities;
 mod cgroup_setups;
 mod cgroups;
+mod cgroups_rs;
 mod check;
 mod checkpoint;
 mod checkpoint_images;

@@ -4,6 +4,7 @@ mod corpus;
 mod jail;
 mod results;
 mod tar;
+mod umoci;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
     }
     let filter = args.iter().skip(1).find(|arg| !arg.starts_with('-'));
     let mut failed = 0;
-    for tests in [corpus::TESTS, jail::TESTS, results::TESTS] {
+    for tests in [corpus::TESTS, jail::TESTS, results::TESTS, umoci::TESTS] {
         for (name, test) in tests {
             if filter.is_some_and(|filter| !name.contains(filter.as_str())) {
                 continue;
