@@ -9,7 +9,7 @@ use std::process::Command;
 use nix::errno::Errno;
 use nix::sys::statvfs::FsFlags;
 use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, User, getegid, geteuid};
+use nix::unistd::{Pid, SysconfVar, User, getegid, geteuid, sysconf};
 use oci_spec::runtime::LinuxIdMapping;
 
 use crate::procfs::Procfs;
@@ -134,6 +134,12 @@ fn check(field: &str, mappings: &[LinuxIdMapping]) -> Result<Vec<LinuxIdMapping>
     if mappings.len() > MAX_LINES {
         return Err(Error::invalid(format!(
             "{field}: more than the kernel's {MAX_LINES} mappings"
+        )));
+    }
+    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    if page.is_some_and(|page| lines(mappings).len() as i64 >= page.into()) {
+        return Err(Error::invalid(format!(
+            "{field}: as text, longer than the page that the kernel takes"
         )));
     }
     match mappings.iter().any(|mapping| mapping.size() == 0) {
@@ -262,6 +268,9 @@ mod tests {
         assert!(Mappings::new(Some(&[mapping(0, 0, 0)]), Some(&one)).is_err());
         assert!(Mappings::new(Some(&vec![mapping(0, 0, 1); 341]), Some(&one)).is_err());
         assert!(Mappings::new(Some(&[mapping(1, 0, 1)]), Some(&one)).is_err());
+        let long = vec![mapping(0, 4_000_000_000, 4_000_000_000); 340];
+        let error = Mappings::new(Some(&long), Some(&one)).unwrap_err();
+        assert!(error.to_string().contains("as text"), "{error}");
     }
 
     #[test]
