@@ -107,10 +107,12 @@ impl Inside for Child<'_> {
     /// What only another process can do before the child is there.
     fn enter(&mut self, _keep: Option<RawFd>) -> Result<()> {
         sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
-        namespaces::join(&std::mem::take(&mut self.joined))
+        namespaces::join(&self.joined)
     }
 
     fn run(&mut self) -> ! {
+        // It has been born there.
+        self.joined.clear();
         self.live(Ok(()))
     }
 }

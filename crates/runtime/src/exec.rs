@@ -79,13 +79,12 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     let container = Container::open(settings, &options.id)?;
     let stopped = || Error::new(Kind::WrongStatus, "cannot exec in a stopped container");
     let init = container.record.open_init()?.ok_or_else(stopped)?;
-    match container.status_alive()? {
-        Status::Stopped | Status::Creating => return Err(stopped()),
-        Status::Paused if !options.ignore_paused => {
-            let text = "cannot exec in a paused container (use --ignore-paused to override)";
-            return Err(Error::new(Kind::WrongStatus, text));
-        }
-        _ => {}
+    if container.is_creating()? {
+        return Err(stopped());
+    }
+    if !options.ignore_paused && container.is_frozen()? {
+        let text = "cannot exec in a paused container (use --ignore-paused to override)";
+        return Err(Error::new(Kind::WrongStatus, text));
     }
     let spec = config::parse_spec(&container.directory.read_config()?)?;
     let linux = spec.linux().clone().unwrap_or_default();
@@ -107,10 +106,12 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         && container.record.intel_rdt.is_none()
         && options.pidfd_socket.is_none()
         && options.pid_file.is_none();
+    let filter = linux.seccomp().as_ref().map(plan::filter).transpose()?;
     let mut child = Child {
         id: &options.id,
         namespaces: Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?,
-        filter: linux.seccomp().as_ref().map(plan::filter).transpose()?,
+        shows_listener: filter.as_ref().is_some_and(|filter| filter.notify) && !geteuid().is_root(),
+        filter,
         personality: linux
             .personality()
             .as_ref()
@@ -131,7 +132,6 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         preserved,
         attach_to: None,
         straight,
-        by_root: geteuid().is_root(),
     };
     child.process.affinity.apply_initial()?;
     let first = cgroup.as_ref();
@@ -380,8 +380,8 @@ struct Child<'a> {
     attach_to: Option<&'a cgroups::Cgroup>,
     /// It need not say that it is ready, and wait.
     straight: bool,
-    /// Whoever made it may look behind everything.
-    by_root: bool,
+    /// Somebody is to take the listener of its filter who has no right over what is not dumpable.
+    shows_listener: bool,
 }
 
 impl Child<'_> {
@@ -442,8 +442,8 @@ impl Inside for Child<'_> {
                 self.channel.send(&Message::Ready)?;
                 self.channel.expect(&Message::Go)?;
             }
-            // Whoever has no right over what is not dumpable could not take the listener; there is nothing of the host left in here.
-            if self.filter.as_ref().is_some_and(|filter| filter.notify) && !self.by_root {
+            // There is nothing of the host left in here.
+            if self.shows_listener {
                 sys::process::prctl(libc::PR_SET_DUMPABLE, 1).context("become dumpable")?;
             }
             self.channel.send(&Message::Executing)

@@ -590,8 +590,8 @@ fn read_passwd(root: &Root) -> Option<Vec<u8>> {
             OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY,
         )
         .ok()?;
-    let mode = fstat(&file).ok()?.st_mode;
-    if SFlag::from_bits_truncate(mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+    let status = fstat(&file).ok()?;
+    if SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
         return None;
     }
     let mut contents = Vec::new();
@@ -601,7 +601,11 @@ fn read_passwd(root: &Root) -> Option<Vec<u8>> {
             0 => break,
             length => contents.extend_from_slice(&buffer[..length]),
         }
+        if contents.len() as i64 == status.st_size {
+            break;
+        }
     }
+    sys::process::leave(file);
     Some(contents)
 }
 

@@ -361,8 +361,7 @@ impl Container {
 
     /// The status while its process is there.
     pub(crate) fn status_alive(&self) -> Result<Status> {
-        // Without the lock its creator was killed, and did not get to removing it.
-        if self.directory.has(CREATING_SOCKET)? && self.directory.is_locked()? {
+        if self.is_creating()? {
             return Ok(Status::Creating);
         }
         if self.is_frozen()? {
@@ -377,6 +376,12 @@ impl Container {
         } else {
             Status::Running
         })
+    }
+
+    /// Whether `create` is still at work, with a process that is there already.
+    pub(crate) fn is_creating(&self) -> Result<bool> {
+        // Without the lock its creator was killed, and did not get to removing it.
+        Ok(self.directory.has(CREATING_SOCKET)? && self.directory.is_locked()?)
     }
 
     /// Whether its processes stand still.
