@@ -137,7 +137,7 @@ fn check(field: &str, mappings: &[LinuxIdMapping]) -> Result<Vec<LinuxIdMapping>
         )));
     }
     let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
-    if page.is_some_and(|page| lines(mappings).len() as i64 >= page.into()) {
+    if page.is_some_and(|page| lines(mappings).len() as libc::c_long >= page) {
         return Err(Error::invalid(format!(
             "{field}: as text, longer than the page that the kernel takes"
         )));
