@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 use runtime_tests::{Home, Registry, Terminal, eventually, need_root, requires};
 
@@ -86,6 +86,12 @@ fn assert_nothing_visible(home: &Home) {
     }
 }
 
+/// As a shell has it for what it runs in the foreground; in the background it is ignored, and stays so.
+fn mind_interrupts() {
+    // SAFETY: no handler is installed.
+    unsafe { signal(Signal::SIGINT, SigHandler::SigDfl) }.unwrap();
+}
+
 /// What has come is not fetched again.
 #[test]
 fn ctrl_c_ends_a_pull_and_a_run_that_the_next_try_goes_on_with() {
@@ -94,6 +100,7 @@ fn ctrl_c_ends_a_pull_and_a_run_that_the_next_try_goes_on_with() {
         "docker-registry, htpasswd, openssl, skopeo or umoci is not installed"
     );
     need_root();
+    mind_interrupts();
     let (maker, registry) = (Home::new(), Registry::plain());
     let layout = maker.make_layout(6_000_000);
     maker.coracle(&["pull", "-q", &layout]).ok();
@@ -139,6 +146,7 @@ fn ctrl_c_ends_a_pull_and_a_run_that_the_next_try_goes_on_with() {
 
 #[test]
 fn an_interrupted_pull_ends_at_once() {
+    mind_interrupts();
     let home = Home::new();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let image = format!("{}/app", silent.local_addr().unwrap());
