@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use cgroups::Cgroup;
 use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::error::IntoCause;
@@ -82,7 +83,12 @@ fn spawn_by_message(flags: i32, cgroup: Option<&Cgroup>, child: &mut dyn Inside)
                 .map_err(not_entered)
                 .and_then(|()| between(flags, child, Some(theirs.as_raw_fd())));
             match made {
-                Ok(pid) => drop(theirs.send(&Message::Pid(pid.as_raw()))),
+                Ok(pid) => {
+                    if theirs.send(&Message::Pid(pid.as_raw())).is_err() {
+                        // Nobody would ever know of it. It is not reaped, so the pid is its own.
+                        let _ = kill(pid, Signal::SIGKILL);
+                    }
+                }
                 Err(error) => theirs.send_failure(&error),
             }
             exit_now(0)

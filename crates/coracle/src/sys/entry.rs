@@ -9,12 +9,10 @@
 use core::arch::{asm, naked_asm};
 use core::ffi::c_char;
 use core::mem::MaybeUninit;
-use core::sync::atomic::AtomicBool;
 
 use nix::libc;
 
-/// Whether this start has found the program on a mount that is read-only.
-pub(super) static OUT_OF_REACH: AtomicBool = AtomicBool::new(false);
+use super::OUT_OF_REACH;
 
 /// The kernel's first instruction of this program, its stack as execve(2) leaves it: the number of arguments, and two lists that end with null.
 #[unsafe(naked)]

@@ -14,6 +14,7 @@ use std::ffi::{CStr, OsStr, c_char, c_int};
 use std::fs::OpenOptions;
 use std::os::fd::{BorrowedFd, IntoRawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, signal};
@@ -29,27 +30,14 @@ extern "C" fn main(count: c_int, values: *const *const c_char) -> c_int {
         OsStr::from_bytes(argument.to_bytes()).to_owned()
     });
     runtime::set_arguments(arguments.collect());
-    if is_out_of_reach() {
+    if OUT_OF_REACH.load(Ordering::Relaxed) {
         runtime::set_protected();
     }
     crate::begin()
 }
 
-/// What the program's first function has found.
-fn is_out_of_reach() -> bool {
-    #[cfg(all(
-        target_env = "musl",
-        not(test),
-        any(target_arch = "x86_64", target_arch = "aarch64")
-    ))]
-    return entry::OUT_OF_REACH.load(std::sync::atomic::Ordering::Relaxed);
-    #[cfg(not(all(
-        target_env = "musl",
-        not(test),
-        any(target_arch = "x86_64", target_arch = "aarch64")
-    )))]
-    false
-}
+/// Whether `entry`, where there is one, has found the program on a mount that is read-only.
+static OUT_OF_REACH: AtomicBool = AtomicBool::new(false);
 
 /// A write to a pipe that nobody reads is an error to report, not the end.
 pub(crate) fn ignore_sigpipe() {
