@@ -5,10 +5,14 @@
 pub mod message;
 
 use std::fmt;
+use std::io;
 use std::ops::RangeInclusive;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::panic::resume_unwind;
+use std::thread;
 
 use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
     setsockopt, socket, sockopt,
@@ -43,6 +47,21 @@ impl From<Errno> for Refusal {
     fn from(errno: Errno) -> Self {
         Refusal { errno, at: None }
     }
+}
+
+/// Does something in another network namespace, or tells why it cannot be entered. A thread of its own goes there and ends there: one that
+/// comes back could fail to, and what it does next would change the wrong machine's network.
+pub fn inside<T: Send>(netns: impl AsFd, work: impl FnOnce() -> T + Send) -> Result<T, Errno> {
+    let netns = netns.as_fd();
+    thread::scope(|scope| {
+        let there = thread::Builder::new().spawn_scoped(scope, || {
+            setns(netns, CloneFlags::CLONE_NEWNET)?;
+            Ok(work())
+        });
+        let errno = |error: io::Error| error.raw_os_error().map_or(Errno::EAGAIN, Errno::from_raw);
+        let there = there.map_err(errno)?;
+        there.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
 }
 
 /// An open socket of one netlink family, in the network namespace in which it was opened.

@@ -12,7 +12,7 @@ use oci_spec::runtime::Linux;
 
 use crate::error::IntoCause;
 use crate::namespaces::Namespaces;
-use crate::{Context, Error, Kind, Result, sys};
+use crate::{Context, Error, Kind, Result};
 
 /// The size of `struct ifinfomsg` and `struct ifaddrmsg`.
 const IFINFOMSG: usize = 16;
@@ -167,16 +167,14 @@ impl Moved {
 
 /// A socket in the network namespace, or in our own.
 fn open(netns: Option<BorrowedFd<'_>>) -> Result<Socket> {
-    const OPENING: &str = "open a netlink socket";
-    let socket = || Socket::open(SockProtocol::NetlinkRoute).context(OPENING);
-    let Some(netns) = netns else { return socket() };
-    let home = File::open("/proc/self/ns/net").context(OPENING)?;
-    sys::process::setns(netns, libc::CLONE_NEWNET)
-        .context("enter the container's network namespace")?;
-    let opened = socket();
-    sys::process::setns(home.as_fd(), libc::CLONE_NEWNET)
-        .context("return from the container's network namespace")?;
-    opened
+    let socket = || Socket::open(SockProtocol::NetlinkRoute);
+    let opened = match netns {
+        Some(netns) => {
+            netlink::inside(netns, socket).context("enter the container's network namespace")?
+        }
+        None => socket(),
+    };
+    opened.context("open a netlink socket")
 }
 
 impl NetDevice {

@@ -6,7 +6,6 @@ pub(crate) mod route;
 
 use std::os::fd::AsFd;
 
-use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::SockProtocol;
 
 pub(crate) use ::netlink::{Refusal, message};
@@ -43,13 +42,10 @@ impl Socket {
     }
 }
 
-/// Does something in another network namespace and comes back. Only this thread goes there.
-pub(crate) fn inside<T>(netns: impl AsFd, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let home = std::fs::File::open("/proc/thread-self/ns/net")
-        .context(|| "open the own network namespace")?;
-    setns(netns, CloneFlags::CLONE_NEWNET).context(|| "enter the network namespace")?;
-    let outcome = work();
-    // Going on elsewhere than at home would change the wrong machine's network.
-    setns(home, CloneFlags::CLONE_NEWNET).context(|| "return from the network namespace")?;
-    outcome
+/// Does something in another network namespace, as [`::netlink::inside`].
+pub(crate) fn inside<T: Send>(
+    netns: impl AsFd,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
+    ::netlink::inside(netns, work).context(|| "enter the network namespace")?
 }
