@@ -43,7 +43,8 @@ unshare --mount --propagation private sh -c "view=v1 && . $dir/commands"
 unshare --mount --propagation private sh -c "view=v2 && $v2 && . $dir/commands"
 # By the number of processes, then by which they are, then by name.
 for file in "$dir"/of-*; do
-    sed "s/^/${file##*/of-}-/" "$file"
+    # Without the number of the compilation unit.
+    sed "s/\.[0-9]*\$//; s/^/${file##*/of-}-/" "$file" | sort -u
 done | awk '{ count[$2]++; processes[$2] = processes[$2] "," $1 } END { for (name in count) print count[name], processes[name], name }' |
     LC_ALL=C sort -k 1,1nr -k 2 | cut -d ' ' -f 3 >"$list"
 wc -l "$list"

@@ -15,6 +15,10 @@ fn main() {
     link_small();
 }
 
+/// What every start executes of musl's assembly, which has no section for each function.
+const ASSEMBLY: &str =
+    "*crt1.o(.text) *:memcpy.lo(.text) *:memset.lo(.text) *:__set_thread_area.lo(.text)\n";
+
 /// Leaves unwind tables away, packs relocations, which musl understands since 1.2.4, and puts the functions that start containers side by side:
 /// the kernel maps 16 pages around each that is executed. Only what is released never unwinds.
 fn link_small() {
@@ -30,10 +34,11 @@ fn link_small() {
         });
         let sections: String = order
             .lines()
-            .map(|name| format!("*(.text.{name} .text.unlikely.{name})\n"))
+            // One that several compilation units have gets a number at its end.
+            .map(|name| format!("*(.text.{name} .text.unlikely.{name} .text.{name}.[0-9]*)\n"))
             .collect();
         let whole = format!(
-            "{script}SECTIONS {{ .text.start : {{\n{sections}}} }}\nINSERT BEFORE .text;\n"
+            "{script}SECTIONS {{ .text.start : {{\n{ASSEMBLY}{sections}}} }}\nINSERT BEFORE .text;\n"
         );
         let path = Path::new(&std::env::var("OUT_DIR").expect("cargo sets it")).join("link.ld");
         std::fs::write(&path, whole).expect("cargo's directory is writable");

@@ -6,15 +6,13 @@ use std::time::Duration;
 
 use crate::values;
 
-/// One flag, as the table of commands declares it.
+/// One flag, as the table of commands declares it. A static file relocates every pointer of the table at each start, so there are few.
 #[derive(Debug)]
 pub(crate) struct Flag {
-    /// The name that the code asks for, then other spellings.
-    pub(crate) names: &'static [&'static str],
+    /// `name,other,spellings=default`; see [`Flag::names`] and [`Flag::default`].
+    spelling: &'static str,
     /// What kind of value it takes.
     pub(crate) kind: Kind,
-    /// The value when it is not given; nothing for none.
-    pub(crate) default: &'static str,
     /// One sentence for people.
     pub(crate) usage: &'static str,
 }
@@ -29,9 +27,9 @@ pub(crate) enum Kind {
     /// Any text; the flag can be given several times.
     List,
     /// A whole number.
-    Number(RangeInclusive<i64>),
+    Number(&'static RangeInclusive<i64>),
     /// Whole numbers; the flag can be given several times.
-    Numbers(RangeInclusive<i64>),
+    Numbers(&'static RangeInclusive<i64>),
     /// A number of bytes with an optional `k`, `m`, `g`…, or -1.
     Size,
     /// `5s`, `1m30s`.
@@ -40,42 +38,52 @@ pub(crate) enum Kind {
 
 impl Flag {
     /// A flag without a value.
-    pub(crate) const fn switch(names: &'static [&'static str], usage: &'static str) -> Self {
-        Flag::of(Kind::Switch, names, usage)
+    pub(crate) const fn switch(spelling: &'static str, usage: &'static str) -> Self {
+        Flag::of(Kind::Switch, spelling, usage)
     }
 
     /// A flag with any text as its value.
-    pub(crate) const fn text(names: &'static [&'static str], usage: &'static str) -> Self {
-        Flag::of(Kind::Text, names, usage)
+    pub(crate) const fn text(spelling: &'static str, usage: &'static str) -> Self {
+        Flag::of(Kind::Text, spelling, usage)
     }
 
     /// A flag with any text as its value that can be given several times.
-    pub(crate) const fn list(names: &'static [&'static str], usage: &'static str) -> Self {
-        Flag::of(Kind::List, names, usage)
+    pub(crate) const fn list(spelling: &'static str, usage: &'static str) -> Self {
+        Flag::of(Kind::List, spelling, usage)
     }
 
     /// A flag of another kind.
-    pub(crate) const fn of(
-        kind: Kind,
-        names: &'static [&'static str],
-        usage: &'static str,
-    ) -> Self {
+    pub(crate) const fn of(kind: Kind, spelling: &'static str, usage: &'static str) -> Self {
         Flag {
-            names,
+            spelling,
             kind,
-            default: "",
             usage,
         }
     }
 
-    /// The same flag with a value for when it is not given.
-    pub(crate) const fn or(self, default: &'static str) -> Self {
-        Flag {
-            names: self.names,
-            kind: self.kind,
-            default,
-            usage: self.usage,
-        }
+    /// The name that the code asks for, then other spellings.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> + Clone {
+        self.parts().0.split(',')
+    }
+
+    /// The name that the code asks for.
+    pub(crate) fn name(&self) -> &'static str {
+        let names = self.parts().0;
+        names.split_once(',').map_or(names, |(first, _)| first)
+    }
+
+    /// The value when it is not given; nothing for none.
+    pub(crate) fn default(&self) -> &'static str {
+        self.parts().1
+    }
+
+    /// Whether it is spelt like this.
+    pub(crate) fn has_name(&self, name: &str) -> bool {
+        self.names().any(|own| own == name)
+    }
+
+    fn parts(&self) -> (&'static str, &'static str) {
+        self.spelling.split_once('=').unwrap_or((self.spelling, ""))
     }
 
     /// Checks a value. The error is Go's sentence.
@@ -185,7 +193,7 @@ impl Flags {
     /// What stands behind one dash, when it is no flag itself but several short ones in one (`-it`), the last perhaps with its value
     /// (`-dp8080:80`): each as [`Flags::add`] takes it. Go knows no such thing; people who type Docker's commands do.
     fn several(&self, text: &str, attached_values: bool) -> Vec<String> {
-        let find = |name: &str| self.table.iter().find(|flag| flag.names.contains(&name));
+        let find = |name: &str| self.table.iter().find(|flag| flag.has_name(name));
         let mut found = Vec::new();
         if text.starts_with('-') || find(text.split('=').next().unwrap_or(text)).is_some() {
             return found;
@@ -214,7 +222,7 @@ impl Flags {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (text, None),
         };
-        let Some(flag) = self.table.iter().find(|flag| flag.names.contains(&name)) else {
+        let Some(flag) = self.table.iter().find(|flag| flag.has_name(name)) else {
             if matches!(name, "help" | "h") {
                 self.help = value.is_none_or(|value| boolean(&value) != Some(false));
                 return Ok(());
@@ -263,7 +271,7 @@ impl Flags {
     /// The flags that were given, by their first names.
     #[cfg(feature = "image")]
     pub(crate) fn names_given(&self) -> impl Iterator<Item = &'static str> {
-        self.given.iter().map(|(flag, _)| flag.names[0])
+        self.given.iter().map(|(flag, _)| flag.name())
     }
 
     /// Like [`Flags::text`], as whatever the option structs want.
@@ -299,10 +307,10 @@ impl Flags {
     }
 
     fn last(&self, name: &str) -> Option<&str> {
-        let flag = self.table.iter().find(|flag| flag.names[0] == name);
+        let flag = self.table.iter().find(|flag| flag.name() == name);
         debug_assert!(flag.is_some(), "the table has no flag {name}");
         self.all(name).last().or_else(|| {
-            flag.map(|flag| flag.default)
+            flag.map(Flag::default)
                 .filter(|default| !default.is_empty())
         })
     }
@@ -310,7 +318,7 @@ impl Flags {
     fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.given
             .iter()
-            .filter(move |(flag, _)| flag.names[0] == name)
+            .filter(move |(flag, _)| flag.name() == name)
             .map(|(_, value)| value.as_str())
     }
 }
@@ -329,14 +337,14 @@ mod tests {
     use super::*;
 
     const TABLE: &[Flag] = &[
-        Flag::switch(&["force", "f"], ""),
-        Flag::text(&["format"], "").or("table"),
-        Flag::text(&["bundle", "b"], ""),
-        Flag::list(&["env", "e"], ""),
-        Flag::of(Kind::Number(0..=100), &["fds"], "").or("0"),
-        Flag::of(Kind::Numbers(0..=i64::MAX), &["gid", "g"], ""),
-        Flag::of(Kind::Size, &["memory"], ""),
-        Flag::of(Kind::Duration, &["interval"], "").or("5s"),
+        Flag::switch("force,f", ""),
+        Flag::text("format=table", ""),
+        Flag::text("bundle,b", ""),
+        Flag::list("env,e", ""),
+        Flag::of(Kind::Number(&(0..=100)), "fds=0", ""),
+        Flag::of(Kind::Numbers(&(0..=i64::MAX)), "gid,g", ""),
+        Flag::of(Kind::Size, "memory", ""),
+        Flag::of(Kind::Duration, "interval=5s", ""),
     ];
 
     fn parse(line: &str, order: Order) -> Result<Flags, String> {

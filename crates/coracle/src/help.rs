@@ -88,14 +88,14 @@ fn flag(flag: &Flag) -> (String, String) {
     } else {
         " value"
     };
-    let name = |name: &&str| format!("{}{name}{value}", if name.len() == 1 { "-" } else { "--" });
-    let names = flag.names.iter().map(name).collect::<Vec<_>>().join(", ");
+    let name = |name: &str| format!("{}{name}{value}", if name.len() == 1 { "-" } else { "--" });
+    let names = flag.names().map(name).collect::<Vec<_>>().join(", ");
     (names, usage(flag))
 }
 
 /// What a flag is for, with the value that it has when it is not given.
 pub(crate) fn usage(flag: &Flag) -> String {
-    match (flag.default, &flag.kind) {
+    match (flag.default(), &flag.kind) {
         ("", _) => flag.usage.to_owned(),
         (default, Kind::Text) => format!("{} (default: {default:?})", flag.usage),
         (default, _) => format!("{} (default: {default})", flag.usage),

@@ -32,9 +32,9 @@ pub(crate) struct Command {
 /// How many positional arguments a command takes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Arity {
-    Exactly(usize),
-    AtLeast(usize),
-    Between(usize, usize),
+    Exactly(u8),
+    AtLeast(u8),
+    Between(u8, u8),
 }
 
 impl Command {
@@ -51,13 +51,13 @@ impl Arity {
     /// The error is the end of runc's sentence.
     pub(crate) fn check(self, count: usize) -> Result<(), String> {
         match self {
-            Arity::Exactly(wanted) if count != wanted => {
+            Arity::Exactly(wanted) if count != usize::from(wanted) => {
                 Err(format!("exactly {wanted} argument(s)"))
             }
-            Arity::AtLeast(least) | Arity::Between(least, _) if count < least => {
+            Arity::AtLeast(least) | Arity::Between(least, _) if count < usize::from(least) => {
                 Err(format!("a minimum of {least} argument(s)"))
             }
-            Arity::Between(_, most) if count > most => {
+            Arity::Between(_, most) if count > usize::from(most) => {
                 Err(format!("a maximum of {most} argument(s)"))
             }
             _ => Ok(()),
@@ -90,81 +90,78 @@ const FDS: RangeInclusive<i64> = 0..=i32::MAX as i64 - 3;
 /// The flags that stand before the command.
 pub(crate) const GLOBAL: &[Flag] = &[
     Flag::switch(
-        &["debug"],
+        "debug",
         "log everything that is done, also on standard error",
     ),
     Flag::text(
-        &["log"],
+        "log",
         "append the log to this file (default is standard error)",
     ),
-    Flag::text(&["log-format"], "format of the log: text or json").or("text"),
+    Flag::text("log-format=text", "format of the log: text or json"),
     Flag::text(
-        &["log-level"],
+        "log-level=info",
         "what is logged: error, warning, info or debug",
-    )
-    .or("info"),
+    ),
     Flag::text(
-        &["root"],
+        "root",
         "directory for the state of containers, best on a tmpfs (default: /run/coracle, or $XDG_RUNTIME_DIR/coracle when not root)",
     ),
     #[cfg(feature = "network")]
     Flag::text(
-        &["store"],
+        "store",
         "directory for images and what is made of them (default: /var/lib/coracle, or ~/.local/share/coracle when not root)",
     ),
     Flag::switch(
-        &["systemd-cgroup"],
+        "systemd-cgroup",
         "let systemd make the cgroups; cgroupsPath then is \"slice:prefix:name\", as in \"system.slice:coracle:434234\"",
     ),
     Flag::text(
-        &["cgroup-manager"],
+        "cgroup-manager",
         "who makes the cgroups: cgroupfs, systemd or disabled (default: cgroupfs)",
     ),
     Flag::text(
-        &["rootless"],
+        "rootless=auto",
         "go on when cgroups may not be made: true, false or auto",
-    )
-    .or("auto"),
-    Flag::switch(&["help", "h"], "show help"),
-    Flag::switch(&["version", "v"], "print the version"),
+    ),
+    Flag::switch("help,h", "show help"),
+    Flag::switch("version,v", "print the version"),
 ];
 
 // Flags that several commands share.
 const BUNDLE: Flag = Flag::text(
-    &["bundle", "b"],
+    "bundle,b",
     "directory of the bundle (default: the current directory)",
 );
 const CONFIG: Flag = Flag::text(
-    &["config", "f"],
+    "config,f",
     "configuration to use instead of the bundle's config.json",
 );
 const CONSOLE_SOCKET: Flag = Flag::text(
-    &["console-socket"],
+    "console-socket",
     "unix socket that receives a descriptor of the terminal's master end",
 );
 const PIDFD_SOCKET: Flag = Flag::text(
-    &["pidfd-socket"],
+    "pidfd-socket",
     "unix socket that receives a pidfd of the process",
 );
-const PID_FILE: Flag = Flag::text(&["pid-file"], "file to write the process id to");
+const PID_FILE: Flag = Flag::text("pid-file", "file to write the process id to");
 const NO_PIVOT: Flag = Flag::switch(
-    &["no-pivot"],
+    "no-pivot",
     "do not use pivot_root(2); needed when the root filesystem is on a ramdisk",
 );
 const NO_NEW_KEYRING: Flag = Flag::switch(
-    &["no-new-keyring"],
+    "no-new-keyring",
     "keep the caller's session keyring instead of making one for the container",
 );
 const PRESERVE_FDS: Flag = Flag::of(
-    Kind::Number(FDS),
-    &["preserve-fds"],
+    Kind::Number(&FDS),
+    "preserve-fds=0",
     "pass N more descriptors on (standard ones + $LISTEN_FDS + N in all)",
-)
-.or("0");
-const DETACH: Flag = Flag::switch(&["detach", "d"], "do not wait for the process");
-const FORMAT: Flag = Flag::text(&["format", "f"], "table or json").or("table");
+);
+const DETACH: Flag = Flag::switch("detach,d", "do not wait for the process");
+const FORMAT: Flag = Flag::text("format,f=table", "table or json");
 const REGEX: Flag = Flag::switch(
-    &["regex", "r"],
+    "regex,r",
     "the id is a regular expression: every container with a matching id is meant",
 );
 
@@ -233,7 +230,7 @@ What it runs is \"args\" in the bundle's config.json; see \"coracle spec --help\
     Command {
         flags: &[
             Flag::switch(
-                &["force", "f"],
+                "force,f",
                 "kill the container first when it is still running",
             ),
             REGEX,
@@ -249,8 +246,8 @@ was never started is killed. With --force a missing container is no error.",
     },
     Command {
         flags: &[
-            Flag::of(Kind::Duration, &["interval"], "time between two statistics").or("5s"),
-            Flag::switch(&["stats"], "print the statistics once and end"),
+            Flag::of(Kind::Duration, "interval=5s", "time between two statistics"),
+            Flag::switch("stats", "print the statistics once and end"),
         ],
         description: "\
 Prints one JSON object per line: statistics at each interval, and a message
@@ -268,52 +265,43 @@ whenever the kernel kills a process of the container for want of memory.",
         flags: &[
             CONSOLE_SOCKET,
             PIDFD_SOCKET,
-            Flag::text(
-                &["cwd", "workdir", "w"],
-                "working directory inside the container",
-            ),
+            Flag::text("cwd,workdir,w", "working directory inside the container"),
             Flag::list(
-                &["env", "e"],
+                "env,e",
                 "add NAME=value to the environment; can be repeated",
             ),
-            Flag::switch(&["tty", "t"], "give the process a terminal"),
+            Flag::switch("tty,t", "give the process a terminal"),
             Flag::switch(
-                &["interactive", "i"],
+                "interactive,i",
                 "hand standard input on, which for a container of a bundle is always done",
             ),
             Flag::switch(
-                &["privileged"],
+                "privileged",
                 "give the process every capability, in a container of an image",
             ),
             Flag::text(
-                &["user", "u"],
+                "user,u",
                 "run as uid[:gid], in a container of an image also by name",
             ),
             Flag::of(
-                Kind::Numbers(IDS),
-                &["additional-gids", "g"],
+                Kind::Numbers(&IDS),
+                "additional-gids,g",
                 "add a group id; can be repeated",
             ),
-            Flag::text(
-                &["process", "p"],
-                "take the whole process from a process.json",
-            ),
+            Flag::text("process,p", "take the whole process from a process.json"),
             DETACH,
             PID_FILE,
-            Flag::text(&["process-label"], "SELinux label of the process"),
-            Flag::text(&["apparmor"], "AppArmor profile of the process"),
-            Flag::switch(
-                &["no-new-privs"],
-                "keep the process from gaining privileges",
-            ),
-            Flag::list(&["cap", "c"], "add a capability; can be repeated"),
+            Flag::text("process-label", "SELinux label of the process"),
+            Flag::text("apparmor", "AppArmor profile of the process"),
+            Flag::switch("no-new-privs", "keep the process from gaining privileges"),
+            Flag::list("cap,c", "add a capability; can be repeated"),
             PRESERVE_FDS,
             Flag::list(
-                &["cgroup"],
+                "cgroup",
                 "run in a sub-cgroup of the container: [controller,..:]path; can be repeated",
             ),
             Flag::switch(
-                &["ignore-paused"],
+                "ignore-paused",
                 "allow it in a paused container; the process runs when that is resumed",
             ),
         ],
@@ -343,7 +331,7 @@ of the processes in the container, when it has ps:
         args: "<container-id> [signal]",
         arity: Arity::Between(1, 2),
         flags: &[
-            Flag::switch(&["all", "a"], "send it to every process in the container"),
+            Flag::switch("all,a", "send it to every process in the container"),
             REGEX,
         ],
         description: "\
@@ -360,7 +348,7 @@ The signal is a number or a name with or without SIG (default: SIGTERM):
         args: "",
         arity: Arity::Exactly(0),
         answers: true,
-        flags: &[FORMAT, Flag::switch(&["quiet", "q"], "show only the ids")],
+        flags: &[FORMAT, Flag::switch("quiet,q", "show only the ids")],
         description: "Only containers below the global option --root are known.",
         ..Command::of("list", "list containers", commands::list)
     },
@@ -377,7 +365,7 @@ Prints the manual page of this program, or of one command:
     Command {
         args: "ls  || inspect [network...]  || reload",
         arity: Arity::AtLeast(1),
-        flags: &[Flag::text(&["format"], "table or json, for ls").or("table")],
+        flags: &[Flag::text("format=table", "table or json, for ls")],
         description: "\
 Lists the networks that containers are attached to, or shows them as JSON, or puts
 bridge and firewall rules back in force after somebody has flushed the firewall:
@@ -443,7 +431,7 @@ the containers.",
         flags: &[
             BUNDLE,
             Flag::switch(
-                &["rootless"],
+                "rootless",
                 "write one for a container of a user who is not root",
             ),
         ],
@@ -470,77 +458,77 @@ there to a running container:
     Command {
         flags: &[
             Flag::text(
-                &["resources", "r"],
+                "resources,r",
                 "file with the resources to change, '-' for standard input; the flags below are then not read",
             ),
             Flag::of(
-                Kind::Number(0..=1000),
-                &["blkio-weight"],
+                Kind::Number(&(0..=1000)),
+                "blkio-weight",
                 "block I/O weight, from 10 to 1000",
             ),
             Flag::of(
-                Kind::Number(COUNT),
-                &["cpu-period"],
+                Kind::Number(&COUNT),
+                "cpu-period",
                 "CPU period of the quota, in microseconds; 0 for the default",
             ),
             Flag::of(
-                Kind::Number(ANY),
-                &["cpu-quota"],
+                Kind::Number(&ANY),
+                "cpu-quota",
                 "CPU time in each period, in microseconds; -1 for no limit",
             ),
             Flag::of(
-                Kind::Number(COUNT),
-                &["cpu-burst"],
+                Kind::Number(&COUNT),
+                "cpu-burst",
                 "CPU time that may be saved for later periods, in microseconds",
             ),
             Flag::of(
-                Kind::Number(COUNT),
-                &["cpu-share"],
+                Kind::Number(&COUNT),
+                "cpu-share",
                 "share of the CPU relative to other containers",
             ),
             Flag::of(
-                Kind::Number(COUNT),
-                &["cpu-rt-period"],
+                Kind::Number(&COUNT),
+                "cpu-rt-period",
                 "period of the real-time limit, in microseconds",
             ),
             Flag::of(
-                Kind::Number(ANY),
-                &["cpu-rt-runtime"],
+                Kind::Number(&ANY),
+                "cpu-rt-runtime",
                 "real-time CPU time in each period, in microseconds",
             ),
-            Flag::text(&["cpuset-cpus"], "CPUs to use, as 0-2,4"),
-            Flag::text(&["cpuset-mems"], "memory nodes to use"),
+            Flag::text("cpuset-cpus", "CPUs to use, as 0-2,4"),
+            Flag::text("cpuset-mems", "memory nodes to use"),
             Flag::of(
                 Kind::Size,
-                &["memory"],
+                "memory",
                 "memory limit in bytes, or with k, m, g; -1 for no limit",
             ),
             Flag::of(
-                Kind::Number(0..=1),
-                &["cpu-idle"],
+                Kind::Number(&(0..=1)),
+                "cpu-idle",
                 "1 runs the container only when nothing else wants the CPU",
             ),
             Flag::of(
                 Kind::Size,
-                &["memory-reservation"],
+                "memory-reservation",
                 "memory that is reclaimed last, in bytes",
             ),
             Flag::of(
                 Kind::Size,
-                &["memory-swap"],
+                "memory-swap",
                 "memory and swap together, in bytes; -1 for no limit",
             ),
             Flag::of(
-                Kind::Number(ANY),
-                &["pids-limit"],
+                Kind::Number(&ANY),
+                "pids-limit",
                 "highest number of processes; -1 for no limit",
             ),
             Flag::text(
-                &["l3-cache-schema"],
+                "l3-cache-schema",
                 "schema of Intel RDT/CAT for the level 3 cache",
             ),
             Flag::text(
-                &["mem-bw-schema"],
+                "mem-bw-schema",
                 "schema of Intel RDT/MBA for the memory bandwidth",
             ),
         ],
@@ -601,7 +589,7 @@ mod tests {
         let names = commands().flat_map(|command| command.aliases.iter().chain([&command.name]));
         assert_eq!(names.clone().count(), names.collect::<BTreeSet<_>>().len());
         for flags in commands().map(|command| command.flags).chain([GLOBAL]) {
-            let names = flags.iter().flat_map(|flag| flag.names);
+            let names = flags.iter().flat_map(Flag::names);
             assert_eq!(
                 names.clone().count(),
                 names.collect::<BTreeSet<_>>().len(),
@@ -613,9 +601,9 @@ mod tests {
     #[test]
     fn defaults_are_valid_values() {
         for flags in commands().map(|command| command.flags).chain([GLOBAL]) {
-            for flag in flags.iter().filter(|flag| !flag.default.is_empty()) {
+            for flag in flags.iter().filter(|flag| !flag.default().is_empty()) {
                 assert_ne!(flag.kind, Kind::Switch, "{flag:?}");
-                let args = vec![format!("--{}={}", flag.names[0], flag.default)];
+                let args = vec![format!("--{}={}", flag.name(), flag.default())];
                 assert!(Flags::parse(flags, args, Order::Mixed).is_ok(), "{flag:?}");
             }
         }

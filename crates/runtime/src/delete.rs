@@ -34,14 +34,14 @@ pub fn delete(settings: &Settings, id: &str, force: bool) -> Result<()> {
         container => container?,
     };
     match container.status()? {
-        Status::Stopped | Status::Created => {}
-        _ if force => {}
+        Status::Stopped => forget(&container),
+        Status::Created => destroy(&container),
+        _ if force => destroy(&container),
         status => {
             let text = format!("cannot delete container {id} that is not stopped: {status}");
-            return Err(Error::new(Kind::WrongStatus, text));
+            Err(Error::new(Kind::WrongStatus, text))
         }
     }
-    destroy(&container)
 }
 
 /// There is no record that can be read: no container, one whose `create` was killed before it had made anything but its directory, or one
@@ -66,7 +66,7 @@ pub(crate) fn destroy(container: &Container) -> Result<()> {
     forget(container)
 }
 
-/// The same of one whose process has been waited for.
+/// The same of one whose process has ended.
 pub(crate) fn forget(container: &Container) -> Result<()> {
     let record = &container.record;
     if let Some(location) = &record.cgroup {
@@ -134,8 +134,8 @@ pub(crate) fn stop(container: &Container) -> Result<()> {
         Err(error) => return Err(error).with_context(|| format!("kill process {pid}")),
     }
     // A frozen process dies only when it is thawed.
-    if let Some(cgroup) = container.cgroup()?
-        && cgroup.is_frozen()?
+    if container.is_frozen()?
+        && let Some(cgroup) = container.cgroup()?
     {
         cgroup.thaw()?;
     }

@@ -334,12 +334,24 @@ impl Directory {
         Ok(self.connect(name)?.is_some())
     }
 
-    /// Removes the directory with all that is in it. The journal goes last: until then `delete` can be repeated.
+    /// Removes the directory with all that is in it. The journal is the last of the three files that every container has: until then `delete`
+    /// can be repeated.
     pub(crate) fn remove(&self) -> Result<()> {
+        for name in [STATE_FILE, CONFIG_FILE, JOURNAL_FILE] {
+            self.remove_file(name)?;
+        }
         let removing = || format!("remove {}", self.path.display());
+        let remove = || match unlinkat(AT_FDCWD, &self.path, UnlinkatFlags::RemoveDir) {
+            Err(Errno::ENOENT) => Ok(()),
+            removed => removed,
+        };
+        // Most have no others.
+        match remove() {
+            Err(Errno::ENOTEMPTY | Errno::EEXIST) => {}
+            removed => return removed.with_context(removing),
+        }
         for name in crate::sys::directory::names(self.as_fd()).with_context(removing)? {
             match name.to_string_lossy().as_ref() {
-                JOURNAL_FILE => {}
                 NOTIFY_DIRECTORY => {
                     self.remove_file(NOTIFY_SOCKET)?;
                     unlinkat(&self.fd, NOTIFY_DIRECTORY, UnlinkatFlags::RemoveDir)
@@ -348,11 +360,7 @@ impl Directory {
                 name => self.remove_file(name)?,
             }
         }
-        self.remove_file(JOURNAL_FILE)?;
-        match unlinkat(AT_FDCWD, &self.path, UnlinkatFlags::RemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(error) => Err(error).with_context(removing),
-        }
+        remove().with_context(removing)
     }
 }
 

@@ -88,7 +88,7 @@ impl<'a> Progress<'a> {
             } else if name.is_empty() {
                 progress.flags_ended = true;
             } else {
-                let flag = table.iter().find(|flag| flag.names.contains(&name));
+                let flag = table.iter().find(|flag| flag.has_name(name));
                 progress.awaits_value = flag.is_some_and(|flag| flag.kind != Kind::Switch);
             }
         }
@@ -106,7 +106,7 @@ impl<'a> Progress<'a> {
             false => arguments(),
             true => {
                 let names = |flag: &'static Flag| {
-                    let name = flag.names[0];
+                    let name = flag.name();
                     let dashes = if name.len() == 1 { "-" } else { "--" };
                     (format!("{dashes}{name}"), flag.usage)
                 };

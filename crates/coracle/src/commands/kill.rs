@@ -22,47 +22,43 @@ pub(crate) fn kill(invocation: &Invocation<'_>) -> Outcome {
         crate::containers::kill(&container, signal)?;
         return Ok(0);
     }
-    for_each(invocation, |settings, id| {
-        runtime::kill(settings, id, signal, all)
-    })
+    let settings = invocation.settings()?;
+    let kill = |id: &str| runtime::kill(&settings, id, signal, all);
+    if invocation.flags.is_set("regex") {
+        return for_each(invocation, &settings, kill);
+    }
+    kill(&invocation.container_id(&settings)?)?;
+    Ok(0)
 }
 
 pub(crate) fn delete(invocation: &Invocation<'_>) -> Outcome {
     let force = invocation.flags.is_set("force");
+    let settings = invocation.settings()?;
+    let delete = |id: &str| runtime::delete(&settings, id, force);
+    if invocation.flags.is_set("regex") {
+        return for_each(invocation, &settings, delete);
+    }
     #[cfg(feature = "image")]
-    if !invocation.flags.is_set("regex")
-        && let Some(container) = invocation.container_of_image(&invocation.settings()?)?
-    {
+    if let Some(container) = invocation.container_of_image(&settings)? {
         crate::containers::delete(&invocation.containers()?, &container, force)?;
         return Ok(0);
     }
-    for_each(invocation, |settings, id| {
-        runtime::delete(settings, id, force)
-    })
+    delete(invocation.id())?;
+    Ok(0)
 }
 
-/// Does it for every container that is meant, also when it fails for some; tells of each that failed.
+/// Does it for every container whose id matches, also when it fails for some; tells of each that failed.
 fn for_each(
     invocation: &Invocation<'_>,
-    act: impl Fn(&Settings, &str) -> runtime::Result<()>,
+    settings: &Settings,
+    act: impl Fn(&str) -> runtime::Result<()>,
 ) -> Outcome {
-    let settings = invocation.settings()?;
-    if !invocation.flags.is_set("regex") {
-        act(&settings, &invocation.container_id(&settings)?)?;
-        return Ok(0);
-    }
     let pattern = Regex::new(invocation.id())
         .map_err(|error| failure("invalid regular expression", error))?;
-    let failures: Vec<String> = runtime::list(&settings)?
+    let failures: Vec<String> = runtime::list(settings)?
         .iter()
         .filter(|container| pattern.is_match(&container.id))
-        .filter_map(|container| {
-            Some(format!(
-                "{}: {}",
-                container.id,
-                act(&settings, &container.id).err()?
-            ))
-        })
+        .filter_map(|container| Some(format!("{}: {}", container.id, act(&container.id).err()?)))
         .collect();
     if failures.is_empty() {
         Ok(0)

@@ -120,11 +120,11 @@ fn options(page: &mut String, title: &str, flags: &[Flag]) {
             Kind::Switch => "",
             _ => " \\fIvalue\\fR",
         };
-        let name = |name: &&str| {
+        let name = |name: &str| {
             let dashes = if name.len() == 1 { "-" } else { "--" };
             format!("\\fB{}\\fR{value}", escaped(&format!("{dashes}{name}")))
         };
-        let names = flag.names.iter().map(name).collect::<Vec<_>>().join(", ");
+        let names = flag.names().map(name).collect::<Vec<_>>().join(", ");
         let _ = write!(page, ".TP\n{names}\n{}\n", escaped(&usage(flag)));
     }
 }

@@ -23,12 +23,12 @@ const NAMES: &str = "<container> [container...]";
 /// Of `stop`, and of `restart`, which stops first.
 const STOPPING: &[Flag] = &[
     Flag::text(
-        &["signal", "s"],
+        "signal,s",
         "send this instead of the container's stop signal",
     ),
     Flag::of(
-        Value::Number(0..=i32::MAX as i64),
-        &["time", "t"],
+        Value::Number(&(0..=i32::MAX as i64)),
+        "time,t",
         "seconds to wait before SIGKILL, instead of the container's",
     ),
 ];
@@ -38,9 +38,9 @@ pub(crate) const COMMANDS: &[Command] = &[
     Command {
         args: NAME,
         flags: &[
-            Flag::switch(&["no-stdin"], "do not hand standard input on"),
+            Flag::switch("no-stdin", "do not hand standard input on"),
             Flag::switch(
-                &["sig-proxy"],
+                "sig-proxy",
                 "hand signals on to the container (default: true)",
             ),
         ],
@@ -56,7 +56,7 @@ with --interactive. Ctrl-P Ctrl-Q leaves it alone again when it has a terminal."
     Command {
         args: "<container>:<path> <path>|-  || <path>|- <container>:<path>",
         arity: Arity::Exactly(2),
-        flags: &[Flag::switch(&["archive", "a"], "keep the owners")],
+        flags: &[Flag::switch("archive,a", "keep the owners")],
         description: "\
 Copies files, or directories with all that is in them; of a directory that is written
 with \"/.\" at its end the content. \"-\" is a tar stream. The container need not run.",
@@ -65,13 +65,13 @@ with \"/.\" at its end the content. \"-\" is a tar stream. The container need no
     Command {
         args: NAME,
         flags: &[
-            Flag::switch(&["follow", "f"], "go on until the container ends"),
-            Flag::text(&["tail", "n"], "how many of the last lines to show, or all").or("all"),
+            Flag::switch("follow,f", "go on until the container ends"),
+            Flag::text("tail,n=all", "how many of the last lines to show, or all"),
             Flag::text(
-                &["since"],
+                "since",
                 "show what is younger: a time, or how long ago, as 10m",
             ),
-            Flag::switch(&["timestamps", "t"], "show the time of each line"),
+            Flag::switch("timestamps,t", "show the time of each line"),
         ],
         ..Command::of("logs", "show what a container has written", logs)
     },
@@ -94,10 +94,10 @@ are started. After a reboot this is how they come back: nothing is started by it
         arity: Arity::AtLeast(1),
         flags: &[
             Flag::switch(
-                &["force", "f"],
+                "force,f",
                 "kill them first when they run; missing ones are no error",
             ),
-            Flag::switch(&["volumes", "v"], "remove their volumes without a name too"),
+            Flag::switch("volumes,v", "remove their volumes without a name too"),
         ],
         ..Command::of("rm", "remove containers and what they have written", rm)
     },
@@ -105,8 +105,8 @@ are started. After a reboot this is how they come back: nothing is started by it
         args: "[container...]",
         arity: Arity::AtLeast(0),
         flags: &[
-            Flag::switch(&["no-stream"], "show them once"),
-            Flag::text(&["format"], "table or json").or("table"),
+            Flag::switch("no-stream", "show them once"),
+            Flag::text("format=table", "table or json"),
         ],
         description: "Without arguments, of every running container of an image.",
         ..Command::of("stats", "show what containers use, each second", stats)

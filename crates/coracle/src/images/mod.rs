@@ -18,16 +18,16 @@ use crate::commands::Invocation;
 use crate::flags::{Flag, Flags};
 use crate::table::{Arity, Command};
 
-const QUIET: Flag = Flag::switch(&["quiet", "q"], "show no progress");
+const QUIET: Flag = Flag::switch("quiet,q", "show no progress");
 const PLATFORM: Flag = Flag::text(
-    &["platform"],
+    "platform",
     "os/architecture[/variant] of the image (default: this machine's)",
 );
 const TLS_VERIFY: Flag = Flag::switch(
-    &["tls-verify"],
+    "tls-verify",
     "speak with registries over TLS only and verify their certificates; =false allows plain http (default: true, loopback may be plain)",
 );
-const FORMAT: Flag = Flag::text(&["format"], "table or json").or("table");
+const FORMAT: Flag = Flag::text("format=table", "table or json");
 
 const SOURCE: &str =
     "<image>  || oci:<directory>[:<tag>]  || oci-archive:<file>  || docker-archive:<file>";
@@ -39,9 +39,9 @@ pub(crate) const COMMANDS: &[Command] = &[
         arity: Arity::Between(0, 1),
         flags: &[
             FORMAT,
-            Flag::switch(&["digests"], "show the digests of manifests"),
-            Flag::switch(&["no-trunc"], "show ids in full"),
-            Flag::switch(&["quiet", "q"], "show only the ids"),
+            Flag::switch("digests", "show the digests of manifests"),
+            Flag::switch("no-trunc", "show ids in full"),
+            Flag::switch("quiet,q", "show only the ids"),
         ],
         description: "The size is what the image occupies in the store: configuration and compressed layers.",
         ..Command::of("images", "list images", list::images)
@@ -51,7 +51,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(1),
         flags: &[
             Flag::switch(
-                &["referrers"],
+                "referrers",
                 "ask the registry what refers to the images: signatures, attestations, lists of what is in them",
             ),
             TLS_VERIFY,
@@ -67,7 +67,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         args: "",
         arity: Arity::Exactly(0),
         flags: &[
-            Flag::text(&["input", "i"], "read this file instead of standard input"),
+            Flag::text("input,i", "read this file instead of standard input"),
             PLATFORM,
             QUIET,
         ],
@@ -82,12 +82,12 @@ pub(crate) const COMMANDS: &[Command] = &[
         args: "[registry]",
         arity: Arity::Between(0, 1),
         flags: &[
-            Flag::text(&["username", "u"], "the user's name"),
+            Flag::text("username,u", "the user's name"),
             Flag::text(
-                &["password", "p"],
+                "password,p",
                 "the password; --password-stdin does not show it to other users",
             ),
-            Flag::switch(&["password-stdin"], "read the password from standard input"),
+            Flag::switch("password-stdin", "read the password from standard input"),
             TLS_VERIFY,
         ],
         description: "\
@@ -109,8 +109,8 @@ configured there.",
         args: "",
         arity: Arity::Exactly(0),
         flags: &[
-            Flag::switch(&["all", "a"], "remove every image that no container uses"),
-            Flag::switch(&["force", "f"], "accepted for scripts: nothing is asked"),
+            Flag::switch("all,a", "remove every image that no container uses"),
+            Flag::switch("force,f", "accepted for scripts: nothing is asked"),
         ],
         description: "\
 Removes images without a name, unfinished downloads, and everything that no image
@@ -124,7 +124,7 @@ needs. What containers use stays.",
             QUIET,
             TLS_VERIFY,
             Flag::switch(
-                &["unpack"],
+                "unpack",
                 "unpack the layers, so that the first container starts at once (default: true)",
             ),
         ],
@@ -144,7 +144,7 @@ interrupted goes on where it stopped.",
         args: "<image> [image...]",
         arity: Arity::AtLeast(1),
         flags: &[Flag::switch(
-            &["force", "f"],
+            "force,f",
             "remove all names of an image, also when a container uses it",
         )],
         description: "\
@@ -156,11 +156,8 @@ other image needs.",
         args: "<image> [image...]",
         arity: Arity::AtLeast(1),
         flags: &[
-            Flag::text(&["format"], "docker-archive or oci-archive").or("docker-archive"),
-            Flag::text(
-                &["output", "o"],
-                "write to this file instead of standard output",
-            ),
+            Flag::text("format=docker-archive", "docker-archive or oci-archive"),
+            Flag::text("output,o", "write to this file instead of standard output"),
             QUIET,
         ],
         ..Command::of("save", "write images to an archive", archive::save)

@@ -4,80 +4,78 @@ use super::{BUNDLE, CONSOLE_SOCKET, DETACH, NO_PIVOT, PID_FILE};
 use crate::flags::{Flag, Kind};
 
 const WORK_PATH: Flag = Flag::text(
-    &["work-path"],
+    "work-path",
     "directory for criu's log and other by-products (default: that of the images)",
 );
 const PARENT_PATH: Flag = Flag::text(
-    &["parent-path"],
+    "parent-path",
     "directory of an earlier checkpoint, relative to --image-path",
 );
-const TCP_ESTABLISHED: Flag =
-    Flag::switch(&["tcp-established"], "keep established TCP connections");
-const TCP_CLOSE: Flag = Flag::switch(&["tcp-close"], "close established TCP connections");
+const TCP_ESTABLISHED: Flag = Flag::switch("tcp-established", "keep established TCP connections");
+const TCP_CLOSE: Flag = Flag::switch("tcp-close", "close established TCP connections");
 const EXT_UNIX_SK: Flag = Flag::switch(
-    &["ext-unix-sk"],
+    "ext-unix-sk",
     "allow unix sockets that are connected to outside",
 );
 const SHELL_JOB: Flag = Flag::switch(
-    &["shell-job"],
+    "shell-job",
     "allow a session and a terminal that belong to somebody outside",
 );
 const LAZY_PAGES: Flag = Flag::switch(
-    &["lazy-pages"],
+    "lazy-pages",
     "move memory when it is touched, by userfaultfd(2)",
 );
-const FILE_LOCKS: Flag = Flag::switch(&["file-locks"], "keep file locks");
+const FILE_LOCKS: Flag = Flag::switch("file-locks", "keep file locks");
 const MANAGE_CGROUPS_MODE: Flag = Flag::text(
-    &["manage-cgroups-mode"],
+    "manage-cgroups-mode",
     "what of the cgroups is kept: soft, full, strict or ignore (default: soft)",
 );
 const NETWORK_LOCK: Flag = Flag::text(
-    &["network-lock"],
+    "network-lock",
     "what keeps TCP connections quiet meanwhile: iptables, nftables or skip",
 );
 const EMPTY_NS: Flag = Flag::list(
-    &["empty-ns"],
+    "empty-ns",
     "do not keep what is in a namespace; always so for \"network\", the only one there is",
 );
 const AUTO_DEDUP: Flag = Flag::switch(
-    &["auto-dedup"],
+    "auto-dedup",
     "take memory that a later image holds out of the earlier ones",
 );
 
 pub(super) const CHECKPOINT: &[Flag] = &[
     Flag::text(
-        &["image-path"],
+        "image-path",
         "directory for the images (default: ./checkpoint)",
     ),
     WORK_PATH,
     PARENT_PATH,
-    Flag::switch(&["leave-running"], "let the container go on running"),
+    Flag::switch("leave-running", "let the container go on running"),
     TCP_ESTABLISHED,
     Flag::switch(
-        &["tcp-skip-in-flight"],
+        "tcp-skip-in-flight",
         "leave TCP connections out that are not accepted yet",
     ),
     TCP_CLOSE,
     Flag::switch(
-        &["link-remap"],
+        "link-remap",
         "give files that are deleted, but still open, a name again",
     ),
     EXT_UNIX_SK,
     SHELL_JOB,
     LAZY_PAGES,
     Flag::of(
-        Kind::Number(-1..=i32::MAX as i64),
-        &["status-fd"],
+        Kind::Number(&(-1..=i32::MAX as i64)),
+        "status-fd=-1",
         "descriptor that gets a null byte when lazy pages can be asked for",
-    )
-    .or("-1"),
+    ),
     Flag::text(
-        &["page-server"],
+        "page-server",
         "ADDRESS:PORT of the page server that gets the memory",
     ),
     FILE_LOCKS,
     Flag::switch(
-        &["pre-dump"],
+        "pre-dump",
         "write only memory, and let the container go on running",
     ),
     MANAGE_CGROUPS_MODE,
@@ -89,7 +87,7 @@ pub(super) const CHECKPOINT: &[Flag] = &[
 pub(super) const RESTORE: &[Flag] = &[
     CONSOLE_SOCKET,
     Flag::text(
-        &["image-path"],
+        "image-path",
         "directory of the images (default: ./checkpoint)",
     ),
     WORK_PATH,
@@ -105,7 +103,7 @@ pub(super) const RESTORE: &[Flag] = &[
     DETACH,
     PID_FILE,
     Flag::switch(
-        &["no-subreaper"],
+        "no-subreaper",
         "do not reap processes that the container leaves behind",
     ),
     NO_PIVOT,
@@ -113,13 +111,10 @@ pub(super) const RESTORE: &[Flag] = &[
     AUTO_DEDUP,
     LAZY_PAGES,
     Flag::text(
-        &["lsm-profile"],
+        "lsm-profile",
         "TYPE:NAME of the security profile to use instead, as in apparmor:PROFILE or selinux:LABEL",
     ),
-    Flag::text(
-        &["lsm-mount-context"],
-        "SELinux context to mount with instead",
-    ),
+    Flag::text("lsm-mount-context", "SELinux context to mount with instead"),
 ];
 
 pub(super) const CHECKPOINT_DESCRIPTION: &str = "\
