@@ -41,10 +41,12 @@ SECONDS ?= 3600
 fuzz: setup
 	fuzz/run $(SECONDS)
 
-# The whole of what `make test` has a bounded part of: 200 pods, 10,000 execs and attaches, races of 100,000 swaps.
+# The whole of what `make test` has a bounded part of: 200 pods, 10,000 execs and attaches, races of 100,000 swaps, and at last 10,000
+# containers side by side, with 20 GB of memory; docs/RELIABILITY.md says what the kernel keeps of them.
 long: build
 	LONG=yes cargo test -p cri-tests many::
 	LONG=yes cargo test -p runtime-tests --test security
+	LONG=yes cargo test -p runtime-tests --test faults side_by_side
 
 # All tests in virtual machines: kernels, cgroup views, drivers, users, engines. Writes docs/PORTABILITY.md. `make test` has a part
 # of it; CELLS=6.12-v1 chooses by names.

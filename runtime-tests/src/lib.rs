@@ -48,7 +48,7 @@ pub use floor::{floor, write_floor_plan};
 pub use host::{Host, body, cable, connect, get, get_from, within};
 pub use machine::{
     Hierarchy, View, criu_has, has_capability, has_cgroup, has_controller, has_criu, has_program,
-    has_systemd, has_v1_controller, has_v2_controller, hierarchy, kernel_has, kernel_since,
+    has_systemd, has_v1_controller, has_v2_controller, hierarchy, kernel_has, kernel_since, long,
     need_root, number_of, skip,
 };
 pub use registry::{Home, Registry};

@@ -25,6 +25,11 @@ pub fn number_of(flag: &str, default: usize) -> usize {
         .map_or(default, |word| word.parse().expect("a number"))
 }
 
+/// `make long` asks for everything.
+pub fn long() -> bool {
+    std::env::var_os("LONG").is_some_and(|value| !value.is_empty())
+}
+
 /// Every test needs root.
 pub fn need_root() {
     assert!(

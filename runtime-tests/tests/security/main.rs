@@ -12,11 +12,6 @@ use std::path::PathBuf;
 use runtime_tests::Container;
 use serde_json::json;
 
-/// `make long` asks for everything.
-fn long() -> bool {
-    std::env::var_os("LONG").is_some_and(|value| !value.is_empty())
-}
-
 /// The container's /dev is a directory that somebody else has too, and nothing but what they put there.
 fn with_own_dev(c: &mut Container) -> PathBuf {
     let dev = c.dir().join("dev");

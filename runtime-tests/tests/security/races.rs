@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use runtime_tests::{Container, Output, is_coracle, requires, rootless, shell};
+use runtime_tests::{Container, Output, is_coracle, long, requires, rootless, shell};
 use serde_json::json;
 
-use crate::{long, with_own_dev};
+use crate::with_own_dev;
 
 /// Exchanges two names (renameat2(2) `RENAME_EXCHANGE`) until it is dropped. There is always something at both.
 struct Racer {

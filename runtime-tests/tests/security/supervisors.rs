@@ -11,10 +11,9 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 use runtime_tests::ttrpc::{Alone, NOT_FOUND, OK, frame, text};
 use runtime_tests::{
-    Store, eventually, has_program, is_coracle, pids_in_cgroups_named, requires, rootless, shell,
+    Store, eventually, has_program, is_coracle, long, pids_in_cgroups_named, requires, rootless,
+    shell,
 };
-
-use crate::long;
 
 /// A connection to a container's monitor that gets the output.
 fn attach(store: &Store, name: &str) -> OwnedFd {

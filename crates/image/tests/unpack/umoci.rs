@@ -153,7 +153,7 @@ fn difference(
     }
 }
 
-/// Proved with directories that keep the unpacker's ids.
+/// Proved with directories that keep the unpacker's ids, and the counts by taking 4294967295 as an id.
 fn compare() {
     let program = |name: &str| Command::new(name).arg("--version").output().is_ok();
     if !nix::unistd::geteuid().is_root() || !program("umoci") || !program("unshare") {
@@ -178,6 +178,18 @@ fn compare() {
         }
     });
     println!("{} rows: {counts:?}", rows.len());
+    let expected = [
+        (Difference::LinkToNowhere, 108),
+        (Difference::LinkOfALowerLayer, 120),
+        (Difference::OnlyAWhiteout, 12),
+        (Difference::WhiteoutOfADirectory, 2),
+        (Difference::IdOfNobody, 3),
+    ];
+    assert_eq!(
+        counts,
+        BTreeMap::from(expected),
+        "how many rows differ in which way"
+    );
 }
 
 /// A row by both, each of which has to stay inside.

@@ -2,15 +2,10 @@
 
 use std::fs;
 
-use runtime_tests::shell;
+use runtime_tests::{long, shell};
 
 use crate::kubelet;
 use crate::kubelet::container;
-
-/// `make long` asks for everything.
-fn long() -> bool {
-    std::env::var_os("LONG").is_some_and(|value| !value.is_empty())
-}
 
 #[test]
 fn many_pods_leave_nothing() {
