@@ -2,6 +2,7 @@
 
 mod json_path;
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
-use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
+use oci_spec::runtime::{Capability, Linux, LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -34,6 +35,12 @@ pub(crate) fn parse_spec(bytes: &[u8]) -> Result<Spec> {
     }
     annotations::fill_fields(&mut spec);
     Ok(spec)
+}
+
+/// The `linux` section; one with a profile has a thousand strings, too many to copy.
+pub(crate) fn linux(spec: &Spec) -> Cow<'_, Linux> {
+    let section = spec.linux().as_ref();
+    section.map_or_else(|| Cow::Owned(Linux::default()), Cow::Borrowed)
 }
 
 /// oci-spec 0.10 knows `enableCMT` and `enableMBM`, which 1.3 has deprecated, by names that nobody writes, and so leaves them out.

@@ -87,7 +87,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         return Err(Error::new(Kind::WrongStatus, text));
     }
     let spec = config::parse_spec(&container.directory.read_config()?)?;
-    let linux = spec.linux().clone().unwrap_or_default();
+    let linux = config::linux(&spec);
     let mut process = wanted(&spec, options)?;
     process.labels.check()?;
     process.pass_listen_fds();
@@ -151,6 +151,10 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     };
     let Child {
         channel: childs_channel,
+        process,
+        program,
+        namespaces,
+        filter,
         ..
     } = child;
     // With our copy closed, the end of the child is the end of the conversation.
@@ -199,8 +203,10 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         Some(foreground) => foreground.supervise(pid, running.pidfd.as_fd(), terminal, false)?,
         None => 0,
     };
-    // Nothing comes after this: what is open goes with the process.
+    // Nothing comes after this: what is open goes with the process, and its memory.
     std::mem::forget((container, init, procfs, cgroup, channel, running));
+    std::mem::forget((process, program, namespaces, filter));
+    std::mem::forget(spec);
     Ok(status)
 }
 

@@ -340,6 +340,8 @@ pub(crate) fn launch(
     if let Some(path) = &options.pid_file {
         process::write_pid_file(path, pid)?;
     }
+    // Memory is never given back, and a string for the kernel is cleared as it goes: that would copy pages which the child still shares.
+    std::mem::forget((spec, plan));
     Ok(Launched {
         undo,
         pid,

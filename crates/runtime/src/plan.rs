@@ -17,7 +17,7 @@ use crate::namespaces::{CLONE_NEWTIME, Namespaces};
 use crate::net_devices::NetDevice;
 use crate::process::Process;
 use crate::rootfs::Propagation;
-use crate::{Context, Error, Result, annotations, intel_rdt, net_devices, rootfs};
+use crate::{Context, Error, Result, annotations, config, intel_rdt, net_devices, rootfs};
 
 /// What a container is going to be.
 pub(crate) struct Plan {
@@ -67,7 +67,7 @@ impl Plan {
             .process()
             .as_ref()
             .ok_or_else(|| Error::invalid("process property must not be empty"))?;
-        let linux = spec.linux().clone().unwrap_or_default();
+        let linux = config::linux(spec);
         let namespaces = Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?;
         if !namespaces.is_private(libc::CLONE_NEWNS) {
             return Err(Error::invalid(
