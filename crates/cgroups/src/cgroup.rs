@@ -55,24 +55,28 @@ impl Cgroup {
         })
     }
 
-    /// Applies `linux.resources`, devices included: on v1 they go to `devices.allow` and `devices.deny`, on v2 into an
-    /// eBPF program. An absent or empty list of devices restricts nothing; otherwise what no rule names is denied.
+    /// Applies the devices of `linux.resources`, for which one must be the host's root: on v1 they go to `devices.allow` and
+    /// `devices.deny`, on v2 into an eBPF program. An absent or empty list restricts nothing; otherwise what no rule names is denied.
     ///
     /// # Errors
-    /// [`Error::Config`], [`Error::MissingController`] or [`Error::Refused`], each with the field. What was written
-    /// before the error stays.
-    pub fn apply(&self, wanted: &LinuxResources) -> Result<()> {
-        self.limit(wanted)?;
+    /// As [`Cgroup::limit`].
+    pub fn restrict_devices(&self, wanted: &LinuxResources) -> Result<()> {
         match wanted.devices().as_deref() {
             Some(rules) if !rules.is_empty() => devices::apply(self, rules),
             _ => Ok(()),
         }
     }
 
-    /// [`Cgroup::apply`] without devices, for which one must be the host's root.
+    /// Whether [`Cgroup::restrict_devices`] does it at once, as on v2. On v1 there is a time at which everything is denied.
+    pub fn restricts_devices_at_once(&self) -> bool {
+        self.legacy("devices").is_none()
+    }
+
+    /// Applies `linux.resources` without devices.
     ///
     /// # Errors
-    /// As [`Cgroup::apply`].
+    /// [`Error::Config`], [`Error::MissingController`] or [`Error::Refused`], each with the field. What was written
+    /// before the error stays.
     pub fn limit(&self, wanted: &LinuxResources) -> Result<()> {
         resources::apply(self, wanted)
     }
@@ -80,7 +84,7 @@ impl Cgroup {
     /// [`Cgroup::limit`] for a running cgroup. systemd hears of it first, where the cgroup is one of its units'.
     ///
     /// # Errors
-    /// As [`Cgroup::apply`], and [`Error::Systemd`].
+    /// As [`Cgroup::limit`], and [`Error::Systemd`].
     pub fn update(&self, wanted: &LinuxResources) -> Result<()> {
         if let Some(unit) = &self.location.unit {
             unit.update(wanted, self.location.layout())?;

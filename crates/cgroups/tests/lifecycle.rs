@@ -167,7 +167,7 @@ fn limits() {
         ("pids", r#"{"pids":{"limit":9}}"#),
         ("memory", r#"{"memory":{"limit":67108864}}"#),
     ] {
-        match cgroup.apply(&resources(json)) {
+        match cgroup.limit(&resources(json)) {
             Ok(()) => assert!(scratch.has(controller)),
             Err(error) => {
                 assert!(
@@ -273,12 +273,12 @@ fn devices() {
         let script = format!("exec 3</dev/{device}");
         Process::in_cgroup(&scratch.cgroup, &script).end().success()
     };
-    scratch.cgroup.apply(&only("null")).unwrap();
+    scratch.cgroup.restrict_devices(&only("null")).unwrap();
     assert!(tries("null") && !tries("zero"), "only /dev/null is allowed");
     // Once more on an opened cgroup, where the first program has to give way.
     Cgroup::open(scratch.cgroup.location())
         .unwrap()
-        .apply(&only("zero"))
+        .restrict_devices(&only("zero"))
         .unwrap();
     assert!(tries("zero") && !tries("null"), "only /dev/zero is allowed");
 }
@@ -376,7 +376,7 @@ fn out_of_memory() {
     assert_eq!(watch.read().unwrap().kills, 0);
     scratch
         .cgroup
-        .apply(&resources(r#"{"memory":{"limit":8388608,"swap":8388608}}"#))
+        .limit(&resources(r#"{"memory":{"limit":8388608,"swap":8388608}}"#))
         .unwrap();
     let mut process = Process::in_cgroup(
         &scratch.cgroup,

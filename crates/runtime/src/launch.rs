@@ -7,6 +7,7 @@
 //!   take the id, write the journal
 //!   make and fill the cgroup
 //!   clone3 ───────────────────────────────────▶ born in its namespaces, on v2 in its cgroup
+//!   write config.json, on v2 load device rules
 //!   write id maps, state.json with the pid      (with a user namespace, or for systemd: waits here)
 //!   (with systemd: make its cgroup, fill it)
 //!   Recorded ─────────────────────────────────▶
@@ -239,23 +240,13 @@ pub(crate) fn launch(
     let (location, unit) = locate_cgroup(settings, &plan, &options.id)?;
 
     // From here on everything is undone on failure.
-    let (mut undo, cgroup) = begin(
-        settings,
-        &options.id,
-        &bundle,
-        &plan,
-        (&spec, &config),
-        location,
-    )?;
+    let (mut undo, cgroup) = begin(settings, &options.id, &bundle, &plan, &spec, location)?;
     if notify {
         notify::make_directory(&undo.container.directory)?;
     }
     let listener = match gate {
         Gate::Start => Some(listen_at(&undo.container.directory)?),
-        Gate::Run { .. } | Gate::Prepare => {
-            undo.container.directory.mark_creating()?;
-            None
-        }
+        Gate::Run { .. } | Gate::Prepare => None,
     };
     let open_files = process::OpenFiles::raise(plan.mounts.len() + preserved.len())?;
     let sources = Sources::open(&plan, &procfs, &joined)?;
@@ -307,6 +298,15 @@ pub(crate) fn launch(
     let (pid, pidfd) = child.spawn()?;
     undo.child = Some(pid);
     open_files.restore()?;
+    // What the child need not wait for.
+    let directory = &undo.container.directory;
+    if gate != Gate::Start {
+        directory.mark_creating()?;
+    }
+    directory.write_config(&config)?;
+    if let Some(cgroup) = &cgroup {
+        finish_cgroup(cgroup, &plan)?;
+    }
     if let Some(group) = &undo.container.record.intel_rdt {
         group.add(pid.as_raw())?;
     }
@@ -358,7 +358,7 @@ pub(crate) fn begin(
     id: &str,
     bundle: &Path,
     plan: &Plan,
-    (spec, config): (&oci_spec::runtime::Spec, &[u8]),
+    spec: &oci_spec::runtime::Spec,
     location: Option<cgroups::Location>,
 ) -> Result<(Undo, Option<cgroups::Cgroup>)> {
     let intel_rdt = plan.intel_rdt.as_ref();
@@ -384,7 +384,6 @@ pub(crate) fn begin(
     }
     // The journal names the cgroup and the like before they are made.
     container.directory.write_journal(&container.record)?;
-    container.directory.write_config(config)?;
     let cgroup = make_cgroup(settings, container, plan, spec)?;
     if let (Some(group), Some(wanted)) = (&container.record.intel_rdt, &plan.intel_rdt) {
         group.make(wanted)?;
@@ -529,7 +528,9 @@ impl Unit {
         container.record.cgroup = Some(self.location.clone());
         container.directory.write_journal(&container.record)?;
         container.directory.write_record(&container.record)?;
-        fill_cgroup(&cgroups::Cgroup::adopt(&self.location, pid.as_raw())?, plan)
+        let cgroup = cgroups::Cgroup::adopt(&self.location, pid.as_raw())?;
+        fill_cgroup(&cgroup, plan)?;
+        finish_cgroup(&cgroup, plan)
     }
 }
 
@@ -603,10 +604,9 @@ fn make_cgroup(
 
 /// Puts the limits into the cgroup, and gives it to the user who is to manage it from inside.
 fn fill_cgroup(cgroup: &cgroups::Cgroup, plan: &Plan) -> Result<()> {
-    // Device rules take the rights of the host's root. Without them a container gets no devices but those that its user may open.
-    match userns::is_machines_root() {
-        true => cgroup.apply(&plan.resources)?,
-        false => cgroup.limit(&plan.resources)?,
+    cgroup.limit(&plan.resources)?;
+    if !cgroup.restricts_devices_at_once() {
+        restrict_devices(cgroup, plan)?;
     }
     let is_anothers = |uid: &u32| *uid != geteuid().as_raw();
     match plan.cgroup_owner().filter(is_anothers) {
@@ -620,6 +620,23 @@ fn fill_cgroup(cgroup: &cgroups::Cgroup, plan: &Plan) -> Result<()> {
         },
         None => Ok(()),
     }
+}
+
+/// What [`fill_cgroup`] has left for the time in which the child is at work: it takes long, and must be done before anything of the
+/// container's runs.
+pub(crate) fn finish_cgroup(cgroup: &cgroups::Cgroup, plan: &Plan) -> Result<()> {
+    match cgroup.restricts_devices_at_once() {
+        true => restrict_devices(cgroup, plan),
+        false => Ok(()),
+    }
+}
+
+/// Device rules take the rights of the host's root. Without them a container gets no devices but those that its user may open.
+fn restrict_devices(cgroup: &cgroups::Cgroup, plan: &Plan) -> Result<()> {
+    if userns::is_machines_root() {
+        cgroup.restrict_devices(&plan.resources)?;
+    }
+    Ok(())
 }
 
 fn is_denied(error: &cgroups::Error) -> bool {

@@ -419,7 +419,7 @@ mod tests {
         });
         change(&mut config);
         Plan::new(
-            &crate::config::parse_spec(config.to_string().as_bytes()).unwrap(),
+            &config::parse_spec(config.to_string().as_bytes()).unwrap(),
             Path::new("/"),
         )
     }

@@ -17,7 +17,7 @@ pub(crate) fn name_of(number: i64) -> String {
 }
 
 /// Calls that never get an error here, and why not. Processes are killed at them all the same.
-const WITHOUT_ERRORS: [(&[&str], &str); 6] = [
+const WITHOUT_ERRORS: [(&[&str], &str); 7] = [
     (&["exit", "exit_group"], "they do not return"),
     (
         &["rt_sigreturn", "restart_syscall"],
@@ -44,6 +44,10 @@ const WITHOUT_ERRORS: [(&[&str], &str); 6] = [
     (
         &["getrandom"],
         "once the machine has started it never fails, and the standard library's tables rely on that",
+    ),
+    (
+        &["futex"],
+        "a wake-up that is lost is none of its failures, and who waits looks again",
     ),
     (
         &["brk", "mmap", "munmap", "mprotect", "mremap", "madvise"],

@@ -21,7 +21,7 @@ use super::{CriuOptions, external_key, external_mount, text};
 use crate::directory::{CREATING_SOCKET, check_id};
 use crate::foreground::{Foreground, fit_terminal};
 use crate::hooks::Lifetime;
-use crate::launch::{Undo, begin, locate_cgroup, run_runtime_hooks};
+use crate::launch::{Undo, begin, finish_cgroup, locate_cgroup, run_runtime_hooks};
 use crate::mounts::{Mount, Source, UserNamespaces, staged};
 use crate::namespaces::{self, CLONE_NEWTIME, Joined};
 use crate::plan::{self, Plan};
@@ -114,15 +114,12 @@ fn bring_back(settings: &Settings, options: &RestoreOptions) -> Result<Restored>
     let (location, unit) = locate_cgroup(settings, &plan, &options.id)?;
 
     // From here on everything is undone on failure.
-    let (mut undo, cgroup) = begin(
-        settings,
-        &options.id,
-        &bundle,
-        &plan,
-        (&spec, &config),
-        location,
-    )?;
+    let (mut undo, cgroup) = begin(settings, &options.id, &bundle, &plan, &spec, location)?;
+    if let Some(cgroup) = &cgroup {
+        finish_cgroup(cgroup, &plan)?;
+    }
     let container = &mut undo.container;
+    container.directory.write_config(&config)?;
     container.directory.mark_creating()?;
     let stage = absolute(container.directory.path())?;
     let sources = open_sources(&plan, &procfs, &joined)?;
