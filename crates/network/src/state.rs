@@ -9,7 +9,6 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
@@ -109,7 +108,8 @@ pub(crate) type Change = [String; 3];
 pub(crate) struct Locked {
     pub(crate) state: State,
     pub(crate) directory: PathBuf,
-    _lock: Flock<File>,
+    /// The lock goes when it is closed.
+    _lock: File,
 }
 
 impl Locked {
@@ -123,13 +123,11 @@ impl Locked {
             .mode(0o600)
             .open(&path)
             .context(|| format!("open {}", path.display()))?;
-        let lock = Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| errno)
-            .context(|| format!("lock {}", path.display()))?;
+        file.lock().context(|| format!("lock {}", path.display()))?;
         Ok(Locked {
             state: read(directory)?,
             directory: directory.to_owned(),
-            _lock: lock,
+            _lock: file,
         })
     }
 
