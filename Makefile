@@ -56,6 +56,7 @@ vm-test: build
 check: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cd fuzz && cargo fmt --check && RUSTFLAGS="--cfg fuzzing" CARGO_TARGET_DIR=../target/fuzz cargo clippy -- -D warnings
 	scripts/check-dependencies.sh
 	scripts/check-unsafe.sh
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

@@ -13,13 +13,13 @@ use flags::{Flag, Flags, Kind, Order};
 
 /// One flag of each kind.
 const TABLE: &[Flag] = &[
-    Flag::switch(&["force", "f"], ""),
-    Flag::text(&["format"], "").or("table"),
-    Flag::list(&["env", "e"], ""),
-    Flag::of(Kind::Number(-1..=100), &["number", "n"], "").or("0"),
-    Flag::of(Kind::Numbers(0..=i64::MAX), &["gid", "g"], ""),
-    Flag::of(Kind::Size, &["memory", "m"], ""),
-    Flag::of(Kind::Duration, &["interval"], "").or("5s"),
+    Flag::switch("force,f", ""),
+    Flag::text("format=table", ""),
+    Flag::list("env,e", ""),
+    Flag::of(Kind::Number(&(-1..=100)), "number,n=0", ""),
+    Flag::of(Kind::Numbers(&(0..=i64::MAX)), "gid,g", ""),
+    Flag::of(Kind::Size, "memory,m", ""),
+    Flag::of(Kind::Duration, "interval=5s", ""),
 ];
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
@@ -29,10 +29,18 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
             continue;
         };
         // What was accepted can be read: only empty values have nothing to read.
-        assert!(flags.number::<i64>("number").is_some_and(|number| (-1..=100).contains(&number)));
+        assert!(
+            flags
+                .number::<i64>("number")
+                .is_some_and(|number| (-1..=100).contains(&number))
+        );
         assert!(flags.duration("interval").is_some());
         assert!(flags.args.len() <= words.len());
-        let _ = (flags.is_set("force"), flags.text("format"), flags.size("memory"));
+        let _ = (
+            flags.is_set("force"),
+            flags.text("format"),
+            flags.size("memory"),
+        );
         let _ = (flags.numbers::<u32>("gid"), flags.list("env"));
     }
 });

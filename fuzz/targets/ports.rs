@@ -8,8 +8,15 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
         assert!(ports.iter().all(|port| port.container_port > 0));
         // A range is one of the machine's too, unless any port will do.
         let first = &ports[0];
-        for (offset, port) in ports.iter().enumerate().filter(|(_, port)| port.host_port > 0) {
-            assert_eq!(usize::from(port.host_port), usize::from(first.host_port) + offset);
+        for (offset, port) in ports
+            .iter()
+            .enumerate()
+            .filter(|(_, port)| port.host_port > 0)
+        {
+            assert_eq!(
+                usize::from(port.host_port),
+                usize::from(first.host_port) + offset
+            );
         }
     }
 });

@@ -36,7 +36,10 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             continue;
         };
         let payload = &*request.payload;
-        let _ = (CreateTaskRequest::decode(payload), ExecProcessRequest::decode(payload));
+        let _ = (
+            CreateTaskRequest::decode(payload),
+            ExecProcessRequest::decode(payload),
+        );
         let _ = (UpdateTaskRequest::decode(payload), Any::decode(payload));
     }
 });
