@@ -39,6 +39,23 @@ impl Cgroup {
         result
     }
 
+    /// Removes this cgroup once nobody is in it any more, whom nobody tells to go: whether it has gone everywhere within that time. Touches
+    /// nothing where somebody stays.
+    ///
+    /// # Errors
+    /// As [`Location::remove_empty`] and [`Cgroup::wait_empty`].
+    pub fn remove_once_empty(&self, timeout: Duration) -> Result<bool> {
+        let deadline = Instant::now() + timeout;
+        while !self.location.remove_empty()? {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || !self.wait_empty(left)? {
+                return Ok(false);
+            }
+            yield_to_exit();
+        }
+        Ok(true)
+    }
+
     fn remove_from(&self, place: &Place, deadline: Instant) -> Result<()> {
         let path = place.dir();
         // The usual case is one system call: nothing below, nobody in it.
@@ -77,10 +94,14 @@ impl Cgroup {
             }
             Version::V1 => drop(signal::wait_processes(dir, deadline)?),
         }
-        // A process is out of its cgroup a moment after its end can be seen, for which v1 has no event.
-        let _ = sched_yield();
+        yield_to_exit();
         Ok(())
     }
+}
+
+/// A process is out of its cgroup a moment after its end can be seen, for which v1 has no event.
+fn yield_to_exit() {
+    let _ = sched_yield();
 }
 
 impl Location {

@@ -123,6 +123,7 @@ fn life(layout: Layout) {
     frozen_and_thawed();
     killed();
     removed_while_in_use();
+    removed_once_empty();
     signals();
     statistics();
     roots_are_refused();
@@ -328,6 +329,23 @@ fn removed_while_in_use() {
     gone.stats().unwrap();
     gone.kill().ok();
     assert!(scratch.cgroup.wait_empty(Duration::from_secs(1)).unwrap());
+}
+
+fn removed_once_empty() {
+    let scratch = Scratch::new("leaving");
+    let mut process = Process::in_cgroup(&scratch.cgroup, "exec sleep 100");
+    let remove = |milliseconds| {
+        scratch
+            .cgroup
+            .remove_once_empty(Duration::from_millis(milliseconds))
+            .unwrap()
+    };
+    // Who stays is not touched.
+    assert!(!remove(20));
+    assert!(!scratch.cgroup.processes().unwrap().is_empty());
+    process.0.kill().unwrap();
+    assert!(remove(5000));
+    assert!(scratch.dirs().iter().all(|dir| !dir.exists()));
 }
 
 fn signals() {

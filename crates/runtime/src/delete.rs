@@ -96,8 +96,8 @@ fn remove_cgroup(container: &Container, location: &cgroups::Location) -> Result<
     if record.init.is_none() && !container.damaged {
         // No process is on record: the child of a `create` that was killed before it could write it down ends when it looks for its maker, and
         // whoever does not is a stranger.
-        if !is_gone && cgroups::Cgroup::open(location)?.wait_empty(KILL_TIMEOUT)? {
-            location.remove_empty()?;
+        if !is_gone {
+            cgroups::Cgroup::open(location)?.remove_once_empty(KILL_TIMEOUT)?;
         }
         return Ok(());
     }

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, openat, renameat};
+use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -21,7 +21,7 @@ pub(crate) struct Partial<'a> {
     store: &'a Store,
     /// Below `images/partial`.
     name: String,
-    file: Flock<File>,
+    file: File,
     hasher: Hasher,
     written: u64,
     /// Nothing remains when it is dropped before it is finished.
@@ -42,7 +42,7 @@ impl Store {
             }
             let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
             let file = self.open_partial(&name, flags).context(context)?;
-            let file = lock_file(file, FlockArg::LockExclusive).context(context)?;
+            let file = lock_file(file, File::lock).context(context)?;
             // Whoever had the lock may have finished it, or thrown it away.
             let is_gone = fstat(file.as_fd()).context(context)?.st_nlink == 0;
             if is_gone || self.has(blob)? {
@@ -73,7 +73,7 @@ impl Store {
         let file = self.open_partial(&name, flags).context(context)?;
         Ok(Partial {
             store: self,
-            file: lock_file(file, FlockArg::LockExclusive).context(context)?,
+            file: lock_file(file, File::lock).context(context)?,
             name,
             hasher: Hasher::default(),
             written: 0,

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, openat};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 
@@ -100,11 +100,10 @@ impl Store {
     }
 
     /// The directory is the lock of its index.
-    fn lock_index(&self) -> Result<Flock<File>> {
+    fn lock_index(&self) -> Result<File> {
         let directory = open_directory(&self.images, ".".as_ref())
             .context(|| "open the image store's list of images")?;
-        lock_file(directory.into(), FlockArg::LockExclusive)
-            .context(|| "lock the image store's list of images")
+        lock_file(directory.into(), File::lock).context(|| "lock the image store's list of images")
     }
 
     fn read(&self, name: &str) -> Result<Option<File>> {

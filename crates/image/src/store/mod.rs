@@ -15,12 +15,12 @@ mod index;
 mod remove;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, openat, renameat};
+use nix::fcntl::{AT_FDCWD, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, mkdirat};
 use oci_spec::image::ImageConfiguration;
 
@@ -46,7 +46,7 @@ pub struct Store {
 /// Keeps everything in the store from being removed, as long as it lives.
 #[derive(Debug)]
 pub struct Hold {
-    _lock: Flock<File>,
+    _lock: File,
 }
 
 /// An image that is in the store with all its parts.
@@ -135,11 +135,11 @@ impl Store {
     /// Keeps everything from being removed until the answer is dropped. Waits for a removal that is under way.
     pub fn hold(&self) -> Result<Hold> {
         Ok(Hold {
-            _lock: self.lock(FlockArg::LockShared)?,
+            _lock: self.lock(File::lock_shared)?,
         })
     }
 
-    fn lock(&self, how: FlockArg) -> Result<Flock<File>> {
+    fn lock(&self, how: Lock) -> Result<File> {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC;
         let file = openat(&self.root, "lock", flags, Mode::from_bits_truncate(0o600))
             .context(|| "open the image store's lock")?;
@@ -338,15 +338,17 @@ fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-fn lock_file(file: File, how: FlockArg) -> nix::Result<Flock<File>> {
-    let mut file = file;
-    loop {
-        match Flock::lock(file, how) {
-            Ok(lock) => return Ok(lock),
-            Err((same, Errno::EINTR)) => file = same,
-            Err((_, errno)) => return Err(errno),
+/// [`File::lock`] or [`File::lock_shared`].
+type Lock = fn(&File) -> std::io::Result<()>;
+
+/// Waits for a lock, which goes with the file.
+fn lock_file(file: File, how: Lock) -> std::io::Result<File> {
+    while let Err(error) = how(&file) {
+        if error.kind() != ErrorKind::Interrupted {
+            return Err(error);
         }
     }
+    Ok(file)
 }
 
 /// The directory with all its parents, for its owner alone.

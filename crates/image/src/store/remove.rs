@@ -1,11 +1,12 @@
 //! Removing images, and everything that only they needed.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::os::fd::AsFd;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FlockArg, OFlag};
+use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -40,7 +41,7 @@ impl Store {
     ///
     /// `in_use` are the manifests of images that containers need: those stay, and only lose their name by `force`.
     pub fn remove(&self, name: &str, force: bool, in_use: &[Digest]) -> Result<Removed> {
-        let _alone = self.lock(FlockArg::LockExclusive)?;
+        let _alone = self.lock(File::lock)?;
         let image = self.find(name)?;
         let untagged = self.names_meant(&image, name);
         let is_last = untagged.len() == image.names.len();
@@ -96,7 +97,7 @@ impl Store {
     /// Removes images that have no name, or all (`all`), except those of containers (`in_use`); then everything that no image
     /// needs, and unfinished downloads.
     pub fn prune(&self, all: bool, in_use: &[Digest]) -> Result<Pruned> {
-        let _alone = self.lock(FlockArg::LockExclusive)?;
+        let _alone = self.lock(File::lock)?;
         let mut pruned = Pruned::default();
         for image in self.images()? {
             if (all || image.names.is_empty()) && !in_use.contains(&image.manifest.digest) {
