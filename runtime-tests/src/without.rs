@@ -114,6 +114,7 @@ fn number(name: &str) -> libc::c_long {
         "pidfd_open" => libc::SYS_pidfd_open,
         "pidfd_send_signal" => libc::SYS_pidfd_send_signal,
         "pivot_root" => libc::SYS_pivot_root,
+        "sendmsg" => libc::SYS_sendmsg,
         name => panic!("no test takes {name}(2) away"),
     }
 }

@@ -1,5 +1,7 @@
 //! Where processes run: `process.execCPUAffinity`, and the affinity that nobody asked for.
 
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
 use oci_spec::runtime::Process;
 
 use crate::{Context, Error, Result, sys};
@@ -65,6 +67,14 @@ impl ExecAffinity {
 pub(crate) fn reset() {
     // Every CPU there may be: the cpuset alone says where the process runs.
     let _ = sys::process::set_affinity(&[u8::MAX; 1024]);
+}
+
+/// Whether two threads of this process can run at once.
+pub(crate) fn has_two_cpus() -> bool {
+    sched_getaffinity(Pid::from_raw(0)).is_ok_and(|cpus| {
+        let is_usable = |cpu: &usize| cpus.is_set(*cpu).unwrap_or_default();
+        (0..CpuSet::count()).filter(is_usable).nth(1).is_some()
+    })
 }
 
 #[cfg(test)]

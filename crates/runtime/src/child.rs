@@ -18,6 +18,7 @@ use crate::hooks::Lifetime;
 use crate::launch::CreateOptions;
 use crate::mounts::{Mount, Prepared, Source, Surroundings, UserNamespaces};
 use crate::namespaces::{CLONE_NEWTIME, Joined};
+use crate::new_network::NewNetwork;
 use crate::plan::Plan;
 use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
@@ -27,8 +28,8 @@ use crate::state::{Record, Status};
 use crate::sys::process::Cloned;
 use crate::userns::in_initial_namespace;
 use crate::{
-    Context, Error, Result, affinity, devices, hooks, masks, namespaces, process, state, sys,
-    terminal,
+    Context, Error, Result, affinity, devices, hooks, masks, namespaces, new_network, process,
+    protect, state, sys, terminal,
 };
 
 /// Host files that the runtime opens. All of them for a container with a user namespace: its root may not be allowed to walk to them,
@@ -86,6 +87,7 @@ pub(crate) struct Child<'a> {
     pub location: Option<&'a cgroups::Location>,
     pub tasks: Vec<OwnedFd>,
     pub joined: Vec<Joined>,
+    pub network: Option<NewNetwork>,
     pub sources: Sources,
     pub console: Option<OwnedFd>,
     pub listener: Option<OwnedFd>,
@@ -127,6 +129,9 @@ impl Child<'_> {
         }
         if self.late_time() {
             late |= CLONE_NEWTIME;
+        }
+        if self.network.is_some() {
+            late |= libc::CLONE_NEWNET;
         }
         let new = self.plan.namespaces.new & !late;
         let cgroup = self.cgroup;
@@ -207,6 +212,7 @@ impl Child<'_> {
         // 1. Nothing that the caller left set must reach the container; nothing of it is traced or read from inside.
         sys::process::reset_signals(self.procfs.ignored_signals());
         affinity::reset();
+        protect::let_go();
         // The lock is the runtime's alone: a hook of ours that hangs must not keep others from deleting the container.
         sys::process::close(self.directory.as_raw_fd()).context("close the state directory")?;
         // 2. v1: a single thread that moves itself skips the kernel's global lock. Before any id changes: the files were opened by root.
@@ -244,9 +250,6 @@ impl Child<'_> {
             sys::process::unshare(libc::CLONE_NEWCGROUP)
                 .context("linux.namespaces: make a cgroup namespace")?;
         }
-        if self.plan.namespaces.is_new(libc::CLONE_NEWNET) {
-            sys::process::loopback_up().context("bring the loopback device up")?;
-        }
         umask(Mode::empty());
         // 5. While the host's paths are there: every mount, detached.
         let rootfs = CString::new(self.plan.rootfs.as_os_str().as_encoded_bytes());
@@ -254,6 +257,11 @@ impl Child<'_> {
             (Some(found), _) => Root::open((found.as_fd(), c""), self.plan.propagation)?,
             (None, path) => Root::open((AT_FDCWD, &*path), self.plan.propagation)?,
         };
+        match self.network.take() {
+            Some(network) => network.enter()?,
+            None if self.plan.namespaces.is_new(libc::CLONE_NEWNET) => new_network::raise()?,
+            None => {}
+        }
         let pivot_last = !sys::mount::has_mount_setattr();
         let pivot_late = self.plan.has_early_hooks() || self.options.no_pivot;
         let prepared = self.prepare_mounts(!pivot_last && !pivot_late)?;

@@ -109,7 +109,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     let filter = linux.seccomp().as_ref().map(plan::filter).transpose()?;
     let mut child = Child {
         id: &options.id,
-        namespaces: Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?,
+        namespaces: Namespaces::of(&linux)?,
         shows_listener: filter.as_ref().is_some_and(|filter| filter.notify) && !geteuid().is_root(),
         filter,
         personality: linux
@@ -159,6 +159,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     } = child;
     // With our copy closed, the end of the child is the end of the conversation.
     drop(childs_channel);
+    protect::let_go();
 
     let mut running = Running {
         pid,

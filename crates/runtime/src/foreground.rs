@@ -140,17 +140,18 @@ impl Foreground {
             if ready.notify {
                 self.forward_notification();
             }
-            if ready.signals {
-                self.handle_signals(pid, pidfd, relay.as_ref(), reap)?;
-            }
-            if let Some(relay) = &mut relay {
-                relay.advance(&ready);
-            }
+            // First: there is nobody any more for whom a signal could be.
             if ready.process
                 && let Some(ended) =
                     ended(Whose::Process(pidfd), libc::WNOHANG).context("wait for the process")?
             {
                 break ended.status;
+            }
+            if ready.signals {
+                self.handle_signals(pid, pidfd, relay.as_ref(), reap)?;
+            }
+            if let Some(relay) = &mut relay {
+                relay.advance(&ready);
             }
         };
         log::debug!("process {pid} ended with status {status}");
@@ -164,6 +165,8 @@ impl Foreground {
                 relay.advance(&ready);
             }
         }
+        // It goes with us.
+        std::mem::forget(self.signals);
         Ok(status)
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //!   runtime                                     child
 //!   ───────                                     ─────
+//!   begin to make the network namespace
 //!   check everything (Plan)
 //!   take the id, write the journal
 //!   make and fill the cgroup
@@ -11,7 +12,7 @@
 //!   write id maps, state.json with the pid      (with a user namespace, or for systemd: waits here)
 //!   (with systemd: make its cgroup, fill it)
 //!   Recorded ─────────────────────────────────▶
-//!                                               namespaces, root, mounts, devices, …
+//!                                               namespaces (the network's is joined), root, mounts, devices, …
 //!   prestart, createRuntime hooks ◀────── Hooks (only if there are any)
 //!   Continue ─────────────────────────────────▶ createContainer hooks, pivot_root, user, …
 //!                                               waits for Recorded
@@ -50,6 +51,7 @@ use crate::hooks::Lifetime;
 use crate::intel_rdt::Resctrl;
 use crate::namespaces::Joined;
 use crate::net_devices::Moved;
+use crate::new_network::NewNetwork;
 use crate::notify::Notify;
 use crate::plan::Plan;
 use crate::procfs::Procfs;
@@ -228,6 +230,7 @@ pub(crate) fn launch(
         let directory = std::path::absolute(settings.root.join(&options.id));
         notify::extend(&mut spec, &directory.context("find the state root")?)?;
     }
+    let network = NewNetwork::begin(&spec);
     let mut plan = Plan::new(&spec, &bundle)?;
     let (own_console, console) = terminal::receiver(
         plan.process.terminal.is_some(),
@@ -284,6 +287,7 @@ pub(crate) fn launch(
         location,
         tasks,
         joined,
+        network,
         sources,
         console,
         listener,
@@ -307,6 +311,7 @@ pub(crate) fn launch(
     if let Some(cgroup) = &cgroup {
         finish_cgroup(cgroup, &plan)?;
     }
+    undo.container.record.note_stdio(&plan);
     if let Some(group) = &undo.container.record.intel_rdt {
         group.add(pid.as_raw())?;
     }
@@ -442,6 +447,7 @@ fn parent(
         plan.process.raise_limits(pid);
     }
     channel.send(&said)?;
+    protect::let_go();
     loop {
         foreground.map_or(Ok(()), |foreground| foreground.wait_for(channel.as_fd()))?;
         match channel.receive()? {
@@ -744,13 +750,17 @@ impl Record {
                 .map(|(name, value)| (name.clone(), value.clone()))
                 .collect(),
             cgroup,
-            stdio: match plan.process.terminal {
-                None => checkpoint::pipes_of_our_own(),
-                Some(_) => Vec::new(),
-            },
+            stdio: Vec::new(),
             intel_rdt: None,
             poststart: plan.hooks.poststart().clone().unwrap_or_default(),
             poststop: plan.hooks.poststop().clone().unwrap_or_default(),
         })
+    }
+
+    /// Adds what only a checkpoint asks for.
+    pub(crate) fn note_stdio(&mut self, plan: &Plan) {
+        if plan.process.terminal.is_none() {
+            self.stdio = checkpoint::pipes_of_our_own();
+        }
     }
 }

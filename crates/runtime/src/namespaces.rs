@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
+use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType};
 
 use crate::{Context, Error, Result, sys};
 
@@ -35,6 +35,11 @@ pub(crate) struct Namespaces {
 }
 
 impl Namespaces {
+    /// Those of a configuration.
+    pub(crate) fn of(linux: &Linux) -> Result<Self> {
+        Self::new(linux.namespaces().as_deref().unwrap_or_default())
+    }
+
     /// Sorts the configured list out.
     pub(crate) fn new(configured: &[LinuxNamespace]) -> Result<Self> {
         let mut namespaces = Namespaces::default();

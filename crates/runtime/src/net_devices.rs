@@ -344,7 +344,7 @@ mod tests {
         let linux: Linux =
             serde_json::from_value(json!({ "netDevices": devices, "namespaces": namespaces }))
                 .unwrap();
-        let namespaces = Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?;
+        let namespaces = Namespaces::of(&linux)?;
         super::planned(&linux, &namespaces)
     }
 

@@ -68,7 +68,7 @@ impl Plan {
             .as_ref()
             .ok_or_else(|| Error::invalid("process property must not be empty"))?;
         let linux = config::linux(spec);
-        let namespaces = Namespaces::new(linux.namespaces().as_deref().unwrap_or_default())?;
+        let namespaces = Namespaces::of(&linux)?;
         if !namespaces.is_private(libc::CLONE_NEWNS) {
             return Err(Error::invalid(
                 "linux.namespaces: a container needs a mount namespace of its own",

@@ -9,7 +9,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Pid;
 
-use crate::{Context, Error, Result};
+use crate::{Context, Error, Result, sys};
 
 /// An open procfs root.
 pub(crate) struct Procfs(OwnedFd);
@@ -48,9 +48,16 @@ impl Procfs {
         )
     }
 
-    /// The signals that this process ignores, as bits, the lowest for signal 1; all of them where that cannot be read.
+    /// The signals that this process ignores, as bits, the lowest for signal 1; all of them where that cannot be read. For the container's
+    /// process: the file is left open.
     pub(crate) fn ignored_signals(&self) -> u64 {
-        let status = self.read("self/status").unwrap_or_default();
+        let file = self.open_file("self/status", OFlag::O_RDONLY);
+        let status = file.and_then(|file| {
+            let read = read_start(&file);
+            sys::process::leave(file);
+            read
+        });
+        let status = status.unwrap_or_default();
         let status = String::from_utf8_lossy(&status);
         status
             .lines()
@@ -63,7 +70,7 @@ impl Procfs {
 
     /// Reads a short file below /proc: at most 4 KiB of it.
     pub(crate) fn read(&self, path: &str) -> nix::Result<Vec<u8>> {
-        read_start(self.open_file(path, OFlag::O_RDONLY)?)
+        read_start(&self.open_file(path, OFlag::O_RDONLY)?)
     }
 
     /// Writes `value` in one write(2), as the files of /proc want it.
@@ -79,10 +86,10 @@ impl Procfs {
 /// Reads a file of /proc that is short: at most 4 KiB of it.
 pub(crate) fn read_small(path: &str) -> nix::Result<Vec<u8>> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    read_start(openat(AT_FDCWD, path, flags, Mode::empty())?)
+    read_start(&openat(AT_FDCWD, path, flags, Mode::empty())?)
 }
 
-fn read_start(file: OwnedFd) -> nix::Result<Vec<u8>> {
+fn read_start(file: &OwnedFd) -> nix::Result<Vec<u8>> {
     let mut buffer = [0; 4096];
     let length = nix::unistd::read(file, &mut buffer)?;
     Ok(buffer[..length].to_vec())

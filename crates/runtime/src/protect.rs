@@ -9,6 +9,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, SealFlag, fcntl, openat};
@@ -27,9 +28,20 @@ const SELF: &CStr = c"/proc/self/exe";
 /// Whether it is known to be out of reach.
 static DONE: AtomicBool = AtomicBool::new(false);
 
-/// For a program that has seen to it by itself: it has found its binary on a read-only mount. Nothing that a caller passes can say so.
-pub fn set_protected() {
+/// The mount that the binary is executed from, as long as it is open. The kernel takes 100 µs to close it, waiting for all CPUs.
+static COPY: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
+/// For a program that has seen to it by itself: it has found its binary on a read-only mount, if one of its own making on this. Nothing that a
+/// caller passes can say so.
+pub fn set_protected(copy: Option<OwnedFd>) {
     DONE.store(true, Ordering::Relaxed);
+    *COPY.lock().unwrap_or_else(PoisonError::into_inner) = copy;
+}
+
+/// Closes the mount, which stays as long as the binary is executed: first in a process that has a copy of the descriptor, then, where there is time
+/// for it, in the one that made that process.
+pub(crate) fn let_go() {
+    drop(COPY.lock().unwrap_or_else(PoisonError::into_inner).take());
 }
 
 /// Returns at once when the running binary is out of reach already; else executes it again from where it is.
@@ -41,7 +53,7 @@ pub fn ensure() -> Result<()> {
     let is_readonly = |found: Statvfs| found.flags().contains(FsFlags::ST_RDONLY);
     // Nothing that a caller passes can talk us out of it.
     if is_readonly(statvfs(SELF).context(protecting)?) {
-        set_protected();
+        set_protected(None);
         return Ok(());
     }
     let copy = match readonly_mount() {
@@ -50,7 +62,7 @@ pub fn ensure() -> Result<()> {
             let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
             let binary = openat(AT_FDCWD, SELF, flags, Mode::empty()).context(protecting)?;
             if is_sealed(&binary) {
-                set_protected();
+                set_protected(None);
                 return Ok(());
             }
             sealed_copy(&binary).context(protecting)?

@@ -131,20 +131,22 @@ pub fn send_terminal(socket: BorrowedFd<'_>, master: BorrowedFd<'_>) -> Result<(
 /// Receives the master of a terminal that was sent to us.
 pub fn receive(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
     let receiving = "receive the terminal";
+    let master = receive_fd(socket).context(receiving)?;
+    master.ok_or_else(|| Error::failed(format!("{receiving}: none came")))
+}
+
+/// Receives a message, and the descriptor that comes with it.
+pub(crate) fn receive_fd(socket: BorrowedFd<'_>) -> nix::Result<Option<OwnedFd>> {
     let mut payload = [0; 64];
     let mut buffers = [IoSliceMut::new(&mut payload)];
     let mut space = nix::cmsg_space!([RawFd; 1]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut buffers, Some(&mut space), flags)
-        .context(receiving)?;
-    let master = message
-        .cmsgs()
-        .context(receiving)?
-        .find_map(|control| match control {
-            ControlMessageOwned::ScmRights(fds) => fds.first().copied().map(received),
-            _ => None,
-        });
-    master.ok_or_else(|| Error::failed(format!("{receiving}: none came")))
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut buffers, Some(&mut space), flags)?;
+    let fd = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::ScmRights(fds) => fds.first().copied().map(received),
+        _ => None,
+    });
+    Ok(fd)
 }
 
 /// Who gets the terminal's master: whoever listens at `--console-socket`, or we do. The first is our end, the second the child's.

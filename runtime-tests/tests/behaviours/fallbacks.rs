@@ -3,6 +3,8 @@
 use std::fs;
 
 use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use runtime_tests::{
     ConsoleSocket, Container, Hierarchy, Without, hierarchy, is_coracle, requires, rootless, shell,
 };
@@ -264,6 +266,30 @@ fn namespaces_of_every_kind() {
         );
         assert!(said.contains(&second.run().ok()), "{name}");
     });
+}
+
+#[test]
+fn the_network_is_new_whoever_makes_it() {
+    requires!(rootless().is_none(), "for an ordinary user clone3 makes it");
+    requires!(is_coracle(), "about fallbacks of our own");
+    let container = || Container::new("readlink /proc/self/ns/net; ip -o addr show lo");
+    let own = shell("readlink /proc/self/ns/net");
+    let check = |c: Container, name: &str| {
+        let said = c.run().ok();
+        let is_up = said.contains("net:[") && said.contains("127.0.0.1/8");
+        assert!(is_up && !said.contains(&own), "{name}: {said}");
+    };
+    check(container(), "a thread");
+    // It cannot be sent.
+    let without = Without::calls(&["sendmsg"]);
+    check(container().without(without), "its process");
+    // What this thread may use its children may.
+    let mut one = CpuSet::new();
+    let mine = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    let first = (0..CpuSet::count()).find(|cpu| mine.is_set(*cpu).unwrap());
+    one.set(first.unwrap()).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &one).unwrap();
+    check(container(), "on one CPU");
 }
 
 #[test]

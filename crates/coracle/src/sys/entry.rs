@@ -12,6 +12,8 @@ use core::mem::MaybeUninit;
 
 use nix::libc;
 
+use runtime::system_call as call;
+
 use super::OUT_OF_REACH;
 
 /// The kernel's first instruction of this program, its stack as execve(2) leaves it: the number of arguments, and two lists that end with null.
@@ -55,7 +57,8 @@ unsafe extern "C" fn protect(stack: *const usize) {
             return;
         }
         let here = libc::AT_FDCWD as usize;
-        let flags = (libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC) as usize;
+        // The second start lets go of it, when it can wait for that.
+        let flags = libc::OPEN_TREE_CLONE as usize;
         let copy = call(libc::SYS_open_tree, [here, own, flags, 0, 0]);
         if copy < 0 {
             return;
@@ -93,25 +96,4 @@ unsafe fn enters_containers(word: *const c_char) -> bool {
         &begins,
         b"run\0\0\0\0\0" | b"create\0\0" | b"exec\0\0\0\0" | b"restore\0"
     )
-}
-
-/// A system call, answered by the kernel's number.
-///
-/// # Safety
-/// As that call is.
-unsafe fn call(number: libc::c_long, args: [usize; 5]) -> isize {
-    let answer;
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: as the caller has promised; the kernel changes no other registers.
-    unsafe {
-        asm!("syscall", inlateout("rax") number as isize => answer, in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
-            in("r10") args[3], in("r8") args[4], lateout("rcx") _, lateout("r11") _, options(nostack));
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as the caller has promised; the kernel changes no other registers.
-    unsafe {
-        asm!("svc 0", in("x8") number, inlateout("x0") args[0] as isize => answer, in("x1") args[1], in("x2") args[2],
-            in("x3") args[3], in("x4") args[4], options(nostack));
-    }
-    answer
 }

@@ -12,10 +12,12 @@ mod memory;
 
 use std::ffi::{CStr, OsStr, c_char, c_int};
 use std::fs::OpenOptions;
-use std::os::fd::{BorrowedFd, IntoRawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
@@ -31,13 +33,34 @@ extern "C" fn main(count: c_int, values: *const *const c_char) -> c_int {
     });
     runtime::set_arguments(arguments.collect());
     if OUT_OF_REACH.load(Ordering::Relaxed) {
-        runtime::set_protected();
+        runtime::set_protected(executed_copy());
     }
     crate::begin()
 }
 
 /// Whether `entry`, where there is one, has found the program on a mount that is read-only.
 static OUT_OF_REACH: AtomicBool = AtomicBool::new(false);
+
+/// The copy of the mount from which `entry` has had the program executed, left open (execveat(2), getauxval(3) `AT_EXECFN`).
+fn executed_copy() -> Option<OwnedFd> {
+    // SAFETY: it is a C string that the kernel has put above the stack, if it is there.
+    let name = unsafe {
+        let name = libc::getauxval(libc::AT_EXECFN) as *const c_char;
+        (!name.is_null()).then(|| CStr::from_ptr(name))
+    };
+    let copy: RawFd = name?
+        .to_str()
+        .ok()?
+        .strip_prefix("/dev/fd/")?
+        .parse()
+        .ok()?;
+    // SAFETY: nothing has been opened yet, so if it is open it is the copy.
+    let is_open = unsafe { BorrowedFd::borrow_raw(copy) };
+    fcntl(is_open, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
+    // SAFETY: nobody else knows of it. The number of a standard stream that was not there is free again at once.
+    let copy = unsafe { OwnedFd::from_raw_fd(copy) };
+    (copy.as_raw_fd() > 2).then_some(copy)
+}
 
 /// A write to a pipe that nobody reads is an error to report, not the end.
 pub(crate) fn ignore_sigpipe() {

@@ -119,6 +119,7 @@ fn bring_back(settings: &Settings, options: &RestoreOptions) -> Result<Restored>
         finish_cgroup(cgroup, &plan)?;
     }
     let container = &mut undo.container;
+    container.record.note_stdio(&plan);
     container.directory.write_config(&config)?;
     container.directory.mark_creating()?;
     let stage = absolute(container.directory.path())?;

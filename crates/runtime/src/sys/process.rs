@@ -10,6 +10,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use super::check;
+use super::raw::clone_calling;
 use crate::scheduling::SchedAttr;
 
 /// On which side of [`clone`] we are.
@@ -35,7 +36,7 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// clone3(2), or where a seccomp filter around us denies that (it cannot look into its arguments) by clone(2), which cannot make a time
 /// namespace.
 ///
-/// The calling process must be single-threaded.
+/// No other thread of the calling process may hold a lock, of an allocator for example.
 pub(crate) fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned> {
     match clone3(flags, cgroup) {
         // Filters that mean libc to fall back say ENOSYS, older ones EPERM.
@@ -71,8 +72,8 @@ fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned> {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
-    // SAFETY: without CLONE_VM the child gets its own copy of everything, stack included; the process is single-threaded, so
-    // no lock can be held by a thread that does not exist in the child.
+    // SAFETY: without CLONE_VM the child gets its own copy of everything, stack included, and no lock is held by a thread that does not exist
+    // there.
     let pid = check(unsafe {
         libc::syscall(
             libc::SYS_clone3,
@@ -120,16 +121,15 @@ fn clone2(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned> {
 /// finds there what it has done; descriptors, credentials and namespaces are the child's own. The end of it and of its siblings sends no
 /// signal: [`super::wait::ended`] waits for them all the same. `ENOSYS` where clone3(2) is not to be had.
 ///
-/// The calling process must be single-threaded.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+/// No other thread may hold a lock, as for [`clone`].
 pub(crate) fn lend_memory(
     cgroup: Option<BorrowedFd<'_>>,
     mut work: &mut dyn FnMut(),
 ) -> nix::Result<Pid> {
     /// The child's first function, on the caller's stack, below what the caller has there.
-    unsafe extern "C" fn begin(work: *mut &mut dyn FnMut()) -> ! {
+    unsafe extern "C" fn begin(work: usize) -> ! {
         // SAFETY: the caller waits with it on its stack.
-        unsafe { (*work)() };
+        unsafe { (*(work as *mut &mut dyn FnMut()))() };
         exit_now(0)
     }
     // SAFETY: clone_args is plain data for which all-zero is valid.
@@ -139,38 +139,9 @@ pub(crate) fn lend_memory(
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
-    let (args, size, work) = (
-        &raw const args,
-        size_of::<libc::clone_args>(),
-        &raw mut work,
-    );
-    let answer: isize;
-    // SAFETY: the child never gets to what follows, for `begin` does not return, and so touches no more than the stack below this frame, and what
-    // `work` may touch; meanwhile the kernel does not let the caller go on. There is no other thread, and no signal handler.
-    #[cfg(target_arch = "x86_64")]
-    unsafe {
-        std::arch::asm!("syscall", "test rax, rax", "jnz 2f", "mov rdi, {work}", "call {begin}", "ud2", "2:", work = in(reg) work,
-            begin = sym begin, inout("rax") libc::SYS_clone3 as isize => answer, in("rdi") args, in("rsi") size, out("rcx") _, out("r11") _);
-    }
-    // SAFETY: as above.
-    #[cfg(target_arch = "aarch64")]
-    unsafe {
-        std::arch::asm!("svc 0", "cbnz x0, 2f", "mov x0, {work}", "bl {begin}", "brk 1", "2:", work = in(reg) work, begin = sym begin,
-            in("x8") libc::SYS_clone3, inout("x0") args => answer, in("x1") size, out("x30") _);
-    }
-    match answer {
-        0.. => Ok(Pid::from_raw(answer as libc::pid_t)),
-        _ => Err(Errno::from_raw(-answer as i32)),
-    }
-}
-
-/// Elsewhere whoever wants that makes a process with memory of its own.
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-pub(crate) fn lend_memory(
-    _cgroup: Option<BorrowedFd<'_>>,
-    _work: &mut dyn FnMut(),
-) -> nix::Result<Pid> {
-    Err(Errno::ENOSYS)
+    // SAFETY: the child touches no more than the stack below this frame, and what `work` may touch; meanwhile the kernel does not let the caller
+    // go on. There is no signal handler.
+    unsafe { clone_calling(&args, begin, &raw mut work as usize) }
 }
 
 /// Ends this process at once: no destructors, no flushing of buffers that belong to the parent.
@@ -384,33 +355,6 @@ pub(crate) fn join_session_keyring(name: &CStr) -> nix::Result<()> {
     // SAFETY: `name` is a C string.
     check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) })
         .map(drop)
-}
-
-/// Brings the loopback device of the current network namespace up (netdevice(7) `SIOCSIFFLAGS`).
-pub(crate) fn loopback_up() -> nix::Result<()> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-    let socket = socket(
-        AddressFamily::Inet,
-        SockType::Datagram,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
-    // SAFETY: ifreq is plain data for which all-zero is valid.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    request.ifr_name[0] = b'l' as libc::c_char;
-    request.ifr_name[1] = b'o' as libc::c_char;
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: SIOCSIFFLAGS reads a struct ifreq.
-    let raised = unsafe {
-        libc::ioctl(
-            socket.as_raw_fd(),
-            libc::SIOCSIFFLAGS as _,
-            &raw const request,
-        )
-    };
-    check(raised.into())?;
-    leave(socket);
-    Ok(())
 }
 
 /// flock(2). nix's wrapper takes the descriptor away; a state directory's is needed for more than its lock.
