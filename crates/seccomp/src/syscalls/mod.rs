@@ -6,7 +6,6 @@
 mod table;
 
 use crate::abi::Abi;
-use std::cmp::Ordering;
 use std::num::NonZeroU8;
 use table::ROWS;
 
@@ -26,6 +25,8 @@ const ARM_PRIVATE_IN_TABLE: u16 = 0xf000;
 static NAMES: [u8; NAMES_LEN] = packed_names();
 static NAME_STARTS: [u16; ROWS.len() + 1] = name_starts();
 static NUMBERS: [[u16; 6]; ROWS.len()] = numbers();
+static PLACES: [u16; 2 * ROWS.len().next_power_of_two()] = places();
+static CODES: [(u8, u8); ROWS.len()] = codes();
 
 const NAMES_LEN: usize = name_starts()[ROWS.len()] as usize;
 
@@ -63,6 +64,98 @@ const fn numbers() -> [[u16; 6]; ROWS.len()] {
     numbers
 }
 
+/// Rows by the hashes of their names: in the first free place from there on, [`NONE`] where there is none.
+const fn places() -> [u16; PLACES.len()] {
+    let mut places = [NONE; PLACES.len()];
+    let mut row = 0;
+    while row < ROWS.len() {
+        let mut place = place_of(ROWS[row].0.as_bytes());
+        while places[place] != NONE {
+            place = next_place(place);
+        }
+        places[place] = row as u16;
+        row += 1;
+    }
+    places
+}
+
+/// Where to begin to look for a name (FNV-1a).
+const fn place_of(name: &[u8]) -> usize {
+    let (mut hash, mut at) = (0x811c_9dc5_u32, 0);
+    while at < name.len() {
+        hash = (hash ^ name[at] as u32).wrapping_mul(0x0100_0193);
+        at += 1;
+    }
+    (hash ^ hash >> 16) as usize % PLACES.len()
+}
+
+const fn next_place(place: usize) -> usize {
+    (place + 1) % PLACES.len()
+}
+
+const SOCKETCALL: u8 = 102;
+const IPC: u8 = 117;
+
+/// The calls of x86 that can also be made through another one, which one, and their codes as its first argument.
+const MULTIPLEXED: [(&str, u8, u8); 32] = [
+    ("socket", SOCKETCALL, 1),
+    ("bind", SOCKETCALL, 2),
+    ("connect", SOCKETCALL, 3),
+    ("listen", SOCKETCALL, 4),
+    ("accept", SOCKETCALL, 5),
+    ("getsockname", SOCKETCALL, 6),
+    ("getpeername", SOCKETCALL, 7),
+    ("socketpair", SOCKETCALL, 8),
+    ("send", SOCKETCALL, 9),
+    ("recv", SOCKETCALL, 10),
+    ("sendto", SOCKETCALL, 11),
+    ("recvfrom", SOCKETCALL, 12),
+    ("shutdown", SOCKETCALL, 13),
+    ("setsockopt", SOCKETCALL, 14),
+    ("getsockopt", SOCKETCALL, 15),
+    ("sendmsg", SOCKETCALL, 16),
+    ("recvmsg", SOCKETCALL, 17),
+    ("accept4", SOCKETCALL, 18),
+    ("recvmmsg", SOCKETCALL, 19),
+    ("sendmmsg", SOCKETCALL, 20),
+    ("semop", IPC, 1),
+    ("semget", IPC, 2),
+    ("semctl", IPC, 3),
+    ("semtimedop", IPC, 4),
+    ("msgsnd", IPC, 11),
+    ("msgrcv", IPC, 12),
+    ("msgget", IPC, 13),
+    ("msgctl", IPC, 14),
+    ("shmat", IPC, 21),
+    ("shmdt", IPC, 22),
+    ("shmget", IPC, 23),
+    ("shmctl", IPC, 24),
+];
+
+/// [`MULTIPLEXED`] by rows; zeros for all other calls.
+const fn codes() -> [(u8, u8); ROWS.len()] {
+    let mut codes = [(0, 0); ROWS.len()];
+    let mut at = 0;
+    while at < MULTIPLEXED.len() {
+        let (name, number, code) = MULTIPLEXED[at];
+        let mut row = 0;
+        while !is_same(name.as_bytes(), ROWS[row].0.as_bytes()) {
+            row += 1;
+        }
+        codes[row] = (number, code);
+        at += 1;
+    }
+    codes
+}
+
+const fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
+}
+
 /// A system call that at least one ABI has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Syscall(u16);
@@ -70,14 +163,13 @@ pub(crate) struct Syscall(u16);
 impl Syscall {
     /// `None` if no ABI has a call of that name.
     pub(crate) fn named(name: &str) -> Option<Self> {
-        let (mut low, mut high) = (0, ROWS.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match Self(middle as u16).name().cmp(name.as_bytes()) {
-                Ordering::Less => low = middle + 1,
-                Ordering::Greater => high = middle,
-                Ordering::Equal => return Some(Self(middle as u16)),
+        let mut place = place_of(name.as_bytes());
+        while PLACES[place] != NONE {
+            let call = Self(PLACES[place]);
+            if call.name() == name.as_bytes() {
+                return Some(call);
             }
+            place = next_place(place);
         }
         None
     }
@@ -95,50 +187,14 @@ impl Syscall {
         }
     }
 
-    /// The call that this one can also be made through, and the code that it has there as the first argument. Of our
-    /// ABIs only x86 has such calls.
+    /// The call that this one can also be made through, and the code that it has there as the first argument. Of our ABIs only x86 has such
+    /// calls.
     pub(crate) fn multiplexed(self, abi: Abi) -> Option<(u32, NonZeroU8)> {
         if abi != Abi::X86 {
             return None;
         }
-        const SOCKETCALL: u32 = 102;
-        const IPC: u32 = 117;
-        let (number, code) = match self.name() {
-            b"socket" => (SOCKETCALL, 1),
-            b"bind" => (SOCKETCALL, 2),
-            b"connect" => (SOCKETCALL, 3),
-            b"listen" => (SOCKETCALL, 4),
-            b"accept" => (SOCKETCALL, 5),
-            b"getsockname" => (SOCKETCALL, 6),
-            b"getpeername" => (SOCKETCALL, 7),
-            b"socketpair" => (SOCKETCALL, 8),
-            b"send" => (SOCKETCALL, 9),
-            b"recv" => (SOCKETCALL, 10),
-            b"sendto" => (SOCKETCALL, 11),
-            b"recvfrom" => (SOCKETCALL, 12),
-            b"shutdown" => (SOCKETCALL, 13),
-            b"setsockopt" => (SOCKETCALL, 14),
-            b"getsockopt" => (SOCKETCALL, 15),
-            b"sendmsg" => (SOCKETCALL, 16),
-            b"recvmsg" => (SOCKETCALL, 17),
-            b"accept4" => (SOCKETCALL, 18),
-            b"recvmmsg" => (SOCKETCALL, 19),
-            b"sendmmsg" => (SOCKETCALL, 20),
-            b"semop" => (IPC, 1),
-            b"semget" => (IPC, 2),
-            b"semctl" => (IPC, 3),
-            b"semtimedop" => (IPC, 4),
-            b"msgsnd" => (IPC, 11),
-            b"msgrcv" => (IPC, 12),
-            b"msgget" => (IPC, 13),
-            b"msgctl" => (IPC, 14),
-            b"shmat" => (IPC, 21),
-            b"shmdt" => (IPC, 22),
-            b"shmget" => (IPC, 23),
-            b"shmctl" => (IPC, 24),
-            _ => return None,
-        };
-        Some((number, NonZeroU8::new(code)?))
+        let (number, code) = CODES[usize::from(self.0)];
+        Some((u32::from(number), NonZeroU8::new(code)?))
     }
 
     fn name(self) -> &'static [u8] {
