@@ -161,7 +161,10 @@ impl Tracer {
                 self.go_on(pid, None);
             }
             // Its first stop.
-            WaitStatus::Stopped(pid, _) if !self.tracees.contains_key(&pid) => self.early.push(pid),
+            WaitStatus::Stopped(pid, _) if !self.tracees.contains_key(&pid) => {
+                self.early.push(pid);
+                self.let_strangers_go();
+            }
             WaitStatus::Stopped(pid, Signal::SIGSTOP) => self.go_on(pid, None),
             // As the first process of a pid namespace it does not even die of that while it is traced (kernel/signal.c, force_sig_info).
             WaitStatus::Stopped(pid, signal @ Signal::SIGSEGV) => {
@@ -202,6 +205,17 @@ impl Tracer {
         if let Some(at) = self.early.iter().position(|early| *early == child) {
             self.early.remove(at);
             self.go_on(child, None);
+        }
+    }
+
+    /// Whoever has made a process may have been killed before it could say so. Once nothing is waited for any more it does not matter who that was.
+    fn let_strangers_go(&mut self) {
+        if self.records || self.fault.is_some() {
+            return;
+        }
+        for pid in std::mem::take(&mut self.early) {
+            self.tracees.insert(pid, Tracee::default());
+            self.go_on(pid, None);
         }
     }
 
@@ -264,6 +278,7 @@ impl Tracer {
             }
             Fault::FailLate(errno) => tracee.answer = Some(errno),
         }
+        self.let_strangers_go();
     }
 }
 
