@@ -65,6 +65,8 @@ macro_rules! requires_reboot {
     };
 }
 
+mod clock;
+
 /// Somebody who has nothing to do with containers, with the pid that one of them had.
 fn stranger(pid: u64) -> Child {
     eventually("the pid comes round", || {
