@@ -27,16 +27,26 @@ impl Cgroup {
     /// hierarchies are cleaned all the same; the first error is returned.
     pub fn remove(&self) -> Result<()> {
         self.refuse_root("remove")?;
+        let mut result = match &self.location.unit {
+            // Who stops a unit, for want of memory for instance, waits for the end of its cgroup, and would not hear of it if that were removed.
+            Some(unit) => self.empty().and(unit.stop()),
+            None => Ok(()),
+        };
         let deadline = Instant::now() + PATIENCE;
-        let mut result = Ok(());
         for place in &self.location.places {
             let removed = self.remove_from(place, deadline);
             result = result.and(removed);
         }
-        if let Some(unit) = &self.location.unit {
-            result = result.and(unit.stop());
-        }
         result
+    }
+
+    /// Kills whoever is left. systemd would ask them to go first.
+    fn empty(&self) -> Result<()> {
+        if !self.wait_empty(Duration::ZERO)? {
+            self.kill()?;
+            self.wait_empty(PATIENCE)?;
+        }
+        Ok(())
     }
 
     /// Removes this cgroup once nobody is in it any more, whom nobody tells to go: whether it has gone everywhere within that time. Touches

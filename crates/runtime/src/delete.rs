@@ -88,22 +88,23 @@ pub(crate) fn forget(container: &Container) -> Result<()> {
 
 fn remove_cgroup(container: &Container, location: &cgroups::Location) -> Result<()> {
     let record = &container.record;
-    let is_gone = location.remove_empty()?;
+    // systemd removes those of its units.
+    let is_gone = !location.is_unit() && location.remove_empty()?;
     // A reboot takes all cgroups away: whoever is in there is a stranger.
-    if is_gone && !location.is_unit() || !record.is_of_this_boot()? {
+    if is_gone || !record.is_of_this_boot()? {
         return Ok(());
     }
+    let cgroup = cgroups::Cgroup::open(location)?;
     if record.init.is_none() && !container.damaged {
         // No process is on record: the child of a `create` that was killed before it could write it down ends when it looks for its maker, and
         // whoever does not is a stranger.
-        if !is_gone {
-            cgroups::Cgroup::open(location)?.remove_once_empty(KILL_TIMEOUT)?;
-        }
+        cgroup.remove_once_empty(KILL_TIMEOUT)?;
         return Ok(());
     }
     // So is a container that was made there when this one had ended.
-    if is_gone || !is_anothers(container, location)? {
-        cgroups::Cgroup::open(location)?.remove()?;
+    let is_free = location.is_unit() && cgroup.wait_empty(Duration::ZERO)?;
+    if is_free || !is_anothers(container, location)? {
+        cgroup.remove()?;
     }
     Ok(())
 }

@@ -372,6 +372,20 @@ fn a_container_over_its_memory_limit_is_killed() {
     });
 }
 
+/// As for want of memory. It waits for the end of the cgroup then, and hears of nothing when that is removed under its hands.
+#[test]
+fn a_unit_that_systemd_is_stopping_can_be_deleted() {
+    requires!(has_systemd(), "{NO_SYSTEMD}");
+    for _ in 0..10 {
+        let (c, unit) = by_systemd(IDLE);
+        c.run_detached();
+        // A first process of a pid namespace does not mind SIGTERM.
+        shell(&format!("systemctl stop --no-block {unit}"));
+        c.delete_force().ok();
+        assert_eq!(property(&unit, "LoadState"), "not-found");
+    }
+}
+
 #[test]
 fn pause_and_exec_work_in_a_scope() {
     requires!(has_systemd(), "{NO_SYSTEMD}");
