@@ -81,10 +81,12 @@ fn fifos_survive_their_reader() {
     let mut attach = containerd.ctr_command(&["tasks", "attach", "box"]);
     let mut client = attach.stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
-    let stdout = client.stdout.take().unwrap();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
+    // Open until it ends, which would be by SIGPIPE otherwise.
+    let mut stdout = std::io::BufReader::new(client.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
     assert_eq!(line, "line\n");
     stop(&containerd);
+    std::io::copy(&mut stdout, &mut std::io::sink()).unwrap();
     // Who is attached to the end removes the task.
     assert_eq!(client.wait().unwrap().code(), Some(6));
 }
