@@ -1,6 +1,5 @@
 //! A machine whose clock jumps, while containers of other tests are started in it.
 
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fs, path::Path};
@@ -111,13 +110,12 @@ fn hooks_have_the_time_that_they_had() {
             let script = format!("touch {}; sleep {seconds}", mark.display());
             make_bundle(&bundle, &script, timeout);
             let bundle = bundle.to_string_lossy();
-            let (send, created) = mpsc::channel();
-            thread::scope(|scope| {
-                scope.spawn(|| send.send(place.coracle(&["create", "--bundle", &bundle, "one"])));
+            let output = thread::scope(|scope| {
+                let create = scope.spawn(|| place.coracle(&["create", "--bundle", &bundle, "one"]));
                 eventually("the hook runs", || mark.exists().then_some(()));
                 clock.set(ahead);
+                create.join().unwrap()
             });
-            let output = created.recv().unwrap();
             clock.set(0);
             assert_eq!(output.code, code, "{output:?}");
             place.coracle(&["delete", "--force", "one"]).ok();
