@@ -69,11 +69,11 @@ pub(crate) fn reset() {
     let _ = sys::process::set_affinity(&[u8::MAX; 1024]);
 }
 
-/// Whether two threads of this process can run at once.
-pub(crate) fn has_two_cpus() -> bool {
-    sched_getaffinity(Pid::from_raw(0)).is_ok_and(|cpus| {
+/// How many threads of this process can run at once: 1 at least.
+pub(crate) fn cpus() -> usize {
+    sched_getaffinity(Pid::from_raw(0)).map_or(1, |cpus| {
         let is_usable = |cpu: &usize| cpus.is_set(*cpu).unwrap_or_default();
-        (0..CpuSet::count()).filter(is_usable).nth(1).is_some()
+        (0..CpuSet::count()).filter(is_usable).count()
     })
 }
 

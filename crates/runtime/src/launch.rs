@@ -432,7 +432,7 @@ fn parent(
             .context("linux.uidMappings: set up the user namespace")?;
     }
     // From here on it may live without us: whoever deletes the container finds it.
-    container.record.init = Some(ProcessId::of(pid)?);
+    container.record.init = Some(ProcessId::of(pid, pidfd)?);
     container.directory.write_record(&container.record)?;
     if let Some(unit) = unit {
         unit.take(container, pid, plan)?;

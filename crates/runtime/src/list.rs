@@ -1,30 +1,65 @@
 //! `list` and `ps`.
 
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{io, thread};
+
 use crate::state::Container;
-use crate::{Context, Error, Kind, Result, Settings, State, Status};
+use crate::{Context, Error, Kind, Result, Settings, State, Status, affinity};
 
 /// One row of `list`: what `list --format json` prints.
 pub type ListEntry = State;
+
+/// A further thread is worth it for so many containers: to start it takes as long as five of them.
+const SHARE: usize = 16;
 
 /// Every container below the state root, sorted by id. One that cannot be read is logged and left out.
 pub fn list(settings: &Settings) -> Result<Vec<ListEntry>> {
     let reading = || format!("read state root {}", settings.root.display());
     let entries = match std::fs::read_dir(&settings.root) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(reading)?,
     };
-    let mut states = Vec::new();
-    for entry in entries {
-        let id = entry.with_context(reading)?.file_name();
-        match Container::open(settings, &id.to_string_lossy()).and_then(Container::into_state) {
-            Ok(state) => states.push(state),
-            // Deleted between the two looks, or not a container's directory.
-            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Invalid) => {}
-            Err(error) => log::warn!("container {}: {error}", id.to_string_lossy()),
+    let ids: io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name())).collect();
+    let ids = ids.with_context(reading)?;
+    let next = AtomicUsize::new(0);
+    let read = || {
+        let mut states = Vec::new();
+        while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
+            states.extend(state(settings, &id.to_string_lossy()));
         }
-    }
+        states
+    };
+    let threads = match ids.len() / SHARE {
+        0 => 0,
+        most => most.min(affinity::cpus() - 1),
+    };
+    let mut states = thread::scope(|scope| {
+        // Where no more are to be had the others do their share.
+        let others =
+            (0..threads).map_while(|_| thread::Builder::new().spawn_scoped(scope, read).ok());
+        let others: Vec<_> = others.collect();
+        let mut states = read();
+        for other in others {
+            states.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        states
+    });
     states.sort_unstable_by(|one, other| one.id.cmp(&other.id));
     Ok(states)
+}
+
+/// One row, if it is a container's.
+fn state(settings: &Settings, id: &str) -> Option<State> {
+    match Container::open(settings, id).and_then(Container::into_state) {
+        Ok(state) => Some(state),
+        // Deleted between the two looks, or not a container's directory.
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Invalid) => None,
+        Err(error) => {
+            log::warn!("container {id}: {error}");
+            None
+        }
+    }
 }
 
 /// The host pids of all of a container's processes.

@@ -4,11 +4,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::fstat;
+use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::Pid;
 use oci_spec::runtime::Hook;
 use serde::{Deserialize, Serialize};
@@ -90,22 +93,44 @@ impl Record {
 pub(crate) struct ProcessId {
     /// As the runtime's own pid namespace numbers it.
     pub pid: i32,
-    /// Field 22 of /proc/PID/stat: clock ticks since boot.
-    pub start_time: u64,
+    /// The inode of its pidfd, which no other process of this boot has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    inode: Option<u64>,
+    /// Where pidfds have no inodes of their own (before Linux 6.9): field 22 of /proc/PID/stat, clock ticks since boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    start_time: Option<u64>,
 }
 
 impl ProcessId {
-    /// The identity of a process that exists.
-    pub(crate) fn of(pid: Pid) -> Result<Self> {
-        let stat = Stat::read(pid.as_raw()).with_context(|| format!("read /proc/{pid}/stat"))?;
+    /// The identity of a process that exists, and its pidfd.
+    pub(crate) fn of(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<Self> {
+        let looking = || format!("look at process {pid}");
+        let of_pidfs = fstatfs(pidfd).with_context(looking)?.filesystem_type() == PID_FS_MAGIC;
+        // Where they have 32 bits they come round.
+        let inode = match of_pidfs && cfg!(target_pointer_width = "64") {
+            true => Some(fstat(pidfd).with_context(looking)?.st_ino),
+            false => None,
+        };
+        let start_time = match inode {
+            Some(_) => None,
+            None => Some(Stat::read(pid.as_raw()).with_context(looking)?.start_time),
+        };
         Ok(ProcessId {
             pid: pid.as_raw(),
-            start_time: stat.start_time,
+            inode,
+            start_time,
         })
     }
 
-    /// Whether this very process is still there and has not ended (a zombie has).
+    /// Whether this very process is still there and has not ended.
     fn is_alive(&self) -> Result<bool> {
+        match self.inode {
+            Some(_) => Ok(self.open()?.is_some()),
+            None => self.is_alive_by_start_time(),
+        }
+    }
+
+    fn is_alive_by_start_time(&self) -> Result<bool> {
         let stat = match Stat::read(self.pid) {
             Ok(stat) => stat,
             Err(Errno::ENOENT | Errno::ESRCH) => return Ok(false),
@@ -114,21 +139,35 @@ impl ProcessId {
                 return Err(error).with_context(|| format!("read /proc/{}/stat", self.pid));
             }
         };
+        // A zombie has.
         let ended = matches!(stat.state, b'Z' | b'X');
-        Ok(stat.start_time == self.start_time && !ended)
+        Ok(Some(stat.start_time) == self.start_time && !ended)
     }
 
     /// A pidfd of this very process; `None` when it has ended or the pid now belongs to another.
     fn open(&self) -> Result<Option<OwnedFd>> {
-        match crate::sys::process::pidfd_open(Pid::from_raw(self.pid)) {
-            // Checked after opening: the descriptor cannot change its process any more.
-            Ok(pidfd) => Ok(self.is_alive()?.then_some(pidfd)),
-            // EINVAL: what kernels before 7.0 say of one that is being reaped.
-            Err(Errno::ESRCH | Errno::EINVAL) => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("open process {}", self.pid)),
-        }
+        let opening = || format!("open process {}", self.pid);
+        let pidfd = match crate::sys::process::pidfd_open(Pid::from_raw(self.pid)) {
+            Ok(pidfd) => pidfd,
+            // EINVAL: what kernels before 7.0 say of one that is being reaped. It, or ENOENT since 6.15: the number is a thread's.
+            Err(Errno::ESRCH | Errno::EINVAL | Errno::ENOENT) => return Ok(None),
+            Err(error) => return Err(error).with_context(opening),
+        };
+        // Checked after opening: the descriptor cannot change its process any more.
+        let is_alive = match self.inode {
+            Some(inode) => {
+                let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+                fstat(&pidfd).with_context(opening)?.st_ino == inode
+                    && poll(&mut ended, PollTimeout::ZERO).with_context(opening)? == 0
+            }
+            None => self.is_alive_by_start_time()?,
+        };
+        Ok(is_alive.then_some(pidfd))
     }
 }
+
+/// `PID_FS_MAGIC` of linux/magic.h, which libc does not have.
+const PID_FS_MAGIC: FsType = FsType(0x5049_4446);
 
 /// The processes that share a container's pid namespace.
 pub(crate) struct PidNamespace {
@@ -456,9 +495,40 @@ mod tests {
 
     #[test]
     fn a_reused_pid_is_a_stranger() {
-        let mut me = ProcessId::of(Pid::this()).unwrap();
-        assert!(me.is_alive().unwrap());
-        me.start_time += 1;
-        assert!(!me.is_alive().unwrap() && me.open().unwrap().is_none());
+        let pidfd = crate::sys::process::pidfd_open(Pid::this()).unwrap();
+        let me = ProcessId::of(Pid::this(), pidfd.as_fd()).unwrap();
+        let start_time = Stat::read(me.pid).unwrap().start_time;
+        let with = |inode, start_time| ProcessId {
+            pid: me.pid,
+            inode,
+            start_time,
+        };
+        let next = |number: u64| number + 1;
+        for known in [me.clone(), with(None, Some(start_time))] {
+            assert!(known.is_alive().unwrap() && known.open().unwrap().is_some());
+            let other = with(known.inode.map(next), known.start_time.map(next));
+            assert!(!other.is_alive().unwrap() && other.open().unwrap().is_none());
+        }
+        let unknown = with(None, None);
+        assert!(!unknown.is_alive().unwrap() && unknown.open().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_pid_that_is_now_a_threads_is_nobodys() {
+        std::thread::scope(|scope| {
+            let (tell, told) = std::sync::mpsc::channel();
+            let (end, ended) = std::sync::mpsc::channel::<()>();
+            scope.spawn(move || {
+                tell.send(nix::unistd::gettid()).unwrap();
+                let _ = ended.recv();
+            });
+            let thread = ProcessId {
+                pid: told.recv().unwrap().as_raw(),
+                inode: Some(1),
+                start_time: None,
+            };
+            assert!(!thread.is_alive().unwrap());
+            drop(end);
+        });
     }
 }

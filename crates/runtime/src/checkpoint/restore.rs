@@ -197,9 +197,10 @@ impl Arrival<'_> {
         let pid = Pid::from_raw(pid);
         self.undo.child = Some(pid);
         let pidfd = sys::process::pidfd_open(pid);
-        self.pidfd = Some(pidfd.context("open the restored process")?);
+        let pidfd = pidfd.context("open the restored process")?;
         let container = &mut self.undo.container;
-        container.record.init = Some(ProcessId::of(pid)?);
+        container.record.init = Some(ProcessId::of(pid, pidfd.as_fd())?);
+        self.pidfd = Some(pidfd);
         if let Some(group) = &container.record.intel_rdt {
             group.add(pid.as_raw())?;
         }
