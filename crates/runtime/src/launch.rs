@@ -37,6 +37,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::sched::sched_yield;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, bind, listen, socket};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -301,6 +302,8 @@ pub(crate) fn launch(
     };
     let (pid, pidfd) = child.spawn()?;
     undo.child = Some(pid);
+    // It has more to do than we: where there is no other CPU for it, it goes first.
+    let _ = sched_yield();
     open_files.restore()?;
     // What the child need not wait for.
     let directory = &undo.container.directory;
