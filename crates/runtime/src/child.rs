@@ -257,14 +257,19 @@ impl Child<'_> {
             (Some(found), _) => Root::open((found.as_fd(), c""), self.plan.propagation)?,
             (None, path) => Root::open((AT_FDCWD, &*path), self.plan.propagation)?,
         };
-        match self.network.take() {
-            Some(network) => network.enter()?,
-            None if self.plan.namespaces.is_new(libc::CLONE_NEWNET) => new_network::raise()?,
-            None => {}
-        }
         let pivot_last = !sys::mount::has_mount_setattr();
         let pivot_late = self.plan.has_early_hooks() || self.options.no_pivot;
-        let prepared = self.prepare_mounts(!pivot_last && !pivot_late)?;
+        let pivot_first = !pivot_last && !pivot_late;
+        let alone = pivot_first && !self.sources.bind_devices;
+        let mut network = self.network.take();
+        if network.is_none() && self.plan.namespaces.is_new(libc::CLONE_NEWNET) {
+            new_network::raise()?;
+        }
+        let makes_now = |mount: &Mount| mount.is_file_system() && !mount.is_made_in_place();
+        if !alone || self.plan.mounts.iter().any(makes_now) {
+            new_network::enter(&mut network)?;
+        }
+        let prepared = self.prepare_mounts(alone)?;
         // 6. Hooks of this stage expect the container's files below the bundle, and moving the root instead of pivoting needs a place
         //    other than /; without either the root can be changed first, which makes everything after it cheaper. Before Linux 5.12
         //    attributes of mounts are set by way of the host's /proc, so the root is changed last.
@@ -280,9 +285,13 @@ impl Child<'_> {
         // 7. The mounts in the order given, then what stands upon them.
         let mut readonly_later = Vec::new();
         for (mount, prepared) in self.plan.mounts.iter().zip(prepared) {
+            if mount.shows_network() {
+                new_network::enter(&mut network)?;
+            }
             let tree = mount.attach(prepared, &root)?;
             readonly_later.extend(tree.map(|tree| (mount, tree)));
         }
+        new_network::enter(&mut network)?;
         self.make_devices(&root)?;
         self.open_files.restore()?;
         if let Some(terminal) = self.plan.process.terminal {
@@ -357,13 +366,13 @@ impl Child<'_> {
         self.plan.process.look_up()
     }
 
-    fn prepare_mounts(&mut self, pivot_first: bool) -> Result<Vec<Prepared>> {
+    fn prepare_mounts(&mut self, alone: bool) -> Result<Vec<Prepared>> {
         self.sources.open_devices(self.plan)?;
         let around = Surroundings {
             scratch: &self.plan.rootfs,
             cgroup: self.location,
             namespaces: &self.plan.namespaces,
-            alone: pivot_first && !self.sources.bind_devices,
+            alone,
         };
         let sources = std::mem::take(&mut self.sources.mounts);
         self.plan

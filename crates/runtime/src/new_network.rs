@@ -44,7 +44,7 @@ impl NewNetwork {
     }
 
     /// In the container's process: goes there as soon as it is made, or makes another one.
-    pub(crate) fn enter(self) -> Result<()> {
+    fn enter(self) -> Result<()> {
         match terminal::receive_fd(self.socket.as_fd()) {
             Ok(Some(made)) => {
                 sys::process::setns(made.as_fd(), libc::CLONE_NEWNET)
@@ -60,6 +60,11 @@ impl NewNetwork {
         sys::process::leave(self.socket);
         Ok(())
     }
+}
+
+/// In the container's process: enters the one that is being made, if it has not yet.
+pub(crate) fn enter(network: &mut Option<NewNetwork>) -> Result<()> {
+    network.take().map_or(Ok(()), NewNetwork::enter)
 }
 
 /// Brings the loopback device of a new namespace up.

@@ -14,21 +14,25 @@ use super::{Kind, Mount};
 use crate::lsm::is_context;
 use crate::rootfs::Root;
 use crate::sys::mount::{LEGACY, MountAttr, attach, clone_tree, legacy_flags};
+use crate::sys::process::leave;
 use crate::{Context, Result};
 
 /// fsconfig(2) takes values of less than this many bytes.
 const FSCONFIG_MAX: usize = 256;
 
 impl Mount {
-    /// Whether one mount(2) does it all. It cannot make a mount read-only without its file system, which another container may share.
-    pub(super) fn is_simple(&self) -> bool {
+    /// Whether it can be made where it is to be, when nothing of the host is there any more.
+    pub(crate) fn is_made_in_place(&self) -> bool {
         const NEED_NOTHING: [&CStr; 5] = [c"devpts", c"mqueue", c"proc", c"sysfs", c"tmpfs"];
         let Kind::FileSystem(fs_type) = &self.kind else {
             return false;
         };
         let options = &self.options;
+        // What is written into a tmpfs comes before read-only.
+        let can_be_readonly = fs_type.as_c_str() != c"tmpfs";
         NEED_NOTHING.contains(&fs_type.as_c_str())
-            && options.attributes.set & !(LEGACY & !options::RDONLY) == 0
+            && options.attributes.set & !LEGACY == 0
+            && (!self.is_readonly() || can_be_readonly && !self.follows_no_symlinks())
             && options.recursive == MountAttr::default()
             && options.propagation.is_empty()
             && !options.copy_up
@@ -38,17 +42,25 @@ impl Mount {
             && !self.is_for_mount()
     }
 
-    /// Makes what [`Mount::is_simple`] is about.
+    fn follows_no_symlinks(&self) -> bool {
+        self.options.attributes.set & options::NOSYMFOLLOW != 0
+    }
+
+    /// Makes what [`Mount::is_made_in_place`] is about: by one mount(2) at best. It cannot make a mount read-only without its file system, which
+    /// another container may share.
     pub(super) fn make_in_place(&self, fs_type: &CStr, root: &Root) -> Result<()> {
         let place = self.place(None, root)?;
         self.check_proc(None, &place)?;
         let attributes = self.options.attributes.set;
-        let mounted =
-            fchdir(&place.fd).and_then(|()| self.mount(fs_type, attributes, Path::new(".")));
-        if mounted.is_err() {
+        let is_mounted = !self.is_readonly()
+            && fchdir(&place.fd)
+                .and_then(|()| self.mount(fs_type, attributes, Path::new(".")))
+                .is_ok();
+        if !is_mounted {
             // Here the kernel says what is wrong.
             let tree = self.make(fs_type, attributes, Path::new("/"))?;
             attach(tree.as_fd(), place.fd.as_fd()).with_context(|| self.describe())?;
+            leave(tree);
         }
         root.mounted_upon(place);
         Ok(())

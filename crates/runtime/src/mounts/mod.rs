@@ -75,7 +75,7 @@ pub(crate) struct Surroundings<'a> {
 pub(crate) enum Prepared {
     /// Nothing: the mount changes another.
     Remount,
-    /// Nothing: mount(2) makes it where it is to be.
+    /// Nothing: it is made where it is to be.
     InPlace,
     /// It waits to be attached.
     Detached(Detached),
@@ -206,6 +206,16 @@ impl Mount {
         self.destination == Path::new(path)
     }
 
+    /// Whether a file system is made for it.
+    pub(crate) fn is_file_system(&self) -> bool {
+        matches!(self.kind, Kind::FileSystem(_))
+    }
+
+    /// Whether it shows the network namespace of whoever makes it.
+    pub(crate) fn shows_network(&self) -> bool {
+        self.kind == Kind::FileSystem(c"sysfs".into())
+    }
+
     /// Whether the container may change its cgroups here.
     pub(crate) fn is_writable_cgroup(&self) -> bool {
         self.kind == Kind::Cgroup
@@ -269,7 +279,7 @@ impl Mount {
         source: Option<Source>,
         around: &Surroundings<'_>,
     ) -> Result<Prepared> {
-        if around.alone && self.is_simple() {
+        if around.alone && self.is_made_in_place() {
             return Ok(Prepared::InPlace);
         }
         let (source, mapping) = match source {
