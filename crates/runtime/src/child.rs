@@ -101,6 +101,8 @@ pub(crate) struct Child<'a> {
     pub recorded_first: bool,
     /// `Go` comes instead, and is all that comes.
     pub straight: bool,
+    /// Arrives when everything is set up.
+    pub filter: Option<seccomp::Program>,
     /// Whoever made it may look behind everything.
     pub by_root: bool,
 }
@@ -360,9 +362,7 @@ impl Child<'_> {
             .collect();
         process::close_others(self.procfs, &self.preserved, &ours)?;
         // 10. The user, and with it the end of most rights.
-        self.plan
-            .process
-            .settle(self.plan.filter.as_ref(), groups)?;
+        self.plan.process.settle(self.plan.is_filtered, groups)?;
         self.plan.process.look_up()
     }
 
@@ -439,12 +439,15 @@ impl Child<'_> {
     }
 
     /// Says that it is ready, and waits. `create`: for a connection that says `Go`; a connection without a word comes from `state`.
-    fn wait_for_go(&self) -> Result<Option<Channel>> {
+    fn wait_for_go(&mut self) -> Result<Option<Channel>> {
+        if !self.straight && !self.recorded_first && !self.plan.has_early_hooks() {
+            self.channel.expect(&Message::Recorded)?;
+        }
+        if self.plan.is_filtered {
+            self.filter = Some(self.channel.receive_filter()?);
+        }
         if self.straight {
             return self.channel.expect(&Message::Go).map(|()| None);
-        }
-        if !self.recorded_first && !self.plan.has_early_hooks() {
-            self.channel.expect(&Message::Recorded)?;
         }
         self.channel.send(&Message::Ready)?;
         let Some(listener) = &self.listener else {
@@ -494,7 +497,7 @@ impl Child<'_> {
     fn start(&self, program: &std::ffi::CStr, answer: &Channel) -> Error {
         match self.run_start_hooks() {
             Ok(()) => {
-                let filter = self.plan.filter.as_ref();
+                let filter = self.filter.as_ref();
                 let ready = match filter {
                     // So that whoever is to have the listener can take it.
                     Some(filter) if filter.notify => self.let_join(true),

@@ -106,7 +106,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         && container.record.intel_rdt.is_none()
         && options.pidfd_socket.is_none()
         && options.pid_file.is_none();
-    let filter = linux.seccomp().as_ref().map(plan::filter).transpose()?;
+    let filter = plan::filter(&spec)?;
     let mut child = Child {
         id: &options.id,
         namespaces: Namespaces::of(&linux)?,
@@ -434,7 +434,7 @@ impl Inside for Child<'_> {
         root.leave();
         let ours: Vec<RawFd> = keep.into_iter().chain([self.channel.as_raw_fd()]).collect();
         process::close_others(self.procfs, &self.preserved, &ours)?;
-        self.process.settle(self.filter.as_ref(), groups)?;
+        self.process.settle(self.filter.is_some(), groups)?;
         self.program = self.process.look_up()?;
         Ok(())
     }

@@ -298,6 +298,7 @@ pub(crate) fn launch(
         open_files,
         recorded_first,
         straight,
+        filter: None,
         by_root: geteuid().is_root(),
     };
     let (pid, pidfd) = child.spawn()?;
@@ -321,15 +322,11 @@ pub(crate) fn launch(
     if !plan.net_devices.is_empty() {
         undo.moved = Some(move_net_devices(&plan, netns, pid)?);
     }
-    let said = match straight {
-        true => Message::Go,
-        false => Message::Recorded,
-    };
     parent(
         &mut undo.container,
-        &plan,
+        (&plan, &spec),
         &procfs,
-        (&channel, said),
+        (&channel, straight),
         unit,
         (pid, pidfd.as_fd()),
         foreground,
@@ -419,12 +416,12 @@ fn move_net_devices(plan: &Plan, joined: Option<OwnedFd>, pid: Pid) -> Result<Mo
     Moved::all(&plan.net_devices, netns.as_fd())
 }
 
-/// The runtime's side, from the birth of the child until it is ready, or if `said` is `Go` until it executes its program.
+/// The runtime's side, from the birth of the child until it is ready, or if it goes `straight` on until it executes its program.
 fn parent(
     container: &mut Container,
-    plan: &Plan,
+    (plan, spec): (&Plan, &oci_spec::runtime::Spec),
     procfs: &Procfs,
-    (channel, said): (&Channel, Message),
+    (channel, straight): (&Channel, bool),
     unit: Option<Unit>,
     (pid, pidfd): (Pid, BorrowedFd<'_>),
     foreground: Option<&Foreground>,
@@ -449,7 +446,22 @@ fn parent(
     if plan.namespaces.is_private(libc::CLONE_NEWUSER) {
         plan.process.raise_limits(pid);
     }
-    channel.send(&said)?;
+    if !straight {
+        channel.send(&Message::Recorded)?;
+    }
+    // Before any hook: no hook runs for a container that cannot be.
+    let filter = plan::filter(spec)?;
+    let send_filter = || {
+        filter
+            .as_ref()
+            .map_or(Ok(()), |filter| channel.send_filter(filter))
+    };
+    if !plan.has_early_hooks() {
+        send_filter()?;
+    }
+    if straight {
+        channel.send(&Message::Go)?;
+    }
     protect::let_go();
     loop {
         foreground.map_or(Ok(()), |foreground| foreground.wait_for(channel.as_fd()))?;
@@ -461,6 +473,7 @@ fn parent(
                 };
                 run_runtime_hooks(&container.record, plan, pid.as_raw(), lifetime)?;
                 channel.send(&Message::Continue)?;
+                send_filter()?;
             }
             Some(Message::Ready | Message::Executing) => break,
             Some(Message::Failed(text)) => {

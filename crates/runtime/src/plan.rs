@@ -47,7 +47,8 @@ pub(crate) struct Plan {
     pub memory_policy: Option<MemoryPolicy>,
     pub intel_rdt: Option<intel_rdt::Plan>,
     pub process: Process,
-    pub filter: Option<seccomp::Program>,
+    /// Whether there is a [`filter`], which is compiled while the container's process is at work.
+    pub is_filtered: bool,
     pub hooks: Hooks,
     /// `linux.cgroupsPath`, unless it is empty.
     pub cgroup_path: Option<String>,
@@ -100,14 +101,6 @@ impl Plan {
         let mut process = Process::new(process)?;
         process.keeps_groups = annotations::keeps_groups(spec);
         process.labels.check()?;
-        let filter = linux.seccomp().as_ref().map(filter).transpose()?;
-        if let Some(name) = filter.as_ref().and_then(|filter| filter.skipped.first())
-            && annotations::fails_on_unknown_syscalls(spec)
-        {
-            return Err(Error::invalid(format!(
-                "linux.seccomp.syscalls: unknown system call {name:?}"
-            )));
-        }
         Ok(Plan {
             rootfs: rootfs::resolve(bundle, root.path())?,
             readonly: root.readonly().unwrap_or(false),
@@ -131,7 +124,7 @@ impl Plan {
                 .map(intel_rdt::Plan::new)
                 .transpose()?,
             process,
-            filter,
+            is_filtered: linux.seccomp().is_some(),
             hooks: spec.hooks().clone().unwrap_or_default(),
             cgroup_path: linux
                 .cgroups_path()
@@ -191,15 +184,27 @@ pub(crate) fn memory_policy(linux: &oci_spec::runtime::Linux) -> Result<Option<M
     configured.map(MemoryPolicy::new).transpose()
 }
 
-/// The filter of a `linux.seccomp` section.
-pub(crate) fn filter(section: &oci_spec::runtime::LinuxSeccomp) -> Result<seccomp::Program> {
+/// The filter of the `linux.seccomp` section, if there is one.
+pub(crate) fn filter(spec: &Spec) -> Result<Option<seccomp::Program>> {
+    let Some(section) = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.seccomp().as_ref())
+    else {
+        return Ok(None);
+    };
     let program = seccomp::compile(section).map_err(|error| Error::invalid(error.to_string()))?;
     let listener = section.listener_path().as_ref();
-    match program.notify && listener.is_none_or(|path| path.as_os_str().is_empty()) {
-        true => Err(Error::invalid(
+    if program.notify && listener.is_none_or(|path| path.as_os_str().is_empty()) {
+        return Err(Error::invalid(
             "linux.seccomp.listenerPath: seccomp listenerPath is not set, and SCMP_ACT_NOTIFY needs it",
-        )),
-        false => Ok(program),
+        ));
+    }
+    match program.skipped.first() {
+        Some(name) if annotations::fails_on_unknown_syscalls(spec) => Err(Error::invalid(format!(
+            "linux.seccomp.syscalls: unknown system call {name:?}"
+        ))),
+        _ => Ok(Some(program)),
     }
 }
 

@@ -154,11 +154,7 @@ impl Process {
 
     /// In the container, with all its mounts in place: becomes the configured user in the configured directory.
     /// What is left for [`Process::exec`] is only what must come after the last thing that needs privileges.
-    pub(crate) fn settle(
-        &mut self,
-        filter: Option<&seccomp::Program>,
-        groups: Groups,
-    ) -> Result<()> {
+    pub(crate) fn settle(&mut self, is_filtered: bool, groups: Groups) -> Result<()> {
         self.scheduling.apply()?;
         self.own_standard_streams();
         self.capabilities
@@ -195,9 +191,9 @@ impl Process {
             sys::process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
                 .context("process.noNewPrivileges: set it")?;
         }
-        match filter {
+        match is_filtered {
             // Installing a filter without no_new_privs takes CAP_SYS_ADMIN, which the change of user made ineffective.
-            Some(_) if !self.no_new_privileges => {
+            true if !self.no_new_privileges => {
                 let all =
                     sys::credentials::permitted_capabilities().context("read own capabilities")?;
                 sys::credentials::set_capabilities(all, all, 0)

@@ -11,6 +11,10 @@ use crate::{Context, Error, Result};
 /// A longer error text is cut.
 const TEXT_MAX: usize = 8192;
 
+/// Bytes before a filter's instructions, and of each of these.
+const FILTER_HEAD: usize = size_of::<u32>() + 1;
+const INSTRUCTION: usize = size_of::<seccomp::Instruction>();
+
 #[derive(Debug, PartialEq)]
 pub(crate) enum Message {
     /// From the intermediate process: the pid of the real child.
@@ -87,9 +91,12 @@ impl Channel {
 
     /// Sends. That the other side is gone is no error here: the absence of an answer shows it.
     pub(crate) fn send(&self, message: &Message) -> Result<()> {
-        let bytes = message.encode();
+        self.send_bytes(&message.encode())
+    }
+
+    fn send_bytes(&self, bytes: &[u8]) -> Result<()> {
         loop {
-            match send(self.0.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL) {
+            match send(self.0.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
                 Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(()),
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error).context("talk to the other side of the set-up"),
@@ -109,6 +116,44 @@ impl Channel {
         }
     }
 
+    /// Sends the seccomp filter, without what it skips: a datagram of its flags, whether it notifies, and its instructions.
+    pub(crate) fn send_filter(&self, filter: &seccomp::Program) -> Result<()> {
+        let mut bytes = Vec::with_capacity(FILTER_HEAD + filter.instructions.len() * INSTRUCTION);
+        bytes.extend(filter.flags.to_ne_bytes());
+        bytes.push(filter.notify.into());
+        for instruction in &filter.instructions {
+            bytes.extend(instruction.code.to_ne_bytes());
+            bytes.extend([instruction.jt, instruction.jf]);
+            bytes.extend(instruction.k.to_ne_bytes());
+        }
+        self.send_bytes(&bytes)
+    }
+
+    /// Waits for that.
+    pub(crate) fn receive_filter(&self) -> Result<seccomp::Program> {
+        let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
+        let mut bytes = vec![0; self.receive_bytes(&mut [], peek)?];
+        self.receive_bytes(&mut bytes, MsgFlags::empty())?;
+        let gone = || Error::failed("the other side of the set-up is gone");
+        let (flags, rest) = bytes.split_first_chunk().ok_or_else(gone)?;
+        let (notify, instructions) = rest.split_first().ok_or_else(gone)?;
+        let instruction = |bytes: &[u8; INSTRUCTION]| {
+            let [a, b, jt, jf, k @ ..] = *bytes;
+            seccomp::Instruction {
+                code: u16::from_ne_bytes([a, b]),
+                jt,
+                jf,
+                k: u32::from_ne_bytes(k),
+            }
+        };
+        Ok(seccomp::Program {
+            instructions: instructions.as_chunks().0.iter().map(instruction).collect(),
+            flags: u32::from_ne_bytes(*flags),
+            notify: *notify != 0,
+            skipped: Vec::new(),
+        })
+    }
+
     /// Sends what went wrong, as the last word before exiting.
     pub(crate) fn send_failure(&self, error: &Error) {
         let _ = self.send(&Message::Failed(error.to_string()));
@@ -117,16 +162,23 @@ impl Channel {
     /// Waits for a message; `None` when the other side is gone.
     pub(crate) fn receive(&self) -> Result<Option<Message>> {
         let mut buffer = [0; TEXT_MAX + 1];
+        match self.receive_bytes(&mut buffer, MsgFlags::empty())? {
+            0 => Ok(None),
+            length => {
+                let unknown =
+                    || Error::failed("the other side of the set-up sent something unknown");
+                Message::decode(&buffer[..length])
+                    .ok_or_else(unknown)
+                    .map(Some)
+            }
+        }
+    }
+
+    /// The length of a datagram; 0 when the other side is gone.
+    fn receive_bytes(&self, buffer: &mut [u8], flags: MsgFlags) -> Result<usize> {
         loop {
-            match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                Ok(0) => return Ok(None),
-                Ok(length) => {
-                    let unknown =
-                        || Error::failed("the other side of the set-up sent something unknown");
-                    return Message::decode(&buffer[..length])
-                        .ok_or_else(unknown)
-                        .map(Some);
-                }
+            match recv(self.0.as_raw_fd(), buffer, flags) {
+                Ok(length) => return Ok(length),
                 // The other side left with something unread: the kernel says so once, before what it still had to say.
                 Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 Err(error) => return Err(error).context("wait for the other side of the set-up"),
@@ -197,6 +249,30 @@ mod tests {
         );
         assert_eq!(other.receive().unwrap(), None);
         other.send(&Message::Go).unwrap();
+    }
+
+    #[test]
+    fn a_filter_arrives_as_it_was_sent() {
+        let (one, other) = Channel::pair().unwrap();
+        let instruction = |k: u32| seccomp::Instruction {
+            code: 0x1234,
+            jt: 5,
+            jf: 6,
+            k: k << 16,
+        };
+        let filter = |count| seccomp::Program {
+            instructions: (0..count).map(instruction).collect(),
+            flags: 1 << 31,
+            notify: true,
+            skipped: Vec::new(),
+        };
+        // The most that the kernel takes.
+        for filter in [filter(1), filter(4096)] {
+            one.send_filter(&filter).unwrap();
+            assert_eq!(other.receive_filter().unwrap(), filter);
+        }
+        drop(one);
+        assert!(other.receive_filter().is_err());
     }
 
     #[test]
