@@ -1,6 +1,6 @@
 //! Where processes run: `process.execCPUAffinity`, and the affinity that nobody asked for.
 
-use nix::sched::{CpuSet, sched_getaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 use oci_spec::runtime::Process;
 
@@ -67,6 +67,26 @@ impl ExecAffinity {
 pub(crate) fn reset() {
     // Every CPU there may be: the cpuset alone says where the process runs.
     let _ = sys::process::set_affinity(&[u8::MAX; 1024]);
+}
+
+/// This thread on the CPU that it is on, and with it who is made by it: where one waits for the other, another CPU would have to be woken first.
+pub(crate) struct Here(CpuSet);
+
+impl Here {
+    /// `None` where that cannot be had, which is no harm.
+    pub(crate) fn stay() -> Option<Self> {
+        let all = sched_getaffinity(Pid::from_raw(0)).ok()?;
+        let mut one = CpuSet::new();
+        one.set(sched_getcpu().ok()?).ok()?;
+        sched_setaffinity(Pid::from_raw(0), &one).ok()?;
+        Some(Here(all))
+    }
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        let _ = sched_setaffinity(Pid::from_raw(0), &self.0);
+    }
 }
 
 /// How many threads of this process can run at once: 1 at least.

@@ -363,7 +363,8 @@ impl Child<'_> {
         process::close_others(self.procfs, &self.preserved, &ours)?;
         // 10. The user, and with it the end of most rights.
         self.plan.process.settle(self.plan.is_filtered, groups)?;
-        self.plan.process.look_up()
+        let is_filtered = self.plan.is_filtered;
+        self.plan.process.program(self.straight, is_filtered)
     }
 
     fn prepare_mounts(&mut self, alone: bool) -> Result<Vec<Prepared>> {

@@ -435,7 +435,7 @@ impl Inside for Child<'_> {
         let ours: Vec<RawFd> = keep.into_iter().chain([self.channel.as_raw_fd()]).collect();
         process::close_others(self.procfs, &self.preserved, &ours)?;
         self.process.settle(self.filter.is_some(), groups)?;
-        self.program = self.process.look_up()?;
+        self.program = self.process.program(self.straight, self.filter.is_some())?;
         Ok(())
     }
 

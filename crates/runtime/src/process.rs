@@ -230,12 +230,28 @@ impl Process {
             }
         }
         let errno = sys::process::execve(program, &args, &env);
+        // Which nobody may have looked at before.
+        if filter.is_none()
+            && let Err(error) = self.look_up()
+        {
+            return error;
+        }
         let text = errno.desc().to_lowercase();
         Error::failed(format!("exec {}: {text}", program.to_string_lossy()))
     }
 
+    /// The file to execute. A path is left to execve(2) if the process goes `straight` on to that: [`Process::exec`] says what is wrong with
+    /// it. Behind a filter it might not be able to.
+    pub(crate) fn program(&self, straight: bool, is_filtered: bool) -> Result<CString> {
+        let name = &self.args[0];
+        match straight && !is_filtered && name.as_bytes().contains(&b'/') {
+            true => Ok(name.clone()),
+            false => self.look_up(),
+        }
+    }
+
     /// The file to execute, looked up as Go's `exec.LookPath` does, in whose words engines expect the errors.
-    pub(crate) fn look_up(&self) -> Result<CString> {
+    fn look_up(&self) -> Result<CString> {
         let name = &self.args[0];
         let shown = name.to_string_lossy();
         if name.as_bytes().contains(&b'/') {

@@ -11,7 +11,7 @@ use crate::error::IntoCause;
 use crate::protocol::{Channel, Message};
 use crate::sys::process::{Cloned, clone, exit_now, lend_memory, pidfd_open};
 use crate::sys::wait::{Whose, ended};
-use crate::{Context, Error, Result, userns};
+use crate::{Context, Error, Result, affinity, userns};
 
 const CREATING: &str = "create the container's process";
 const GONE: &str = "the process that joins the namespaces ended unexpectedly";
@@ -42,12 +42,14 @@ pub(crate) fn spawn_inside(
     child: &mut dyn Inside,
 ) -> Result<(Pid, OwnedFd)> {
     let mut made = None;
+    let here = affinity::Here::stay();
     let lent = match joins_time {
         true => Err(Errno::ENOSYS),
         false => lend_memory(cgroup.and_then(Cgroup::clone_into), &mut || {
             made = Some(between(flags, child, None));
         }),
     };
+    drop(here);
     let pid = match lent {
         Err(Errno::ENOSYS | Errno::EPERM) => spawn_by_message(flags, cgroup, child)?,
         lent => {
