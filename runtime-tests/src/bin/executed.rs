@@ -23,7 +23,7 @@ fn main() -> io::Result<()> {
     let executed = execute(program, &args[1..])?;
     let names: BTreeSet<_> = executed
         .into_iter()
-        .filter_map(|(process, address)| Some((process, name_of(&symbols, address)?)))
+        .flat_map(|(process, address)| names_of(&symbols, address).map(move |name| (process, name)))
         .collect();
     for (process, name) in names {
         println!("{process} {name}");
@@ -56,11 +56,16 @@ fn symbols(program: &Path) -> io::Result<Vec<Symbol>> {
     Ok(symbols)
 }
 
-/// The function at an address.
-fn name_of(symbols: &[Symbol], address: u64) -> Option<&str> {
-    let index = symbols.partition_point(|(start, ..)| *start <= address);
-    let (_, end, name) = symbols.get(index.checked_sub(1)?)?;
-    (address < *end).then_some(name)
+/// The names of the function at an address: its section has one of them.
+fn names_of(symbols: &[Symbol], address: u64) -> impl Iterator<Item = &str> {
+    let before = &symbols[..symbols.partition_point(|(start, ..)| *start <= address)];
+    let start = before.last().map(|(start, ..)| *start);
+    let same = before
+        .iter()
+        .rev()
+        .take_while(move |symbol| Some(symbol.0) == start);
+    same.filter(move |(_, end, _)| address < *end)
+        .map(|(.., name)| name.as_str())
 }
 
 /// The addresses, as in the file, of all instructions of the program that its processes execute, each with the number of the process.
