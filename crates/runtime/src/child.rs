@@ -504,7 +504,7 @@ impl Child<'_> {
                     Some(filter) if filter.notify => self.let_join(true),
                     _ => Ok(()),
                 };
-                match ready.and_then(|()| answer.send(&Message::Executing)) {
+                match ready {
                     Ok(()) => self.plan.process.exec(program, filter, answer),
                     Err(error) => error,
                 }

@@ -22,7 +22,7 @@ use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
 use crate::rootfs::Root;
 use crate::spawn::{Inside, spawn_inside};
-use crate::state::{Container, Status};
+use crate::state::{Container, Status, ends_before_exec};
 use crate::sys::wait::{Whose, ended};
 use crate::{
     Context, Error, Kind, Result, Settings, annotations, capabilities, config, plan, protect,
@@ -169,13 +169,11 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     if let Some(group) = &container.record.intel_rdt {
         group.add(pid.as_raw())?;
     }
-    if let Some(foreground) = &foreground {
-        foreground.wait_for(channel.as_fd())?;
+    if !straight {
+        let wait_for = |foreground: &Foreground| foreground.wait_for(channel.as_fd());
+        foreground.as_ref().map_or(Ok(()), wait_for)?;
+        channel.expect(&Message::Ready)?;
     }
-    channel.expect(match straight {
-        true => &Message::Executing,
-        false => &Message::Ready,
-    })?;
     let terminal = own_console
         .map(|console| terminal::receive(console.as_fd()))
         .transpose()?;
@@ -195,9 +193,15 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         status: Status::Running,
     };
     let hand_over = |listener| notifier.hand_over(listener);
-    match straight {
-        true => start::wait_executed(&channel, hand_over)?,
-        false => start::go(&channel, foreground.as_ref(), hand_over)?,
+    if !straight {
+        channel.send(&Message::Go)?;
+    }
+    start::wait_executed(&channel, foreground.as_ref(), hand_over)?;
+    // Else its status says what became of it.
+    if foreground.is_none() && ends_before_exec(pid) {
+        return Err(Error::failed(
+            "the process ended before it executed its program",
+        ));
     }
     running.armed = false;
     let status = match foreground {
@@ -453,7 +457,7 @@ impl Inside for Child<'_> {
             if self.shows_listener {
                 sys::process::prctl(libc::PR_SET_DUMPABLE, 1).context("become dumpable")?;
             }
-            self.channel.send(&Message::Executing)
+            Ok(())
         });
         let error = match ready {
             Ok(()) => self

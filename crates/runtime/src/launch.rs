@@ -22,7 +22,6 @@
 //!   run: goes on by itself, and says so at once├▶ Go
 //!   instead of Recorded if nothing is between  ┘
 //!                                               startContainer hooks
-//!                  ◀────────────────── Executing
 //!                                               seccomp
 //!   the listener goes to the agent ◀──── Listener (only with SCMP_ACT_NOTIFY)
 //!   Continue ─────────────────────────────────▶ execve
@@ -113,8 +112,8 @@ pub(crate) struct Launched {
     pub pidfd: OwnedFd,
     /// Where it waits for `Go` (`run`).
     pub channel: Channel,
-    /// It has gone already, as far as [`Message::Executing`].
-    executing: bool,
+    /// It has been told to go already.
+    going: bool,
     /// The master of its terminal, when nobody else asked for it.
     pub terminal: Option<OwnedFd>,
 }
@@ -140,9 +139,12 @@ impl Launched {
             status: Status::Creating,
         };
         let hand_over = |listener| notifier.hand_over(listener);
-        match self.executing {
-            true => start::wait_executed(&self.channel, hand_over)?,
-            false => start::go(&self.channel, foreground, hand_over)?,
+        if !self.going {
+            self.channel.send(&Message::Go)?;
+        }
+        start::wait_executed(&self.channel, foreground, hand_over)?;
+        if state::ends_before_exec(self.pid) {
+            return Err(died(self.pid));
         }
         self.undo.container.directory.remove_file(CREATING_SOCKET)?;
         self.undo.container.directory.unlock()?;
@@ -352,7 +354,7 @@ pub(crate) fn launch(
         pid,
         pidfd,
         channel,
-        executing: straight,
+        going: straight,
         terminal,
     })
 }
@@ -416,7 +418,7 @@ fn move_net_devices(plan: &Plan, joined: Option<OwnedFd>, pid: Pid) -> Result<Mo
     Moved::all(&plan.net_devices, netns.as_fd())
 }
 
-/// The runtime's side, from the birth of the child until it is ready, or if it goes `straight` on until it executes its program.
+/// The runtime's side, from the birth of the child until it is ready, or if it goes `straight` on until it is told to.
 fn parent(
     container: &mut Container,
     (plan, spec): (&Plan, &oci_spec::runtime::Spec),
@@ -463,6 +465,9 @@ fn parent(
         channel.send(&Message::Go)?;
     }
     protect::let_go();
+    if straight {
+        return Ok(());
+    }
     loop {
         foreground.map_or(Ok(()), |foreground| foreground.wait_for(channel.as_fd()))?;
         match channel.receive()? {
@@ -475,7 +480,7 @@ fn parent(
                 channel.send(&Message::Continue)?;
                 send_filter()?;
             }
-            Some(Message::Ready | Message::Executing) => break,
+            Some(Message::Ready) => return Ok(()),
             Some(Message::Failed(text)) => {
                 let without_rights = plan
                     .namespaces
@@ -494,7 +499,6 @@ fn parent(
             None => return Err(died(pid)),
         }
     }
-    Ok(())
 }
 
 /// Runs the hooks of the runtime's namespace, for a process that is not there yet.

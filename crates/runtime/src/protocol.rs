@@ -27,12 +27,10 @@ pub(crate) enum Message {
     Continue,
     /// From the child: only the user's program is left to be executed.
     Ready,
-    /// To the child: execute it.
+    /// To the child: execute it. A closed connection is the answer that it has.
     Go,
     /// From the child: the descriptor that listens to its seccomp filter, for the runtime to take; it waits for `Continue`.
     Listener(RawFd),
-    /// From the child: what is left is execve(2). A closed connection after this is the answer that it worked.
-    Executing,
     /// From the child: what went wrong.
     Failed(String),
 }
@@ -47,7 +45,6 @@ impl Message {
             Message::Ready => (b'R', String::new()),
             Message::Go => (b'G', String::new()),
             Message::Listener(fd) => (b'L', fd.to_string()),
-            Message::Executing => (b'X', String::new()),
             Message::Failed(text) => (b'F', text.clone()),
         };
         let mut bytes = vec![kind];
@@ -66,7 +63,6 @@ impl Message {
             b'R' => Message::Ready,
             b'G' => Message::Go,
             b'L' => Message::Listener(text.parse().ok()?),
-            b'X' => Message::Executing,
             b'F' => Message::Failed(text.into_owned()),
             _ => return None,
         })

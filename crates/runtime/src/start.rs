@@ -46,7 +46,11 @@ pub fn start(settings: &Settings, id: &str) -> Result<()> {
     };
     container.directory.begin_start()?;
     match container.directory.connect(STARTING_SOCKET)? {
-        Some(connection) => go(&Channel::from(connection), None, hand_over)?,
+        Some(connection) => {
+            let channel = Channel::from(connection);
+            channel.send(&Message::Go)?;
+            wait_executed(&channel, None, hand_over)?;
+        }
         None => return refused("cannot start a container that has stopped"),
     }
     container.directory.remove_file(STARTING_SOCKET)?;
@@ -59,33 +63,15 @@ pub fn start(settings: &Settings, id: &str) -> Result<()> {
     }
 }
 
-/// Tells the container's process to go, and waits until it has: execve(2) closes the connection. The listener of its seccomp filter, if
-/// there is one, goes to `hand_over`.
-pub(crate) fn go(
+/// Waits until a process that was told to go has: execve(2) closes the connection, and so does its end. The listener of its seccomp filter,
+/// if there is one, goes to `hand_over`.
+pub(crate) fn wait_executed(
     channel: &Channel,
     foreground: Option<&Foreground>,
     hand_over: impl Fn(RawFd) -> Result<()>,
 ) -> Result<()> {
-    channel.send(&Message::Go)?;
-    if let Some(foreground) = foreground {
-        foreground.wait_for(channel.as_fd())?;
-    }
-    match channel.receive()? {
-        Some(Message::Executing) => wait_executed(channel, hand_over),
-        None => {
-            let text = "the container's process ended before it executed its program";
-            Err(Error::failed(text))
-        }
-        Some(other) => Err(instead(other)),
-    }
-}
-
-/// The same from [`Message::Executing`] on, when signals are the program's.
-pub(crate) fn wait_executed(
-    channel: &Channel,
-    hand_over: impl Fn(RawFd) -> Result<()>,
-) -> Result<()> {
     loop {
+        foreground.map_or(Ok(()), |foreground| foreground.wait_for(channel.as_fd()))?;
         match channel.receive()? {
             None => return Ok(()),
             Some(Message::Listener(listener)) => {

@@ -211,9 +211,17 @@ impl PidNamespace {
     }
 }
 
+/// Whether a child of ours that is not reaped yet has let go of its descriptors without having executed a program: it is ending then.
+pub(crate) fn ends_before_exec(pid: Pid) -> bool {
+    // linux/sched.h: forked, and no execve(2) since then.
+    const PF_FORKNOEXEC: u32 = 0x40;
+    Stat::read(pid.as_raw()).is_ok_and(|stat| stat.flags & PF_FORKNOEXEC != 0)
+}
+
 /// What is needed of /proc/PID/stat.
 struct Stat {
     state: u8,
+    flags: u32,
     start_time: u64,
 }
 
@@ -229,7 +237,8 @@ impl Stat {
         let state = *fields.next()?.as_bytes().first()?;
         Some(Stat {
             state,
-            start_time: fields.nth(18)?.parse().ok()?,
+            flags: fields.nth(5)?.parse().ok()?,
+            start_time: fields.nth(12)?.parse().ok()?,
         })
     }
 }
@@ -488,7 +497,8 @@ mod tests {
     fn stat_with_parentheses_in_the_name() {
         let line = "77 (a) b (c) S 1 77 77 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1 2 3";
         let stat = Stat::parse(line).unwrap();
-        assert_eq!((stat.state, stat.start_time), (b'S', 987654));
+        let found = (stat.state, stat.flags, stat.start_time);
+        assert_eq!(found, (b'S', 4194560, 987654));
         assert!(Stat::parse("77 (a").is_none());
         assert!(Stat::parse("").is_none());
     }
