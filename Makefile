@@ -62,13 +62,16 @@ check: setup
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 # Beside crun and runc, also Debian's newest; docs/benchmarks gets the results. For a look only: ROUNDS=3 LARGEST=10 RESULTS=/tmp/bench.
-# YOUKI= is another peer's path. The second build is the tool without images and network, for its size.
+# YOUKI= is another peer's path. Measured is the program as it is installed, as the peers are: of a file that a linker has written, piece by piece,
+# the page cache has small pieces. The second build is the tool without images and network, for its size.
 ROUNDS  ?= 30
 LARGEST ?= 1000
 RESULTS ?= docs/benchmarks
+INSTALLED := $(abspath target/bench/coracle)
 bench: build
 	cargo build --release --target $(TARGET) -p coracle --no-default-features --target-dir target/small
-	cargo bench -p runtime-tests --bench peers -- --rounds $(ROUNDS) --largest $(LARGEST) --write $(abspath $(RESULTS)) \
+	install -D -m 755 $(BINARY) $(INSTALLED)
+	RUNTIME=$(INSTALLED) cargo bench -p runtime-tests --bench peers -- --rounds $(ROUNDS) --largest $(LARGEST) --write $(abspath $(RESULTS)) \
 	    --small $(abspath target/small/$(TARGET)/release/coracle) $(if $(YOUKI),--youki $(YOUKI))
 	cargo bench -p runtime-tests --bench images --bench cold_start --bench shim
 
