@@ -99,7 +99,7 @@ pub(crate) struct Child<'a> {
     pub open_files: process::OpenFiles,
     /// `Recorded` comes before anything else: until then its ids are not mapped, or it is not in its cgroup.
     pub recorded_first: bool,
-    /// `Go` comes instead, and is all that comes.
+    /// `Go` comes instead, behind the filter if there is one, and is all that comes.
     pub straight: bool,
     /// Arrives when everything is set up.
     pub filter: Option<seccomp::Program>,
@@ -275,13 +275,13 @@ impl Child<'_> {
         // 6. Hooks of this stage expect the container's files below the bundle, and moving the root instead of pivoting needs a place
         //    other than /; without either the root can be changed first, which makes everything after it cheaper. Before Linux 5.12
         //    attributes of mounts are set by way of the host's /proc, so the root is changed last.
-        let place = if pivot_late || pivot_last {
-            &self.plan.rootfs
-        } else {
+        let place = if pivot_first {
             Path::new("/")
+        } else {
+            &self.plan.rootfs
         };
         root.attach(place)?;
-        if !pivot_late && !pivot_last {
+        if pivot_first {
             root.pivot()?;
         }
         // 7. The mounts in the order given, then what stands upon them.
@@ -363,8 +363,8 @@ impl Child<'_> {
         process::close_others(self.procfs, &self.preserved, &ours)?;
         // 10. The user, and with it the end of most rights.
         self.plan.process.settle(self.plan.is_filtered, groups)?;
-        let is_filtered = self.plan.is_filtered;
-        self.plan.process.program(self.straight, is_filtered)
+        let plan = &self.plan;
+        plan.process.program(self.straight, plan.is_filtered)
     }
 
     fn prepare_mounts(&mut self, alone: bool) -> Result<Vec<Prepared>> {
@@ -496,19 +496,14 @@ impl Child<'_> {
 
     /// The last steps. Returns only if they fail.
     fn start(&self, program: &std::ffi::CStr, answer: &Channel) -> Error {
-        match self.run_start_hooks() {
-            Ok(()) => {
-                let filter = self.filter.as_ref();
-                let ready = match filter {
-                    // So that whoever is to have the listener can take it.
-                    Some(filter) if filter.notify => self.let_join(true),
-                    _ => Ok(()),
-                };
-                match ready {
-                    Ok(()) => self.plan.process.exec(program, filter, answer),
-                    Err(error) => error,
-                }
-            }
+        let filter = self.filter.as_ref();
+        let ready = self.run_start_hooks().and_then(|()| match filter {
+            // So that whoever is to have the listener can take it.
+            Some(filter) if filter.notify => self.let_join(true),
+            _ => Ok(()),
+        });
+        match ready {
+            Ok(()) => self.plan.process.exec(program, filter, answer),
             Err(error) => error,
         }
     }

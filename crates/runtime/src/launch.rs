@@ -4,7 +4,7 @@
 //!   runtime                                     child
 //!   ───────                                     ─────
 //!   begin to make the network namespace
-//!   check everything (Plan)
+//!   check everything (Plan) but the seccomp profile
 //!   take the id, write the journal
 //!   make and fill the cgroup
 //!   clone3 ───────────────────────────────────▶ born in its namespaces, on v2 in its cgroup
@@ -12,10 +12,11 @@
 //!   write id maps, state.json with the pid      (with a user namespace, or for systemd: waits here)
 //!   (with systemd: make its cgroup, fill it)
 //!   Recorded ─────────────────────────────────▶
-//!                                               namespaces (the network's is joined), root, mounts, devices, …
+//!   compile the seccomp profile                 namespaces, root, mounts (before a sysfs: the network's), devices, …
 //!   prestart, createRuntime hooks ◀────── Hooks (only if there are any)
 //!   Continue ─────────────────────────────────▶ createContainer hooks, pivot_root, user, …
 //!                                               waits for Recorded
+//!   the filter ───────────────────────────────▶ (if there is one; after the hooks)
 //!   publish the socket, pid file ◀──────── Ready
 //!
 //!   create: done. start connects to the socket ┐

@@ -191,16 +191,13 @@ impl Process {
             sys::process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
                 .context("process.noNewPrivileges: set it")?;
         }
-        match is_filtered {
-            // Installing a filter without no_new_privs takes CAP_SYS_ADMIN, which the change of user made ineffective.
-            true if !self.no_new_privileges => {
-                let all =
-                    sys::credentials::permitted_capabilities().context("read own capabilities")?;
-                sys::credentials::set_capabilities(all, all, 0)
-                    .context("keep capabilities for the seccomp filter")
-            }
-            _ => self.capabilities.apply(),
+        if !is_filtered || self.no_new_privileges {
+            return self.capabilities.apply();
         }
+        // Installing a filter without no_new_privs takes CAP_SYS_ADMIN, which the change of user made ineffective.
+        let all = sys::credentials::permitted_capabilities().context("read own capabilities")?;
+        sys::credentials::set_capabilities(all, all, 0)
+            .context("keep capabilities for the seccomp filter")
     }
 
     /// The last step: the seccomp filter as late as it can be, so that a profile need not allow what set-up does, and execve(2).

@@ -130,7 +130,6 @@ impl Channel {
         let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
         let mut bytes = vec![0; self.receive_bytes(&mut [], peek)?];
         self.receive_bytes(&mut bytes, MsgFlags::empty())?;
-        let gone = || Error::failed("the other side of the set-up is gone");
         let (flags, rest) = bytes.split_first_chunk().ok_or_else(gone)?;
         let (notify, instructions) = rest.split_first().ok_or_else(gone)?;
         let instruction = |bytes: &[u8; INSTRUCTION]| {
@@ -190,9 +189,13 @@ impl Channel {
             Some(other) => Err(Error::failed(format!(
                 "expected {expected:?} in the set-up, not {other:?}"
             ))),
-            None => Err(Error::failed("the other side of the set-up is gone")),
+            None => Err(gone()),
         }
     }
+}
+
+fn gone() -> Error {
+    Error::failed("the other side of the set-up is gone")
 }
 
 impl From<OwnedFd> for Channel {

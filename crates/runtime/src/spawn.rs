@@ -42,14 +42,15 @@ pub(crate) fn spawn_inside(
     child: &mut dyn Inside,
 ) -> Result<(Pid, OwnedFd)> {
     let mut made = None;
-    let here = affinity::Here::stay();
     let lent = match joins_time {
         true => Err(Errno::ENOSYS),
-        false => lend_memory(cgroup.and_then(Cgroup::clone_into), &mut || {
-            made = Some(between(flags, child, None));
-        }),
+        false => {
+            let _here = affinity::Here::stay();
+            lend_memory(cgroup.and_then(Cgroup::clone_into), &mut || {
+                made = Some(between(flags, child, None));
+            })
+        }
     };
-    drop(here);
     let pid = match lent {
         Err(Errno::ENOSYS | Errno::EPERM) => spawn_by_message(flags, cgroup, child)?,
         lent => {

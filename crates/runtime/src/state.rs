@@ -107,13 +107,12 @@ impl ProcessId {
         let looking = || format!("look at process {pid}");
         let of_pidfs = fstatfs(pidfd).with_context(looking)?.filesystem_type() == PID_FS_MAGIC;
         // Where they have 32 bits they come round.
-        let inode = match of_pidfs && cfg!(target_pointer_width = "64") {
-            true => Some(fstat(pidfd).with_context(looking)?.st_ino),
-            false => None,
-        };
-        let start_time = match inode {
-            Some(_) => None,
-            None => Some(Stat::read(pid.as_raw()).with_context(looking)?.start_time),
+        let (inode, start_time) = match of_pidfs && cfg!(target_pointer_width = "64") {
+            true => (Some(fstat(pidfd).with_context(looking)?.st_ino), None),
+            false => {
+                let stat = Stat::read(pid.as_raw()).with_context(looking)?;
+                (None, Some(stat.start_time))
+            }
         };
         Ok(ProcessId {
             pid: pid.as_raw(),

@@ -30,17 +30,20 @@ fn raise_loopback() -> isize {
     let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
     // SAFETY: only integers are passed; SIOCSIFFLAGS reads a struct ifreq.
     unsafe {
-        let socket = call(libc::SYS_socket, [libc::AF_INET as usize, kind as usize]);
+        let socket = call(
+            libc::SYS_socket,
+            [libc::AF_INET as usize, kind as usize, 0, 0, 0],
+        );
         if socket < 0 {
             return socket;
         }
         let request = &raw const request as usize;
         let raised = call(
             libc::SYS_ioctl,
-            [socket as usize, libc::SIOCSIFFLAGS as usize, request],
+            [socket as usize, libc::SIOCSIFFLAGS as usize, request, 0, 0],
         );
         if raised < 0 {
-            call(libc::SYS_close, [socket as usize]);
+            call(libc::SYS_close, [socket as usize, 0, 0, 0, 0]);
             return raised;
         }
         socket
@@ -90,14 +93,14 @@ pub(crate) fn make_beside(socket: &OwnedFd) -> nix::Result<()> {
 unsafe extern "C" fn beside(socket: usize) -> ! {
     // SAFETY: only integers are passed.
     unsafe {
-        if call(libc::SYS_unshare, [libc::CLONE_NEWNET as usize]) == 0
+        if call(libc::SYS_unshare, [libc::CLONE_NEWNET as usize, 0, 0, 0, 0]) == 0
             && let loopback @ 0.. = raise_loopback()
-            && let namespace @ 0.. = call(libc::SYS_ioctl, [loopback as usize, SIOCGSKNS])
+            && let namespace @ 0.. = call(libc::SYS_ioctl, [loopback as usize, SIOCGSKNS, 0, 0, 0])
         {
             send(socket, namespace as RawFd);
         }
         loop {
-            call(libc::SYS_exit, [0]);
+            call(libc::SYS_exit, [0; 5]);
         }
     }
 }
@@ -130,7 +133,7 @@ fn send(socket: usize, fd: RawFd) {
     unsafe {
         call(
             libc::SYS_sendmsg,
-            [socket, &raw const message as usize, flags],
+            [socket, &raw const message as usize, flags, 0, 0],
         )
     };
 }

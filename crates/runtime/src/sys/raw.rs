@@ -9,21 +9,19 @@ use nix::unistd::Pid;
 /// # Safety
 /// As the call's own.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-#[inline(always)]
-pub unsafe fn call<const COUNT: usize>(number: libc::c_long, args: [usize; COUNT]) -> isize {
-    let args = six(args);
+pub unsafe fn call(number: libc::c_long, args: [usize; 5]) -> isize {
     let answer;
     // SAFETY: as the caller has promised; the kernel changes no other registers.
     #[cfg(target_arch = "x86_64")]
     unsafe {
         std::arch::asm!("syscall", inlateout("rax") number as isize => answer, in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
-            in("r10") args[3], in("r8") args[4], in("r9") args[5], lateout("rcx") _, lateout("r11") _, options(nostack));
+            in("r10") args[3], in("r8") args[4], lateout("rcx") _, lateout("r11") _, options(nostack));
     }
     // SAFETY: as above.
     #[cfg(target_arch = "aarch64")]
     unsafe {
         std::arch::asm!("svc 0", in("x8") number, inlateout("x0") args[0] as isize => answer, in("x1") args[1], in("x2") args[2],
-            in("x3") args[3], in("x4") args[4], in("x5") args[5], options(nostack));
+            in("x3") args[3], in("x4") args[4], options(nostack));
     }
     answer
 }
@@ -33,22 +31,10 @@ pub unsafe fn call<const COUNT: usize>(number: libc::c_long, args: [usize; COUNT
 /// # Safety
 /// As the call's own.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-pub unsafe fn call<const COUNT: usize>(number: libc::c_long, args: [usize; COUNT]) -> isize {
-    let [a, b, c, d, e, f] = six(args);
+pub unsafe fn call(number: libc::c_long, args: [usize; 5]) -> isize {
     // SAFETY: as the caller has promised.
-    let answer = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    let answer = unsafe { libc::syscall(number, args[0], args[1], args[2], args[3], args[4]) };
     Errno::result(answer).map_or_else(|errno| -(errno as isize), |answer| answer as isize)
-}
-
-/// All that a system call can have: the others are zero.
-#[inline(always)]
-fn six<const COUNT: usize>(args: [usize; COUNT]) -> [usize; 6] {
-    const { assert!(COUNT <= 6) };
-    let mut all = [0; 6];
-    for (all, given) in all.iter_mut().zip(args) {
-        *all = given;
-    }
-    all
 }
 
 /// clone3(2) of a process or thread that shares the caller's memory, and whose whole life is `begin(work)`. Without a stack in `args` it goes on
