@@ -78,7 +78,7 @@ fn begin() -> ! {
     sys::ignore_sigpipe();
     #[cfg(feature = "image")]
     if let Some(status) = serve() {
-        std::process::exit(status);
+        sys::exit(status);
     }
     let status = match run() {
         Ok(status) => {
@@ -90,7 +90,7 @@ fn begin() -> ! {
             failure.status
         }
     };
-    std::process::exit(status);
+    sys::exit(status);
 }
 
 /// What this program does under another name, for itself: `None` when it is a command. Looked at before anything else, and answers to no

@@ -13,19 +13,22 @@ const FIRST: usize = 256 << 10;
 /// What malloc(3) aligns everything to, and who hands bytes to the kernel as structures (cmsg(3)) takes for granted.
 const MALLOCS: usize = 16;
 
+/// Behind the other variables (link.ld), so that those lie on few pages.
 #[global_allocator]
+#[unsafe(link_section = ".bss.large")]
 static MEMORY: Memory = Memory {
     first: UnsafeCell::new([0; FIRST]),
-    used: AtomicUsize::new(0),
 };
+
+/// How much of the first part is handed out.
+static USED: AtomicUsize = AtomicUsize::new(0);
 
 /// The first part, handed out from its beginning to its end, and after it the system's allocator.
 struct Memory {
     first: UnsafeCell<[u8; FIRST]>,
-    used: AtomicUsize,
 }
 
-// SAFETY: bytes of `first` are only touched by whom they were handed out to, and `used` sees to it that nobody gets them twice.
+// SAFETY: bytes of `first` are only touched by whom they were handed out to, and `USED` sees to it that nobody gets them twice.
 unsafe impl Sync for Memory {}
 
 impl Memory {
@@ -43,14 +46,11 @@ impl Memory {
     /// Makes the block from `offset` to `old` end at `new`, if it is the last one that was handed out and there is room.
     fn resize_last(&self, old: usize, new: usize) -> bool {
         let (relaxed, fits) = (Ordering::Relaxed, new <= FIRST);
-        fits && self
-            .used
-            .compare_exchange(old, new, relaxed, relaxed)
-            .is_ok()
+        fits && USED.compare_exchange(old, new, relaxed, relaxed).is_ok()
     }
 }
 
-// SAFETY: a block lies in the first part, aligned and for nobody else since `used` has gone past it, or is the system's.
+// SAFETY: a block lies in the first part, aligned and for nobody else since `USED` has gone past it, or is the system's.
 unsafe impl GlobalAlloc for Memory {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let aligned = |used: usize| {
@@ -62,10 +62,7 @@ unsafe impl GlobalAlloc for Memory {
                 .checked_add(layout.size())
                 .filter(|end| *end <= FIRST)
         };
-        match self
-            .used
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, end)
-        {
+        match USED.try_update(Ordering::Relaxed, Ordering::Relaxed, end) {
             // SAFETY: `end` has just been found to lie within the first part.
             Ok(used) => unsafe { self.start().add(aligned(used)) },
             // SAFETY: what is asked of this function is passed on.

@@ -12,6 +12,7 @@ mod memory;
 
 use std::ffi::{CStr, OsStr, c_char, c_int};
 use std::fs::OpenOptions;
+use std::io::Write;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,6 +61,13 @@ fn executed_copy() -> Option<OwnedFd> {
     // SAFETY: nobody else knows of it. The number of a standard stream that was not there is free again at once.
     let copy = unsafe { OwnedFd::from_raw_fd(copy) };
     (copy.as_raw_fd() > 2).then_some(copy)
+}
+
+/// Ends the program. exit(3) would go through what the C library has to hand back, which is nothing.
+pub(crate) fn exit(status: i32) -> ! {
+    let _ = std::io::stdout().flush();
+    // SAFETY: _exit(2) has no preconditions.
+    unsafe { libc::_exit(status) }
 }
 
 /// A write to a pipe that nobody reads is an error to report, not the end.

@@ -11,10 +11,12 @@ use nix::errno::Errno;
 use serde::Deserialize;
 use ureq::http::header::{AUTHORIZATION, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use ureq::http::{self, HeaderMap, Method};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, SendBody};
 
 use super::Connection;
 use super::challenge::Challenge;
+use super::resolver::InTime;
 use super::retry::{Failure, Retry, retry_after};
 use super::tls;
 use super::token;
@@ -108,8 +110,8 @@ impl Client {
             .timeout_per_read(Some(patience.read))
             .timeout_per_write(Some(patience.read))
             .max_idle_connections_per_host(8)
-            .build()
-            .new_agent();
+            .build();
+        let agent = Agent::with_parts(agent, DefaultConnector::default(), InTime::default());
         let mut client = Client {
             agent,
             registry: name.to_owned(),

@@ -4,6 +4,7 @@ mod challenge;
 mod client;
 mod push;
 mod referrers;
+mod resolver;
 mod retry;
 mod tls;
 mod token;

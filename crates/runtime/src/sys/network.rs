@@ -58,6 +58,7 @@ struct Beside {
     runs: AtomicU32,
 }
 
+#[unsafe(link_section = ".bss.large")]
 static BESIDE: Beside = Beside {
     stack: UnsafeCell::new([0; 512]),
     runs: AtomicU32::new(0),
