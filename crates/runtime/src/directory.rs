@@ -10,7 +10,7 @@
 //!
 //! The directory itself is the lock.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::error::IntoCause;
 use crate::state::Record;
+use crate::sys::directory::{each_entry, names, rewind};
 use crate::{Context, Error, Kind, Result, Settings};
 
 /// Where the container's process waits for `start`.
@@ -44,6 +45,19 @@ pub(crate) struct Directory {
     path: PathBuf,
     locked: bool,
     on_disk: OnceCell<bool>,
+    /// Its descriptor is not at the beginning of the list any more.
+    is_listed: Cell<bool>,
+}
+
+/// Which of the sockets there are in a container's directory.
+#[derive(Default)]
+pub(crate) struct Sockets {
+    /// [`CREATING_SOCKET`]
+    pub creating: bool,
+    /// [`EXEC_SOCKET`]
+    pub exec: bool,
+    /// [`STARTING_SOCKET`]
+    pub starting: bool,
 }
 
 impl Directory {
@@ -77,7 +91,8 @@ impl Directory {
             made => made.with_context(making)?,
         }
         let opened = Self::open(settings, id).and_then(|mut directory| {
-            directory.lock()?;
+            // Where somebody has removed it again, nothing can be written into it.
+            directory.lock_any()?;
             Ok(directory)
         });
         opened.inspect_err(|_| {
@@ -100,6 +115,7 @@ impl Directory {
                 path,
                 locked: false,
                 on_disk: OnceCell::new(),
+                is_listed: Cell::new(false),
             }),
             Err(Errno::ENOENT | Errno::ENOTDIR) => Err(missing(id)),
             Err(error) => {
@@ -113,16 +129,25 @@ impl Directory {
         &self.path
     }
 
-    /// Takes the exclusive lock, held until this process closes the directory. The directory may be gone by then.
-    pub(crate) fn lock(&mut self) -> Result<()> {
-        let locking = || format!("lock state directory {}", self.path.display());
+    /// Takes the exclusive lock, held until this process closes the directory.
+    fn lock_any(&mut self) -> Result<()> {
         while let Err(error) = flock(&self.fd, libc::LOCK_EX) {
             if error != Errno::EINTR {
-                return Err(error).with_context(locking);
+                return Err(error).with_context(|| self.locking());
             }
         }
         self.locked = true;
-        match fstat(&self.fd).with_context(locking)?.st_nlink {
+        Ok(())
+    }
+
+    fn locking(&self) -> String {
+        format!("lock state directory {}", self.path.display())
+    }
+
+    /// The same, of a directory that may be gone by then.
+    pub(crate) fn lock(&mut self) -> Result<()> {
+        self.lock_any()?;
+        match fstat(&self.fd).with_context(|| self.locking())?.st_nlink {
             0 => Err(missing(
                 &self.path.file_name().unwrap_or_default().to_string_lossy(),
             )),
@@ -161,7 +186,7 @@ impl Directory {
 
     pub(crate) fn read_file(&self, name: &str) -> Result<Record> {
         let shown = || self.path.join(name).display().to_string();
-        let bytes = match self.read(name) {
+        let bytes = match self.read(name, 1 << 10) {
             Ok(bytes) => bytes,
             // Between taking the id and the journal nothing else exists yet.
             Err(Errno::ENOENT) => {
@@ -204,26 +229,29 @@ impl Directory {
 
     /// The configuration that the container was created with.
     pub(crate) fn read_config(&self) -> Result<Vec<u8>> {
-        self.read(CONFIG_FILE)
+        self.read(CONFIG_FILE, 2 << 10)
             .with_context(|| format!("read {}", self.path.join(CONFIG_FILE).display()))
     }
 
-    fn read(&self, name: &str) -> nix::Result<Vec<u8>> {
+    /// Reads a file that usually has less than `expected` bytes.
+    fn read(&self, name: &str, expected: usize) -> nix::Result<Vec<u8>> {
         let file = openat(
             &self.fd,
             name,
             OFlag::O_RDONLY | OFlag::O_CLOEXEC,
             Mode::empty(),
         )?;
-        let mut bytes = Vec::new();
-        let mut chunk = [0; 4096];
+        // Not by way of the stack, where it would take a page that nobody has needed yet.
+        let mut bytes = vec![0; expected];
+        let mut length = 0;
         loop {
-            let length = nix::unistd::read(&file, &mut chunk)?;
-            bytes.extend_from_slice(&chunk[..length]);
+            length += nix::unistd::read(&file, &mut bytes[length..])?;
             // A file that is replaced and never changed has come to its end where it gives less than was asked for.
-            if length < chunk.len() {
+            if length < bytes.len() {
+                bytes.truncate(length);
                 return Ok(bytes);
             }
+            bytes.resize(2 * length, 0);
         }
     }
 
@@ -296,6 +324,26 @@ impl Directory {
         }
     }
 
+    /// Which sockets there are, all of them seen at once, as the kernel lists a small directory. A tmpfs remembers no name that is not there, so
+    /// that three looks for one take three times as long.
+    pub(crate) fn sockets(&self) -> Result<Sockets> {
+        let listing = || format!("list {}", self.path.display());
+        if self.is_listed.replace(true) {
+            rewind(self.as_fd()).with_context(listing)?;
+        }
+        let mut sockets = Sockets::default();
+        each_entry(self.as_fd(), &mut [0; 512], |name, _| {
+            match name.to_bytes() {
+                name if name == CREATING_SOCKET.as_bytes() => sockets.creating = true,
+                name if name == EXEC_SOCKET.as_bytes() => sockets.exec = true,
+                name if name == STARTING_SOCKET.as_bytes() => sockets.starting = true,
+                _ => {}
+            }
+        })
+        .with_context(listing)?;
+        Ok(sockets)
+    }
+
     pub(crate) fn has(&self, name: &str) -> Result<bool> {
         match fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),
@@ -306,11 +354,15 @@ impl Directory {
         }
     }
 
-    /// An address for a socket in this directory. It goes by way of our own descriptor table, so that the length of the state
-    /// root's path does not matter (sun_path has 108 bytes).
+    /// An address for a socket in this directory: its path, unless that is too long (sun_path has 108 bytes). Then it goes by way of our own
+    /// descriptor table, which takes the kernel 50 µs to show.
     pub(crate) fn socket_address(&self, name: &str) -> Result<UnixAddr> {
-        let path = format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd());
-        UnixAddr::new(path.as_str()).context("address the exec socket")
+        UnixAddr::new(&self.path.join(name))
+            .or_else(|_| {
+                let path = format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd());
+                UnixAddr::new(path.as_str())
+            })
+            .context("address the exec socket")
     }
 
     /// Connects to a listening socket; `None` when nobody listens.
@@ -350,7 +402,7 @@ impl Directory {
             Err(Errno::ENOTEMPTY | Errno::EEXIST) => {}
             removed => return removed.with_context(removing),
         }
-        for name in crate::sys::directory::names(self.as_fd()).with_context(removing)? {
+        for name in names(self.as_fd()).with_context(removing)? {
             match name.to_string_lossy().as_ref() {
                 NOTIFY_DIRECTORY => {
                     self.remove_file(NOTIFY_SOCKET)?;

@@ -1,7 +1,7 @@
 //! `list` and `ps`.
 
-use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::{io, thread};
 
 use crate::state::Container;
@@ -23,28 +23,28 @@ pub fn list(settings: &Settings) -> Result<Vec<ListEntry>> {
     let ids: io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name())).collect();
     let ids = ids.with_context(reading)?;
     let next = AtomicUsize::new(0);
+    let states = Mutex::new(Vec::with_capacity(ids.len()));
     let read = || {
-        let mut states = Vec::new();
         while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
-            states.extend(state(settings, &id.to_string_lossy()));
+            let found = state(settings, &id.to_string_lossy());
+            let mut states = states.lock().unwrap_or_else(PoisonError::into_inner);
+            states.extend(found);
         }
-        states
     };
     let threads = match ids.len() / SHARE {
         0 => 0,
         most => most.min(affinity::cpus() - 1),
     };
-    let mut states = thread::scope(|scope| {
-        // Where no more are to be had the others do their share.
-        let others =
-            (0..threads).map_while(|_| thread::Builder::new().spawn_scoped(scope, read).ok());
-        let others: Vec<_> = others.collect();
-        let mut states = read();
-        for other in others {
-            states.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            // Where no more are to be had the others do their share. It is not joined: that would wait for its stack to be unmapped.
+            if thread::Builder::new().spawn_scoped(scope, read).is_err() {
+                break;
+            }
         }
-        states
+        read();
     });
+    let mut states = states.into_inner().unwrap_or_else(PoisonError::into_inner);
     states.sort_unstable_by(|one, other| one.id.cmp(&other.id));
     Ok(states)
 }

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::Hook;
 use serde::{Deserialize, Serialize};
 
-use crate::directory::{CREATING_SOCKET, Directory, EXEC_SOCKET, JOURNAL_FILE, STARTING_SOCKET};
+use crate::directory::{CREATING_SOCKET, Directory, JOURNAL_FILE, STARTING_SOCKET};
 use crate::intel_rdt::Group;
 use crate::{Context, Error, Kind, Result, Settings, procfs};
 
@@ -408,16 +408,20 @@ impl Container {
 
     /// The status while its process is there.
     pub(crate) fn status_alive(&self) -> Result<Status> {
-        if self.is_creating()? {
-            return Ok(Status::Creating);
+        let mut sockets = self.directory.sockets()?;
+        if sockets.creating {
+            if self.directory.is_locked()? {
+                return Ok(Status::Creating);
+            }
+            // Its creator was killed, or has just come to its end.
+            sockets = self.directory.sockets()?;
         }
         if self.is_frozen()? {
             return Ok(Status::Paused);
         }
         // A `start` that was killed may have got to the container's process, or not.
-        let waits = self.directory.has(EXEC_SOCKET)?
-            || self.directory.has(STARTING_SOCKET)?
-                && self.directory.is_listening(STARTING_SOCKET)?;
+        let waits =
+            sockets.exec || sockets.starting && self.directory.is_listening(STARTING_SOCKET)?;
         Ok(if waits {
             Status::Created
         } else {

@@ -7,15 +7,33 @@ use nix::unistd::{Whence, lseek};
 
 use super::check;
 
-/// Where the name begins in a `struct linux_dirent64`, and where its length is.
+/// Where the name begins in a `struct linux_dirent64`, and where its kind and its length are.
 const NAME: usize = 19;
+const KIND: usize = 18;
 const LENGTH: usize = 16;
 
-/// The names in a directory but for `.` and `..`: getdents64(2), without the second descriptor and the memory that opendir(3) takes.
+/// The names in a directory but for `.` and `..`.
 pub(crate) fn names(directory: BorrowedFd<'_>) -> nix::Result<Vec<CString>> {
     let mut names = Vec::new();
-    let mut buffer = [0_u8; 2048];
-    lseek(directory, 0, Whence::SeekSet)?;
+    rewind(directory)?;
+    each_entry(directory, &mut [0; 2048], |name, _| {
+        names.push(name.to_owned())
+    })?;
+    Ok(names)
+}
+
+/// Back to the first entry.
+pub(crate) fn rewind(directory: BorrowedFd<'_>) -> nix::Result<()> {
+    lseek(directory, 0, Whence::SeekSet).map(drop)
+}
+
+/// Calls `found` for each further entry of a directory but for `.` and `..`, with its name and its kind (`DT_*`): getdents64(2), without the
+/// second descriptor and the memory that opendir(3) takes. `buffer` has room for one entry at least (280 bytes).
+pub(crate) fn each_entry(
+    directory: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    mut found: impl FnMut(&CStr, u8),
+) -> nix::Result<()> {
     loop {
         // SAFETY: the kernel writes at most as many bytes as the buffer has.
         let filled = check(unsafe {
@@ -28,14 +46,14 @@ pub(crate) fn names(directory: BorrowedFd<'_>) -> nix::Result<Vec<CString>> {
         })?;
         let mut rest = &buffer[..filled as usize];
         if rest.is_empty() {
-            return Ok(names);
+            return Ok(());
         }
         while rest.len() > NAME {
             let length = usize::from(u16::from_ne_bytes([rest[LENGTH], rest[LENGTH + 1]]));
             let (entry, others) = rest.split_at(length.clamp(NAME, rest.len()));
             let name = CStr::from_bytes_until_nul(&entry[NAME..]).unwrap_or_default();
             if name != c"." && name != c".." {
-                names.push(name.to_owned());
+                found(name, entry[KIND]);
             }
             rest = others;
         }
