@@ -331,7 +331,7 @@ impl<'a> Container<'a> {
                 // One for all of them.
                 Some(true) if empty.is_empty() => {
                     empty = path;
-                    sys::mount(c"none", path, c"tmpfs", sys::MS_RDONLY, c"nr_inodes=1,mode=755");
+                    sys::mount(c"none", path, c"tmpfs", sys::MS_RDONLY, c"nr_inodes=1");
                 }
                 Some(true) => sys::mount(empty, path, c"", sys::MS_BIND, c""),
             }

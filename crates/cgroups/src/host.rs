@@ -55,7 +55,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// Looks at `/sys/fs/cgroup`: one `statfs` where the unified hierarchy is mounted there, else one for each directory.
+    /// Looks at `/sys/fs/cgroup`: where it holds the controllers of the unified hierarchy that is mounted there, else each directory may be the
+    /// mount point of one.
     ///
     /// # Errors
     /// [`Error::NotMounted`] when no hierarchy is mounted there at all.
@@ -64,10 +65,13 @@ impl Host {
     }
 
     fn probe_at(root: &Path) -> Result<Host> {
-        let hierarchies = match magic(root)? {
-            Some(CGROUP2_SUPER_MAGIC) => vec![unified(root.to_owned())?],
-            Some(_) => mounted_below(root)?,
-            None => Vec::new(),
+        let hierarchies = match unified(root.to_owned()) {
+            Ok(unified) => vec![unified],
+            Err(_) => match magic(root)? {
+                Some(CGROUP2_SUPER_MAGIC) => vec![unified(root.to_owned())?],
+                Some(_) => mounted_below(root)?,
+                None => Vec::new(),
+            },
         };
         if hierarchies.is_empty() {
             return Err(Error::NotMounted(root.to_owned()));

@@ -114,12 +114,11 @@ impl Sets {
         self.ambient &= self.permitted & self.inheritable;
     }
 
-    /// Drops everything that is not in the bounding set. Needs CAP_SETPCAP, so it comes before [`Sets::apply`].
-    pub(crate) fn apply_bounding(&self) -> Result<()> {
-        for capability in 0..64 {
-            if self.bounding >> capability & 1 == 1 {
-                continue;
-            }
+    /// Drops everything that is not in the bounding set, out of what there is if that is known. Needs CAP_SETPCAP, so it comes before
+    /// [`Sets::apply`].
+    pub(crate) fn apply_bounding(&self, there: Option<u64>) -> Result<()> {
+        let dropped = there.unwrap_or(u64::MAX) & !self.bounding;
+        for capability in (0..64).filter(|n| dropped >> n & 1 == 1) {
             match sys::credentials::drop_bounding(capability) {
                 Ok(()) => {}
                 // Past the kernel's last capability.

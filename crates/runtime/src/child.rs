@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::socket::{SockFlag, accept4};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Pid, geteuid, setsid};
+use nix::unistd::{Pid, setsid};
 
 use crate::hooks::Lifetime;
 use crate::launch::CreateOptions;
@@ -20,13 +20,14 @@ use crate::mounts::{Mount, Prepared, Source, Surroundings, UserNamespaces};
 use crate::namespaces::{CLONE_NEWTIME, Joined};
 use crate::new_network::NewNetwork;
 use crate::plan::Plan;
-use crate::procfs::Procfs;
+use crate::procfs::{Inherited, Procfs};
 use crate::protocol::{Channel, Message};
 use crate::rootfs::Root;
 use crate::spawn::{Inside, not_entered, spawn, spawn_inside};
 use crate::state::{Record, Status};
+use crate::sys::credentials::started_by_root;
 use crate::sys::process::Cloned;
-use crate::userns::in_initial_namespace;
+use crate::userns::{in_initial_namespace, started_in_initial_namespace};
 use crate::{
     Context, Error, Result, affinity, devices, hooks, masks, namespaces, new_network, process,
     protect, state, sys, terminal,
@@ -45,7 +46,7 @@ pub(crate) struct Sources {
 impl Sources {
     pub(crate) fn open(plan: &Plan, procfs: &Procfs, joined: &[Joined]) -> Result<Self> {
         let with_user_namespace = plan.namespaces.is_private(libc::CLONE_NEWUSER);
-        let all = with_user_namespace && geteuid().is_root() && crate::mounts::may_mount_here();
+        let all = with_user_namespace && started_by_root() && crate::mounts::may_mount_here();
         let mut user_namespaces = UserNamespaces::new(plan, procfs, joined);
         let mut open = |mount: &Mount| match all || mount.is_idmapped() {
             true => mount.open_source(&mut user_namespaces),
@@ -53,7 +54,7 @@ impl Sources {
         };
         let mut sources = Sources {
             mounts: plan.mounts.iter().map(&mut open).collect::<Result<_>>()?,
-            bind_devices: with_user_namespace || !in_initial_namespace(),
+            bind_devices: with_user_namespace || !started_in_initial_namespace(),
             ..Self::default()
         };
         if all {
@@ -82,6 +83,7 @@ pub(crate) struct Child<'a> {
     pub options: &'a CreateOptions,
     pub directory: BorrowedFd<'a>,
     pub procfs: &'a Procfs,
+    pub inherited: Inherited,
     pub cgroup: Option<&'a cgroups::Cgroup>,
     /// Where its cgroup is, or will be once it is recorded.
     pub location: Option<&'a cgroups::Location>,
@@ -212,7 +214,7 @@ impl Child<'_> {
     /// The numbered list: in which order things are done, and why in that order.
     fn set_up(&mut self) -> Result<CString> {
         // 1. Nothing that the caller left set must reach the container; nothing of it is traced or read from inside.
-        sys::process::reset_signals(self.procfs.ignored_signals());
+        sys::process::reset_signals(self.inherited.ignored_signals);
         affinity::reset();
         protect::let_go();
         // The lock is the runtime's alone: a hook of ours that hangs must not keep others from deleting the container.
@@ -230,7 +232,12 @@ impl Child<'_> {
         let early = new_user
             .then(|| Root::find(&self.plan.rootfs))
             .transpose()?;
-        let groups = process::Groups::drop_all(&self.plan.process, self.procfs)?;
+        let inherited = match self.plan.namespaces.is_private(libc::CLONE_NEWUSER) {
+            // Other ids, and all rights, from here on at the latest.
+            true => Inherited::default(),
+            false => self.inherited,
+        };
+        let groups = process::Groups::drop_all(&self.plan.process, self.procfs, &inherited)?;
         if self.plan.namespaces.is_private(libc::CLONE_NEWUSER) {
             process::become_user(0, 0).context("become root in the user namespace")?;
         }
@@ -262,7 +269,9 @@ impl Child<'_> {
         let pivot_last = !sys::mount::has_mount_setattr();
         let pivot_late = self.plan.has_early_hooks() || self.options.no_pivot;
         let pivot_first = !pivot_last && !pivot_late;
-        let alone = pivot_first && !self.sources.bind_devices;
+        let alone = pivot_first
+            && !self.sources.bind_devices
+            && self.plan.namespaces.is_new(libc::CLONE_NEWNS);
         let mut network = self.network.take();
         if network.is_none() && self.plan.namespaces.is_new(libc::CLONE_NEWNET) {
             new_network::raise()?;
@@ -325,8 +334,7 @@ impl Child<'_> {
         if self.plan.readonly {
             root.set_readonly()?;
         }
-        masks::make_readonly(&root, &self.plan.readonly_paths)?;
-        masks::mask(&root, &self.plan.masked, self.plan.mount_label.as_ref())?;
+        masks::apply(&root, self.plan)?;
         if pivot_last {
             self.change_root(&root)?;
         }
@@ -362,7 +370,8 @@ impl Child<'_> {
             .collect();
         process::close_others(self.procfs, &self.preserved, &ours)?;
         // 10. The user, and with it the end of most rights.
-        self.plan.process.settle(self.plan.is_filtered, groups)?;
+        let process = &mut self.plan.process;
+        process.settle(self.plan.is_filtered, groups, &inherited)?;
         let plan = &self.plan;
         plan.process.program(self.straight, plan.is_filtered)
     }

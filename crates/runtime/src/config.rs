@@ -5,25 +5,60 @@ mod json_path;
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{Capability, Linux, LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{Context, Error, Result, annotations};
+use crate::mounts::clean;
+use crate::{Context, Error, Result, annotations, rootfs};
 
 /// A file larger than this is no configuration (ARG_MAX-sized environments and 10,000 mounts stay far below).
 const MAX_SIZE: u64 = 64 << 20;
 
-/// Reads and parses a `config.json`. The raw bytes come back too: the container keeps them for `exec`.
-pub(crate) fn read(path: &Path) -> Result<(Spec, Vec<u8>)> {
-    let bytes = read_file(path)?;
-    let spec = parse_spec(&bytes).with_context(|| format!("{}", path.display()))?;
-    Ok((spec, bytes))
+/// A bundle, read and parsed.
+pub(crate) struct Bundle {
+    /// Its directory: absolute, without symbolic links.
+    pub path: PathBuf,
+    pub spec: Spec,
+    /// What was read: the container keeps it for `exec`.
+    pub bytes: Vec<u8>,
+}
+
+/// Reads and parses the `config.json` of the bundle `given`, of the working directory when there is none, or another file in its place.
+pub(crate) fn read(given: Option<&Path>, config: Option<&Path>) -> Result<Bundle> {
+    let own = |bundle: &Path| bundle.join("config.json");
+    // The usual case takes one look: where no symbolic link leads to its configuration, none leads to the bundle.
+    let found = given
+        .filter(|given| config.is_none() && given.is_absolute() && *given == clean(given))
+        .and_then(|given| {
+            let how = OpenHow::new()
+                .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC)
+                .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+            let file = openat2(AT_FDCWD, &own(given), how).ok()?;
+            Some((clean(given), file))
+        });
+    let (path, file) = match (found, given) {
+        (Some((path, file)), _) => (path, Some(file)),
+        (None, Some(given)) => {
+            let path = rootfs::ordinary(given).map_or_else(|| given.canonicalize(), Ok);
+            let path = path.with_context(|| format!("bundle {}", given.display()))?;
+            (path, None)
+        }
+        (None, None) => (nix::unistd::getcwd().context("bundle .")?, None),
+    };
+    let config = config.map_or_else(|| own(&path), Path::to_owned);
+    let bytes = match file {
+        Some(file) => read_open(file, &config)?,
+        None => read_file(&config)?,
+    };
+    let spec = parse_spec(&bytes).with_context(|| format!("{}", config.display()))?;
+    Ok(Bundle { path, spec, bytes })
 }
 
 /// Parses the bytes of a `config.json`.
@@ -72,7 +107,7 @@ pub fn parse_resources(bytes: &[u8]) -> Result<LinuxResources> {
     parse(bytes, bridge_resources)
 }
 
-/// Reads a whole regular file, bounded.
+/// Reads a whole file, bounded.
 fn read_file(path: &Path) -> Result<Vec<u8>> {
     let opening = || format!("open {}", path.display());
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
@@ -81,6 +116,10 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
             .with_context(|| format!("JSON specification file {} not found", path.display())),
         opened => opened.with_context(opening),
     }?;
+    read_open(file, path)
+}
+
+fn read_open(file: OwnedFd, path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(16 << 10);
     File::from(file)
         .take(MAX_SIZE + 1)

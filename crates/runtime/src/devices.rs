@@ -219,7 +219,10 @@ fn look_up<'a, 'b>(
 ) -> nix::Result<&'b OwnedFd> {
     let found = match last.take() {
         Some((known, directory)) if known == path => directory,
-        _ => root.ensure_directory(path)?,
+        _ => match root.take_new(path) {
+            Some(directory) => directory,
+            None => root.ensure_directory(path)?,
+        },
     };
     Ok(&last.insert((path, found)).1)
 }

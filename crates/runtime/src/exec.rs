@@ -18,7 +18,7 @@ use crate::lsm::Labels;
 use crate::memory_policy::MemoryPolicy;
 use crate::namespaces::{CLONE_NEWTIME, Namespaces};
 use crate::process::{self, Process};
-use crate::procfs::Procfs;
+use crate::procfs::{Inherited, Procfs};
 use crate::protocol::{Channel, Message};
 use crate::rootfs::Root;
 use crate::spawn::{Inside, spawn_inside};
@@ -127,6 +127,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         program: CString::default(),
         init: init.as_fd(),
         procfs: &procfs,
+        inherited: procfs.inherited(),
         console,
         channel: childs_channel,
         preserved,
@@ -384,6 +385,7 @@ struct Child<'a> {
     program: CString,
     init: BorrowedFd<'a>,
     procfs: &'a Procfs,
+    inherited: Inherited,
     console: Option<OwnedFd>,
     channel: Channel,
     preserved: Vec<RawFd>,
@@ -406,7 +408,7 @@ impl Child<'_> {
 impl Inside for Child<'_> {
     /// In the process in between.
     fn enter(&mut self, keep: Option<RawFd>) -> Result<()> {
-        sys::process::reset_signals(self.procfs.ignored_signals());
+        sys::process::reset_signals(self.inherited.ignored_signals);
         sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
         process::enter_cgroup(&self.tasks)?;
         if let Some(unit) = self.attach_to {
@@ -418,7 +420,12 @@ impl Inside for Child<'_> {
         }
         sys::process::setns(self.init, self.namespaces.all())
             .context("join the container's namespaces")?;
-        let groups = process::Groups::drop_all(&self.process, self.procfs)?;
+        let inherited = match self.namespaces.is_private(libc::CLONE_NEWUSER) {
+            // Other ids, and all rights.
+            true => Inherited::default(),
+            false => self.inherited,
+        };
+        let groups = process::Groups::drop_all(&self.process, self.procfs, &inherited)?;
         if self.namespaces.is_private(libc::CLONE_NEWUSER) {
             process::become_user(0, 0).context("become root in the user namespace")?;
         }
@@ -438,7 +445,8 @@ impl Inside for Child<'_> {
         root.leave();
         let ours: Vec<RawFd> = keep.into_iter().chain([self.channel.as_raw_fd()]).collect();
         process::close_others(self.procfs, &self.preserved, &ours)?;
-        self.process.settle(self.filter.is_some(), groups)?;
+        self.process
+            .settle(self.filter.is_some(), groups, &inherited)?;
         self.program = self.process.program(self.straight, self.filter.is_some())?;
         Ok(())
     }

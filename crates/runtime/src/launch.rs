@@ -45,6 +45,7 @@ use nix::unistd::{Pid, geteuid};
 
 use crate::agent::Notifier;
 use crate::child::{Child, Sources};
+use crate::config::Bundle;
 use crate::delete::{destroy, forget};
 use crate::directory::{CREATING_SOCKET, Directory, check_id};
 use crate::foreground::Foreground;
@@ -55,13 +56,14 @@ use crate::net_devices::Moved;
 use crate::new_network::NewNetwork;
 use crate::notify::Notify;
 use crate::plan::Plan;
+use crate::process::Streams;
 use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
 use crate::state::{Container, ProcessId, Record, Status};
 use crate::sys::wait::{Whose, ended};
 use crate::{
     CgroupManager, Context, Error, Kind, Result, Settings, annotations, checkpoint, config, hooks,
-    notify, plan, process, protect, start, state, terminal, userns,
+    notify, plan, process, protect, start, state, sys, terminal, userns,
 };
 
 /// The options of [`create`].
@@ -224,12 +226,11 @@ pub(crate) fn launch(
     // Nothing exists yet: whatever is wrong with the input is found here.
     check_id(&options.id)?;
     let preserved = process::preserved(options.preserve_fds.saturating_add(process::listen_fds()));
-    let bundle = plan::bundle(options.bundle.as_deref())?;
-    let config_path = options
-        .config
-        .clone()
-        .unwrap_or_else(|| bundle.join("config.json"));
-    let (mut spec, config) = config::read(&config_path)?;
+    let Bundle {
+        path: bundle,
+        mut spec,
+        bytes: config,
+    } = config::read(options.bundle.as_deref(), options.config.as_deref())?;
     if notify {
         let directory = std::path::absolute(settings.root.join(&options.id));
         notify::extend(&mut spec, &directory.context("find the state root")?)?;
@@ -257,6 +258,10 @@ pub(crate) fn launch(
     };
     let open_files = process::OpenFiles::raise(plan.mounts.len() + preserved.len())?;
     let sources = Sources::open(&plan, &procfs, &joined)?;
+    let streams = Streams::look();
+    if plan.process.terminal.is_none() && !plan.namespaces.is_private(libc::CLONE_NEWUSER) {
+        plan.process.streams = Some(streams);
+    }
     let tasks = cgroup
         .as_ref()
         .map(cgroups::Cgroup::tasks)
@@ -287,6 +292,7 @@ pub(crate) fn launch(
         options,
         directory: undo.container.directory.as_fd(),
         procfs: &procfs,
+        inherited: procfs.inherited(),
         cgroup: cgroup.as_ref(),
         location,
         tasks,
@@ -302,7 +308,7 @@ pub(crate) fn launch(
         recorded_first,
         straight,
         filter: None,
-        by_root: geteuid().is_root(),
+        by_root: sys::credentials::started_by_root(),
     };
     let (pid, pidfd) = child.spawn()?;
     undo.child = Some(pid);
@@ -318,7 +324,7 @@ pub(crate) fn launch(
     if let Some(cgroup) = &cgroup {
         finish_cgroup(cgroup, &plan)?;
     }
-    undo.container.record.note_stdio(&plan);
+    undo.container.record.note_stdio(&plan, &streams);
     if let Some(group) = &undo.container.record.intel_rdt {
         group.add(pid.as_raw())?;
     }
@@ -745,10 +751,10 @@ impl Record {
         cgroup: Option<cgroups::Location>,
     ) -> Result<Self> {
         let now = humantime::format_rfc3339_nanos(std::time::SystemTime::now());
-        let uid = geteuid();
-        let owner = if uid.is_root() {
+        let owner = if sys::credentials::started_by_root() {
             "root".to_owned()
         } else {
+            let uid = geteuid();
             // Static binaries know users by /etc/passwd only; a number is as good a name.
             nix::unistd::User::from_uid(uid)
                 .ok()
@@ -779,9 +785,9 @@ impl Record {
     }
 
     /// Adds what only a checkpoint asks for.
-    pub(crate) fn note_stdio(&mut self, plan: &Plan) {
+    pub(crate) fn note_stdio(&mut self, plan: &Plan, streams: &Streams) {
         if plan.process.terminal.is_none() {
-            self.stdio = checkpoint::pipes_of_our_own();
+            self.stdio = checkpoint::pipes_among(streams);
         }
     }
 }

@@ -87,6 +87,7 @@ pub use spec::spec;
 pub use start::start;
 pub use state::{State, Status, state};
 pub use supervise::{Exit, Init, Prepared, both_ends, give_back_program, init, prepare};
+pub use sys::mount::SYS_OPEN_TREE_ATTR;
 pub use sys::raw::call as system_call;
 pub use terminal::{receive as receive_terminal, send_terminal, set_window_size, window_size};
 pub use update::{UpdateOptions, update};

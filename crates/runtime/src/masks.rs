@@ -1,78 +1,204 @@
 //! `linux.maskedPaths` and `linux.readonlyPaths`.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::lsm::MountLabel;
 use crate::mounts::options::RDONLY;
+use crate::plan::Plan;
 use crate::rootfs::Root;
+use crate::sys::directory::each_entry;
 use crate::sys::mount::{
-    FsContext, MountAttr, attach, clone_tree, clone_tree_with, set_attributes,
+    FsContext, MountAttr, attach_at, clone_tree, clone_tree_with, set_attributes,
 };
 use crate::sys::process::leave;
 use crate::{Context, Error, Result, devices};
 
+/// Makes the plan's paths read-only, and hides its masked ones, in the container's root.
+pub(crate) fn apply(root: &Root, plan: &Plan) -> Result<()> {
+    let all = plan.readonly_paths.iter().chain(&plan.masked);
+    // In another's pid namespace there may be thousands of processes.
+    let is_short = plan.namespaces.is_new(libc::CLONE_NEWPID);
+    let proc = is_short.then(|| Proc::list(root, all)).flatten();
+    make_readonly(root, proc.as_ref(), &plan.readonly_paths)?;
+    mask(root, proc.as_ref(), &plan.masked, plan.mount_label.as_ref())?;
+    proc.into_iter().for_each(|proc| leave(proc.directory));
+    Ok(())
+}
+
 /// Hides paths: files behind /dev/null, directories behind one empty read-only tmpfs with that label. Missing ones are left alone.
-pub(crate) fn mask(root: &Root, paths: &[String], label: Option<&MountLabel>) -> Result<()> {
+fn mask(
+    root: &Root,
+    proc: Option<&Proc>,
+    paths: &[String],
+    label: Option<&MountLabel>,
+) -> Result<()> {
     let (mut null, mut empty) = (None, None);
     for path in paths {
         let masking = || format!("linux.maskedPaths: mask {path}");
-        // Looked at before: a bind that fails with ENOTDIR costs far more than a second look.
-        let place = match root.open_path(Path::new(path), OFlag::O_PATH | OFlag::O_DIRECTORY) {
-            Ok(directory) => {
-                cover_directory(&mut empty, &directory, label).with_context(masking)?;
-                leave(directory);
-                continue;
-            }
-            Err(Errno::ENOENT) => continue,
-            Err(Errno::ENOTDIR) => open_existing(root, path).with_context(masking)?,
-            Err(error) => return Err(error).with_context(masking),
+        let Some((place, is_directory)) = find(root, proc, path).with_context(masking)? else {
+            continue;
         };
-        if let Some(place) = place {
+        if is_directory {
+            cover_directory(&mut empty, &place, label).with_context(masking)?;
+        } else {
             let null = match &null {
                 Some(null) => null,
                 None => null.insert(null_device(root)?),
             };
             clone_tree(null, c"", false)
-                .and_then(|cover| attach(cover.as_fd(), place.as_fd()).map(|()| leave(cover)))
+                .and_then(|cover| place.cover(&cover).map(|()| leave(cover)))
                 .with_context(masking)?;
-            leave(place);
         }
+        place.leave();
     }
     null.into_iter().chain(empty).for_each(leave);
     Ok(())
 }
 
 /// Makes paths read-only, with what is mounted below them. Missing ones are left alone.
-pub(crate) fn make_readonly(root: &Root, paths: &[String]) -> Result<()> {
+fn make_readonly(root: &Root, proc: Option<&Proc>, paths: &[String]) -> Result<()> {
     let readonly = MountAttr {
         set: RDONLY,
         ..MountAttr::default()
     };
     for path in paths {
         let changing = || format!("linux.readonlyPaths: make {path} read-only");
-        let Some(place) = open_existing(root, path).with_context(changing)? else {
+        let found = match proc.and_then(|proc| proc.find(path)) {
+            Some(found) => found.map(|(place, _)| place),
+            None => open_existing(root, path).with_context(changing)?,
+        };
+        let Some(place) = found else {
             continue;
         };
-        let tree = match clone_tree_with(&place, c"", true, &readonly) {
-            Ok(tree) => attach(tree.as_fd(), place.as_fd()).map(|()| tree),
+        let (dir, name) = place.at();
+        let tree = match clone_tree_with(dir, name, true, &readonly) {
+            Ok(tree) => place.cover(&tree).map(|()| tree),
             Err(Errno::ENOSYS) => bind_readonly(&place, &readonly),
             Err(error) => Err(error),
         };
         leave(tree.with_context(changing)?);
-        leave(place);
+        place.leave();
     }
     Ok(())
 }
 
+/// What is to be covered.
+enum Place<'a> {
+    /// A name in the root of a procfs, where nobody can put something else in its place.
+    InProc(BorrowedFd<'a>, &'a CStr),
+    /// Anything.
+    Open(OwnedFd),
+}
+
+impl Place<'_> {
+    /// Where it is, as the calls for mounts take it.
+    fn at(&self) -> (BorrowedFd<'_>, &CStr) {
+        match self {
+            Place::InProc(directory, name) => (*directory, name),
+            Place::Open(fd) => (fd.as_fd(), c""),
+        }
+    }
+
+    fn cover(&self, tree: &OwnedFd) -> nix::Result<()> {
+        let (dir, name) = self.at();
+        attach_at(tree.as_fd(), dir, name)
+    }
+
+    fn leave(self) {
+        if let Place::Open(fd) = self {
+            leave(fd);
+        }
+    }
+}
+
+/// A procfs at /proc, listed once instead of looked through for each path.
+struct Proc {
+    directory: OwnedFd,
+    /// What there is of the names that were wanted, and of what kind (`DT_*`).
+    entries: Vec<(CString, u8)>,
+}
+
+impl Proc {
+    /// From so many paths on it is worth it.
+    const LEAST: usize = 6;
+
+    /// `None` where it is not, or something else is at /proc: then each path is looked up by itself.
+    fn list<'a>(root: &Root, paths: impl Iterator<Item = &'a String>) -> Option<Self> {
+        let wanted: Vec<_> = paths.filter_map(|path| Self::name(path)).collect();
+        if wanted.len() < Self::LEAST {
+            return None;
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        let directory = root.open_ordinary(Path::new("/proc"), flags).ok()?;
+        if fstatfs(&directory).ok()?.filesystem_type() != PROC_SUPER_MAGIC {
+            return None;
+        }
+        let mut entries = Vec::new();
+        each_entry(directory.as_fd(), &mut [0; 4096], |name, kind| {
+            if wanted
+                .iter()
+                .any(|wanted| wanted.as_bytes() == name.to_bytes())
+            {
+                entries.push((name.to_owned(), kind));
+            }
+        })
+        .ok()?;
+        Some(Proc { directory, entries })
+    }
+
+    /// The name in /proc that a path means.
+    fn name(path: &str) -> Option<&OsStr> {
+        let path = Path::new(path);
+        path.file_name()
+            .filter(|_| path.parent() == Some(Path::new("/proc")))
+    }
+
+    /// What there is, and whether it is a directory; `None` if the listing does not tell.
+    fn find(&self, path: &str) -> Option<Option<(Place<'_>, bool)>> {
+        let wanted = Self::name(path)?.as_bytes();
+        let mut entries = self.entries.iter();
+        let Some((name, kind)) = entries.find(|(name, _)| name.to_bytes() == wanted) else {
+            return Some(None);
+        };
+        let place = Place::InProc(self.directory.as_fd(), name);
+        match *kind {
+            libc::DT_DIR => Some(Some((place, true))),
+            libc::DT_REG => Some(Some((place, false))),
+            _ => None,
+        }
+    }
+}
+
+/// What is at a path, and whether it is a directory. Looked at before: a bind that fails with ENOTDIR costs far more than a second look.
+fn find<'a>(
+    root: &Root,
+    proc: Option<&'a Proc>,
+    path: &str,
+) -> nix::Result<Option<(Place<'a>, bool)>> {
+    if let Some(found) = proc.and_then(|proc| proc.find(path)) {
+        return Ok(found);
+    }
+    match root.open_path(Path::new(path), OFlag::O_PATH | OFlag::O_DIRECTORY) {
+        Ok(directory) => Ok(Some((Place::Open(directory), true))),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(Errno::ENOTDIR) => Ok(open_existing(root, path)?.map(|place| (place, false))),
+        Err(error) => Err(error),
+    }
+}
+
 /// The same where a copy of a mount cannot have attributes from birth: before Linux 5.12 they are only set once it is attached, and
 /// only those of the mount itself, as with other runtimes.
-fn bind_readonly(place: &OwnedFd, readonly: &MountAttr) -> nix::Result<OwnedFd> {
-    let tree = clone_tree(place, c"", true)?;
-    attach(tree.as_fd(), place.as_fd())?;
+fn bind_readonly(place: &Place<'_>, readonly: &MountAttr) -> nix::Result<OwnedFd> {
+    let (dir, name) = place.at();
+    let tree = clone_tree(dir, name, true)?;
+    place.cover(&tree)?;
     match set_attributes(tree.as_fd(), true, readonly) {
         Err(Errno::ENOSYS) => set_attributes(tree.as_fd(), false, readonly),
         set => set,
@@ -80,9 +206,9 @@ fn bind_readonly(place: &OwnedFd, readonly: &MountAttr) -> nix::Result<OwnedFd> 
     .map(|()| tree)
 }
 
-fn open_existing(root: &Root, path: &str) -> nix::Result<Option<OwnedFd>> {
+fn open_existing(root: &Root, path: &str) -> nix::Result<Option<Place<'static>>> {
     match root.open_path(Path::new(path), OFlag::O_PATH) {
-        Ok(place) => Ok(Some(place)),
+        Ok(place) => Ok(Some(Place::Open(place))),
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
         Err(error) => Err(error),
     }
@@ -92,24 +218,23 @@ fn open_existing(root: &Root, path: &str) -> nix::Result<Option<OwnedFd>> {
 /// Linux 6.15 on.
 fn cover_directory(
     empty: &mut Option<OwnedFd>,
-    place: &OwnedFd,
+    place: &Place<'_>,
     label: Option<&MountLabel>,
 ) -> nix::Result<()> {
     let Some(attached) = empty else {
         let context = FsContext::open(c"tmpfs")?;
         context.set(c"nr_inodes", Some(c"1"))?;
-        context.set(c"mode", Some(c"755"))?;
         if let Some(MountLabel { option, label }) = label {
             context.set(option, Some(label))?;
         }
         let made = context.mount(RDONLY)?;
         context.leave();
-        attach(made.as_fd(), place.as_fd())?;
+        place.cover(&made)?;
         *empty = Some(made);
         return Ok(());
     };
     let cover = clone_tree(attached, c"", false)?;
-    attach(cover.as_fd(), place.as_fd()).map(|()| leave(cover))
+    place.cover(&cover).map(|()| leave(cover))
 }
 
 /// The container's own /dev/null, if it is one (CVE-2025-31133: an image may put a symbolic link there).

@@ -4,7 +4,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use nix::unistd::geteuid;
 use oci_spec::runtime::Spec;
 
 use crate::namespaces::Namespaces;
@@ -29,7 +28,7 @@ impl NewNetwork {
                 .net_devices()
                 .as_ref()
                 .is_none_or(|all| all.is_empty());
-        if !is_wanted || !geteuid().is_root() || affinity::cpus() < 2 {
+        if !is_wanted || !sys::credentials::started_by_root() || affinity::cpus() < 2 {
             return None;
         }
         let (socket, others) = socketpair(

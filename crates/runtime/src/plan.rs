@@ -17,7 +17,7 @@ use crate::namespaces::{CLONE_NEWTIME, Namespaces};
 use crate::net_devices::NetDevice;
 use crate::process::Process;
 use crate::rootfs::Propagation;
-use crate::{Context, Error, Result, annotations, config, intel_rdt, net_devices, rootfs};
+use crate::{Error, Result, annotations, config, intel_rdt, net_devices, rootfs};
 
 /// What a container is going to be.
 pub(crate) struct Plan {
@@ -398,16 +398,6 @@ fn default_device_rules() -> impl Iterator<Item = LinuxDeviceCgroup> {
             rule.build().ok()
         },
     )
-}
-
-/// The bundle directory, absolute.
-pub(crate) fn bundle(given: Option<&Path>) -> Result<PathBuf> {
-    let Some(given) = given else {
-        return nix::unistd::getcwd().context("bundle .");
-    };
-    rootfs::ordinary(given)
-        .map_or_else(|| given.canonicalize(), Ok)
-        .with_context(|| format!("bundle {}", given.display()))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use oci_spec::runtime::{PosixRlimit, PosixRlimitType};
 use crate::affinity::ExecAffinity;
 use crate::capabilities::Sets;
 use crate::lsm::Labels;
-use crate::procfs::Procfs;
+use crate::procfs::{Inherited, Procfs};
 use crate::protocol::Channel;
 use crate::rootfs::Root;
 use crate::scheduling::Scheduling;
@@ -46,6 +46,38 @@ pub(crate) struct Process {
     pub terminal: Option<Terminal>,
     pub scheduling: Scheduling,
     pub affinity: ExecAffinity,
+    /// Its standard streams, where they are the runtime's and have been looked at by somebody who sees the same ids.
+    pub streams: Option<Streams>,
+}
+
+/// What the standard streams of a process are, in their order, as far as they are open.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Streams([Option<Stream>; 3]);
+
+#[derive(Clone, Copy, Debug)]
+struct Stream {
+    uid: u32,
+    is_null: bool,
+    is_pipe: bool,
+}
+
+impl Streams {
+    /// Those of this process.
+    pub(crate) fn look() -> Self {
+        Streams([0, 1, 2].map(|number| {
+            let found = fstat(sys::process::standard_stream(number)).ok()?;
+            Some(Stream {
+                uid: found.st_uid,
+                is_null: found.st_rdev == nix::sys::stat::makedev(1, 3),
+                is_pipe: found.st_mode & libc::S_IFMT == libc::S_IFIFO,
+            })
+        }))
+    }
+
+    /// Whether one is a pipe, with a name or without.
+    pub(crate) fn is_pipe(&self, number: RawFd) -> bool {
+        self.0[number as usize].is_some_and(|stream| stream.is_pipe)
+    }
 }
 
 impl Process {
@@ -116,6 +148,7 @@ impl Process {
                 .then(|| terminal(configured)),
             scheduling: Scheduling::new(configured)?,
             affinity: ExecAffinity::new(configured)?,
+            streams: None,
         })
     }
 
@@ -154,12 +187,20 @@ impl Process {
 
     /// In the container, with all its mounts in place: becomes the configured user in the configured directory.
     /// What is left for [`Process::exec`] is only what must come after the last thing that needs privileges.
-    pub(crate) fn settle(&mut self, is_filtered: bool, groups: Groups) -> Result<()> {
+    pub(crate) fn settle(
+        &mut self,
+        is_filtered: bool,
+        groups: Groups,
+        inherited: &Inherited,
+    ) -> Result<()> {
         self.scheduling.apply()?;
         self.own_standard_streams();
-        self.capabilities
-            .limit_to(sys::credentials::permitted_capabilities().context("read own capabilities")?);
-        self.capabilities.apply_bounding()?;
+        let permitted = match inherited.permitted {
+            Some(permitted) => permitted,
+            None => sys::credentials::permitted_capabilities().context("read own capabilities")?,
+        };
+        self.capabilities.limit_to(permitted);
+        self.capabilities.apply_bounding(inherited.bounding)?;
         // As root first, since the user may not be allowed to walk there; and as the user if root is not (a FUSE mount, NFS).
         let entered = chdir(&self.cwd);
         if !matches!(entered, Ok(()) | Err(Errno::EACCES)) {
@@ -178,7 +219,9 @@ impl Process {
                 .context("keep capabilities over the change of user")?;
         }
         groups.set(&self.groups)?;
-        become_user(self.uid, self.gid)?;
+        if (inherited.uid, inherited.gid) != (Some(self.uid), Some(self.gid)) {
+            become_user(self.uid, self.gid)?;
+        }
         if entered.is_err() {
             chdir(&self.cwd)
                 .with_context(|| format!("process.cwd: chdir to {}", self.cwd.display()))?;
@@ -295,11 +338,10 @@ impl Process {
 
     /// So that the user can open /dev/stdout and its like again. It may be somebody else's file on a file system without owners.
     fn own_standard_streams(&self) {
-        for stream in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
-            let stream = sys::process::standard_stream(stream);
-            let Ok(status) = fstat(stream) else { continue };
-            let null = nix::sys::stat::makedev(1, 3);
-            if status.st_uid != self.uid && status.st_rdev != null {
+        let Streams(streams) = self.streams.unwrap_or_else(Streams::look);
+        for (number, stream) in (0..).zip(streams) {
+            if stream.is_some_and(|stream| stream.uid != self.uid && !stream.is_null) {
+                let stream = sys::process::standard_stream(number);
                 let _ = fchown(stream, Some(Uid::from_raw(self.uid)), None::<Gid>);
             }
         }
@@ -349,14 +391,18 @@ pub(crate) enum Groups {
     Settable,
     /// The creator's groups stay.
     Denied,
-    /// They stay because the configuration wants it.
+    /// They stay because the configuration wants it, or there are none.
     Kept,
 }
 
 impl Groups {
     /// Drops all additional groups that a process does not keep, where that is allowed.
-    pub(crate) fn drop_all(process: &Process, procfs: &Procfs) -> Result<Self> {
-        if process.keeps_groups {
+    pub(crate) fn drop_all(
+        process: &Process,
+        procfs: &Procfs,
+        inherited: &Inherited,
+    ) -> Result<Self> {
+        if process.keeps_groups || inherited.no_groups && process.groups.is_empty() {
             return Ok(Groups::Kept);
         }
         match sys::credentials::set_groups(&[]) {

@@ -9,7 +9,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Pid;
 
-use crate::{Context, Error, Result, sys};
+use crate::{Context, Error, Result};
 
 /// An open procfs root.
 pub(crate) struct Procfs(OwnedFd);
@@ -48,24 +48,10 @@ impl Procfs {
         )
     }
 
-    /// The signals that this process ignores, as bits, the lowest for signal 1; all of them where that cannot be read. For the container's
-    /// process: the file is left open.
-    pub(crate) fn ignored_signals(&self) -> u64 {
-        let file = self.open_file("self/status", OFlag::O_RDONLY);
-        let status = file.and_then(|file| {
-            let read = read_start(&file);
-            sys::process::leave(file);
-            read
-        });
-        let status = status.unwrap_or_default();
-        let status = String::from_utf8_lossy(&status);
-        status
-            .lines()
-            .filter_map(|line| line.strip_prefix("SigIgn:\t"))
-            // Whole, and not where the page ended.
-            .filter(|bits| bits.len() == 16)
-            .find_map(|bits| u64::from_str_radix(bits, 16).ok())
-            .unwrap_or(u64::MAX)
+    /// What a child of this process inherits. The kernel takes 50 µs to show a new process for the first time, so the child does not look itself.
+    pub(crate) fn inherited(&self) -> Inherited {
+        let status = self.read("self/status").unwrap_or_default();
+        Inherited::parse(&String::from_utf8_lossy(&status))
     }
 
     /// Reads a short file below /proc: at most 4 KiB of it.
@@ -83,6 +69,46 @@ impl Procfs {
     }
 }
 
+/// What a process has of whoever made it, as /proc/PID/status tells (proc_pid_status(5)). Nothing is known by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Inherited {
+    /// The signals that are ignored, as bits, the lowest for signal 1.
+    pub ignored_signals: Option<u64>,
+    /// The capabilities that are permitted, and those of the bounding set, bit n for capability n.
+    pub permitted: Option<u64>,
+    pub bounding: Option<u64>,
+    /// The real, effective, saved and file system ids, where all four are the same.
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    /// There are no additional groups.
+    pub no_groups: bool,
+}
+
+impl Inherited {
+    /// A process with many groups has more than is read of it: the last line may not be whole.
+    fn parse(status: &str) -> Self {
+        let mut inherited = Inherited::default();
+        let bits = |value: &str| (value.len() == 16).then(|| u64::from_str_radix(value, 16).ok());
+        let id = |value: &str| {
+            let mut ids = value.split('\t').map(|id| id.parse().ok());
+            let first = ids.next()?;
+            ids.all(|id| id == first).then_some(first)?
+        };
+        for (name, value) in status.lines().filter_map(|line| line.split_once(":\t")) {
+            match name {
+                "Uid" => inherited.uid = id(value),
+                "Gid" => inherited.gid = id(value),
+                "Groups" => inherited.no_groups = value.trim().is_empty(),
+                "SigIgn" => inherited.ignored_signals = bits(value).flatten(),
+                "CapPrm" => inherited.permitted = bits(value).flatten(),
+                "CapBnd" => inherited.bounding = bits(value).flatten(),
+                _ => {}
+            }
+        }
+        inherited
+    }
+}
+
 /// Reads a file of /proc that is short: at most 4 KiB of it.
 pub(crate) fn read_small(path: &str) -> nix::Result<Vec<u8>> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
@@ -93,4 +119,25 @@ fn read_start(file: &OwnedFd) -> nix::Result<Vec<u8>> {
     let mut buffer = [0; 4096];
     let length = nix::unistd::read(file, &mut buffer)?;
     Ok(buffer[..length].to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inherited() {
+        let text = "Name:\tx\nUid:\t5\t5\t5\t5\nGid:\t5\t6\t5\t5\nGroups:\t \nSigIgn:\t0000000000001000\nCapPrm:\t0000003fffffffff\nCapBnd:\t00000";
+        let wanted = Inherited {
+            ignored_signals: Some(0x1000),
+            permitted: Some(0x3f_ffff_ffff),
+            bounding: None,
+            uid: Some(5),
+            gid: None,
+            no_groups: true,
+        };
+        assert_eq!(Inherited::parse(text), wanted);
+        assert_eq!(Inherited::parse(""), Inherited::default());
+        assert!(!Inherited::parse("Groups:\t7 8 \n").no_groups);
+    }
 }

@@ -2,7 +2,7 @@
 //! (openat2(2) `RESOLVE_IN_ROOT`), so nothing that an image holds can lead outside.
 
 use std::cell::RefCell;
-use std::ffi::{CStr, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,7 +14,9 @@ use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 
 use crate::mounts::clean;
-use crate::sys::mount::{MountAttr, attach, clone_tree, set_attributes};
+use crate::sys::mount::{
+    MountAttr, attach_at, clone_tree, is_mount_root, set_attributes, set_propagation_of_all,
+};
 use crate::sys::process::leave;
 use crate::{Context, Error, Result};
 
@@ -63,6 +65,19 @@ pub(crate) struct Root {
     among_peers: bool,
     /// The directory in which one was made last, by a path without symbolic links: the next may be made beside that.
     last: RefCell<Option<(PathBuf, OwnedFd)>>,
+    /// A file system that was made in here.
+    new: RefCell<Option<New>>,
+}
+
+/// A file system that was made in the container's root, which nobody else can see: what is made in it cannot become something else, so that it
+/// may be named.
+struct New {
+    /// Where it is mounted.
+    path: PathBuf,
+    /// Its root directory, once something was made in it.
+    directory: Option<OwnedFd>,
+    /// That is the working directory.
+    is_entered: bool,
 }
 
 /// A directory or file inside the root, to be mounted upon.
@@ -105,14 +120,8 @@ impl Root {
             _ => Some(MsFlags::MS_SLAVE),
         };
         if let Some(initial) = initial {
-            mount(
-                None::<&str>,
-                "/",
-                None::<&str>,
-                initial | MsFlags::MS_REC,
-                None::<&str>,
-            )
-            .context("linux.rootfsPropagation: set the propagation of /")?;
+            set_propagation_of_all(initial)
+                .context("linux.rootfsPropagation: set the propagation of /")?;
         }
         let tree =
             clone_tree(rootfs, path, true).context("root.path: copy the mount of the root")?;
@@ -146,6 +155,7 @@ impl Root {
             directory,
             among_peers: false,
             last: RefCell::default(),
+            new: RefCell::default(),
         }
     }
 
@@ -184,9 +194,8 @@ impl Root {
             let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
             openat(AT_FDCWD, path, flags, Mode::empty()).with_context(attaching)
         };
-        let directory = find(place)?;
         if self.among_peers {
-            let mut made_private = private.apply(directory.as_fd());
+            let mut made_private = private.apply(find(place)?.as_fd());
             for ancestor in place.ancestors().skip(1) {
                 // Not the root of a mount: the one that holds it lies further up.
                 if made_private == Err(Errno::EINVAL) {
@@ -195,9 +204,8 @@ impl Root {
             }
             made_private.with_context(attaching)?;
         }
-        attach(self.directory.as_fd(), directory.as_fd()).with_context(attaching)?;
-        leave(directory);
-        Ok(())
+        let place = CString::new(place.as_os_str().as_encoded_bytes()).unwrap_or_default();
+        attach_at(self.directory.as_fd(), AT_FDCWD, &place).with_context(attaching)
     }
 
     /// Makes this the root of the mount namespace, and lets go of the old one.
@@ -350,11 +358,69 @@ impl Root {
     }
 
     /// A mount upon a place that was there before may cover what is known of the directories that lead further.
-    pub(crate) fn mounted_upon(&self, place: Place) {
-        if !place.made {
-            self.last.take().into_iter().for_each(|(_, fd)| leave(fd));
+    pub(crate) fn mounted_upon(&self, place: Place, path: &Path) {
+        let covers = |known: &Path| !place.made && (!place.ordinary || known.starts_with(path));
+        let last = self.last.borrow_mut().take_if(|(known, _)| covers(known));
+        let new = self.new.borrow_mut().take_if(|new| covers(&new.path));
+        last.map(|(_, fd)| fd)
+            .into_iter()
+            .chain(new.and_then(|new| new.directory))
+            .chain([place.fd])
+            .for_each(leave);
+    }
+
+    /// An empty file system was just mounted at `path`, where no symbolic link leads, in a mount namespace that is the container's alone.
+    pub(crate) fn mounted_new(&self, path: &Path) {
+        let mut new = self.new.borrow_mut();
+        if !self.among_peers && new.is_none() {
+            *new = Some(New {
+                path: path.to_owned(),
+                directory: None,
+                is_entered: false,
+            });
         }
-        leave(place.fd);
+    }
+
+    /// Makes the directory `path` in the new file system and enters that, so that the last name is enough for mount(2). `None` where it is to be
+    /// somewhere else, or something is there.
+    pub(crate) fn make_in_new<'a>(&self, path: &'a Path) -> Option<&'a Path> {
+        let mut new = self.new.borrow_mut();
+        let new = new
+            .as_mut()
+            .filter(|new| path.parent() == Some(&new.path))?;
+        let name = path.file_name()?;
+        let directory = match &new.directory {
+            Some(directory) => directory,
+            None => {
+                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+                let opened = self.open_ordinary(&new.path, flags).ok()?;
+                // Whoever may write to the directory below it may have renamed that, and with it the mount is gone.
+                if !is_mount_root(&opened) {
+                    return None;
+                }
+                new.directory.insert(opened)
+            }
+        };
+        mkdirat(directory, name, Mode::from_bits_truncate(0o755)).ok()?;
+        if !new.is_entered {
+            fchdir(directory).ok()?;
+            new.is_entered = true;
+        }
+        Some(Path::new(name))
+    }
+
+    /// Changes the working directory.
+    pub(crate) fn enter(&self, directory: &OwnedFd) -> nix::Result<()> {
+        if let Some(new) = &mut *self.new.borrow_mut() {
+            new.is_entered = false;
+        }
+        fchdir(directory)
+    }
+
+    /// The root directory of the new file system, if that is at `path` and something was made in it.
+    pub(crate) fn take_new(&self, path: &Path) -> Option<OwnedFd> {
+        let new = self.new.borrow_mut().take_if(|new| new.path == path);
+        new.and_then(|new| new.directory)
     }
 
     /// The file at `path`, made empty where missing. Anything but a directory will do: it is going to be mounted upon.

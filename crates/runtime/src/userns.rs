@@ -3,6 +3,7 @@
 //! Only asked once something has failed, and by `check`. What is read are facts about the machine around, by ordinary paths.
 
 use std::fs;
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::sys::stat::stat;
@@ -140,9 +141,15 @@ pub(crate) fn in_initial_namespace() -> bool {
     })
 }
 
+/// The same of the one that this program was started in; looked up once.
+pub(crate) fn started_in_initial_namespace() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(in_initial_namespace)
+}
+
 /// Whether we are the machine's root, and not one of a user namespace.
 pub fn is_machines_root() -> bool {
-    geteuid().is_root() && in_initial_namespace()
+    sys::credentials::started_by_root() && started_in_initial_namespace()
 }
 
 /// Whether we hold `CAP_SYS_ADMIN`, be it only in a user namespace.

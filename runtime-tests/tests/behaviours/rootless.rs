@@ -316,7 +316,7 @@ fn user_namespaces_that_debian_or_ubuntu_restricts() {
     requires!(has_program("strace"), "strace is missing");
     where_sysctl("unprivileged_userns_clone", "0", "inject=clone,clone3:error=EPERM")
         .fails_with(1, "operation not permitted: user namespaces are for root only: sysctl -w kernel.unprivileged_userns_clone=1");
-    where_sysctl("apparmor_restrict_unprivileged_userns", "1", "inject=mount:error=EACCES")
+    where_sysctl("apparmor_restrict_unprivileged_userns", "1", "inject=mount,mount_setattr:error=EACCES")
         .fails_with(1, "permission denied: AppArmor gives no rights in the user namespaces of programs without a profile: install an AppArmor profile");
     where_sysctl(
         "apparmor_restrict_unprivileged_userns",
@@ -327,7 +327,7 @@ fn user_namespaces_that_debian_or_ubuntu_restricts() {
     let output = where_sysctl(
         "apparmor_restrict_unprivileged_userns",
         "0",
-        "inject=mount:error=EACCES",
+        "inject=mount,mount_setattr:error=EACCES",
     );
     assert!(
         output.code == 1 && !output.stderr.contains("AppArmor"),

@@ -12,7 +12,7 @@ use core::mem::MaybeUninit;
 
 use nix::libc;
 
-use runtime::system_call as call;
+use runtime::{SYS_OPEN_TREE_ATTR, system_call as call};
 
 use super::OUT_OF_REACH;
 
@@ -57,19 +57,25 @@ unsafe extern "C" fn protect(stack: *const usize) {
             return;
         }
         let here = libc::AT_FDCWD as usize;
-        // The second start lets go of it, when it can wait for that.
-        let flags = libc::OPEN_TREE_CLONE as usize;
-        let copy = call(libc::SYS_open_tree, [here, own, flags, 0, 0]);
-        if copy < 0 {
-            return;
-        }
-        let (copy, empty) = (copy as usize, c"".as_ptr() as usize);
         let readonly = [libc::MOUNT_ATTR_RDONLY, 0, 0, 0];
         let (at, size) = (readonly.as_ptr() as usize, size_of_val(&readonly));
-        let is_set = call(
-            libc::SYS_mount_setattr,
-            [copy, empty, libc::AT_EMPTY_PATH as usize, at, size],
-        );
+        let empty = c"".as_ptr() as usize;
+        // The second start lets go of it, when it can wait for that.
+        let flags = libc::OPEN_TREE_CLONE as usize;
+        let mut is_set = 0;
+        let mut copy = call(SYS_OPEN_TREE_ATTR, [here, own, flags, at, size]);
+        if copy < 0 {
+            copy = call(libc::SYS_open_tree, [here, own, flags, 0, 0]);
+            if copy < 0 {
+                return;
+            }
+            let how = libc::AT_EMPTY_PATH as usize;
+            is_set = call(
+                libc::SYS_mount_setattr,
+                [copy as usize, empty, how, at, size],
+            );
+        }
+        let copy = copy as usize;
         if is_set == 0 {
             let (args, environment) = (args as usize, environment as usize);
             let how = libc::AT_EMPTY_PATH as usize;

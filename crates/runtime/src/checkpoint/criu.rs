@@ -91,7 +91,7 @@ impl Criu {
         let tasks = cgroup.map(cgroups::Cgroup::tasks).transpose()?;
         match spawn(namespaces, cgroup)? {
             Cloned::Child { entered } => {
-                reset_signals(u64::MAX);
+                reset_signals(None);
                 let begun = entered
                     .map_err(not_entered)
                     .and_then(|()| process::enter_cgroup(&tasks.unwrap_or_default()))

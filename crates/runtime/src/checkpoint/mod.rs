@@ -33,7 +33,7 @@ use rpc::{ExternalMount, Features, Kind, Opts, Request};
 
 pub use restore::{RestoreOptions, restore};
 use stdio::Stream;
-pub(crate) use stdio::pipes_of_our_own;
+pub(crate) use stdio::pipes_among;
 
 /// Warnings, errors, and what criu does.
 const LOG_LEVEL: i32 = 4;

@@ -18,13 +18,15 @@ use super::rpc::{
 };
 use super::stdio::Stream;
 use super::{CriuOptions, external_key, external_mount, text};
+use crate::config::Bundle;
 use crate::directory::{CREATING_SOCKET, check_id};
 use crate::foreground::{Foreground, fit_terminal};
 use crate::hooks::Lifetime;
 use crate::launch::{Undo, begin, finish_cgroup, locate_cgroup, run_runtime_hooks};
 use crate::mounts::{Mount, Source, UserNamespaces, staged};
 use crate::namespaces::{self, CLONE_NEWTIME, Joined};
-use crate::plan::{self, Plan};
+use crate::plan::Plan;
+use crate::process::Streams;
 use crate::procfs::Procfs;
 use crate::rootfs::Root;
 use crate::state::{Container, ProcessId};
@@ -94,8 +96,11 @@ fn bring_back(settings: &Settings, options: &RestoreOptions) -> Result<Restored>
     // Nothing exists yet: whatever is wrong with the input is found here.
     criu::check_rights()?;
     check_id(&options.id)?;
-    let bundle = plan::bundle(options.bundle.as_deref())?;
-    let (spec, config) = config::read(&bundle.join("config.json"))?;
+    let Bundle {
+        path: bundle,
+        spec,
+        bytes: config,
+    } = config::read(options.bundle.as_deref(), None)?;
     let plan = Plan::new(&spec, &bundle)?;
     let (own_console, console) = terminal::receiver(
         plan.process.terminal.is_some(),
@@ -119,7 +124,7 @@ fn bring_back(settings: &Settings, options: &RestoreOptions) -> Result<Restored>
         finish_cgroup(cgroup, &plan)?;
     }
     let container = &mut undo.container;
-    container.record.note_stdio(&plan);
+    container.record.note_stdio(&plan, &Streams::look());
     container.directory.write_config(&config)?;
     container.directory.mark_creating()?;
     let stage = absolute(container.directory.path())?;

@@ -7,13 +7,17 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use nix::fcntl::readlink;
 use nix::sys::stat::makedev;
 
+use crate::process::Streams;
 use crate::{Context, Result};
 
 /// The standard streams of this process as criu names pipes; empty for whatever is none, and when none is one.
 ///
 /// They are looked at when a container is made: later its first process may have another pipe there.
-pub(crate) fn pipes_of_our_own() -> Vec<String> {
+pub(crate) fn pipes_among(streams: &Streams) -> Vec<String> {
     let name = |fd| {
+        if !streams.is_pipe(fd) {
+            return None;
+        }
         let link = readlink(format!("/proc/self/fd/{fd}").as_str()).ok()?;
         let name = link.into_string().ok()?;
         name.starts_with("pipe:").then_some(name)

@@ -7,7 +7,6 @@ use std::path::Path;
 
 use nix::fcntl::AT_FDCWD;
 use nix::mount::{MntFlags, mount, umount2};
-use nix::unistd::fchdir;
 
 use super::options;
 use super::{Kind, Mount};
@@ -49,11 +48,18 @@ impl Mount {
     /// Makes what [`Mount::is_made_in_place`] is about: by one mount(2) at best. It cannot make a mount read-only without its file system, which
     /// another container may share.
     pub(super) fn make_in_place(&self, fs_type: &CStr, root: &Root) -> Result<()> {
+        let attributes = self.options.attributes.set;
+        if !self.is_readonly()
+            && let Some(name) = root.make_in_new(&self.destination)
+            && self.mount(fs_type, attributes, name).is_ok()
+        {
+            return Ok(());
+        }
         let place = self.place(None, root)?;
         self.check_proc(None, &place)?;
-        let attributes = self.options.attributes.set;
         let is_mounted = !self.is_readonly()
-            && fchdir(&place.fd)
+            && root
+                .enter(&place.fd)
                 .and_then(|()| self.mount(fs_type, attributes, Path::new(".")))
                 .is_ok();
         if !is_mounted {
@@ -62,7 +68,11 @@ impl Mount {
             attach(tree.as_fd(), place.fd.as_fd()).with_context(|| self.describe())?;
             leave(tree);
         }
-        root.mounted_upon(place);
+        let is_new = place.ordinary && fs_type == c"tmpfs";
+        root.mounted_upon(place, &self.destination);
+        if is_new {
+            root.mounted_new(&self.destination);
+        }
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use nix::unistd::symlinkat;
 
 use super::{Detached, Mount, Surroundings, options};
 use crate::namespaces::Namespaces;
-use crate::sys::mount::{FsContext, MountAttr, attach, clone_tree};
+use crate::sys::mount::{FsContext, MountAttr, attach, clone_tree, clone_tree_with};
 use crate::{Context, Result};
 
 /// Makes the view of the container's cgroup; one without a cgroup of its own sees the host's.
@@ -106,8 +106,11 @@ fn hierarchy(
         attributes.clear &= !options::RDONLY;
     }
     let path = CString::new(shown.as_os_str().as_encoded_bytes()).unwrap_or_default();
-    let tree = clone_tree(AT_FDCWD, &path, true).with_context(|| mount.describe())?;
-    Ok((tree, attributes))
+    match clone_tree_with(AT_FDCWD, &path, true, &attributes) {
+        Err(Errno::ENOSYS) => clone_tree(AT_FDCWD, &path, true).map(|tree| (tree, attributes)),
+        tree => tree.map(|tree| (tree, MountAttr::default())),
+    }
+    .with_context(|| mount.describe())
 }
 
 fn new_mount(place: &Place, attributes: u64) -> nix::Result<OwnedFd> {

@@ -565,7 +565,7 @@ impl Mount {
             mapping.apply(self, &prepared.tree)?;
         }
         attach(prepared.tree.as_fd(), place.fd.as_fd()).with_context(|| self.describe())?;
-        root.mounted_upon(place);
+        root.mounted_upon(place, &self.destination);
         self.set_attributes(
             &prepared.tree,
             &prepared.attributes,

@@ -113,7 +113,7 @@ impl Mount {
                     ensure_like(&tree, &path, stage)
                         .and_then(|place| {
                             attach(tree.as_fd(), place.fd.as_fd())?;
-                            stage.mounted_upon(place);
+                            stage.mounted_upon(place, &path);
                             Ok(())
                         })
                         .and_then(|()| slave.apply(tree.as_fd()))
@@ -126,7 +126,7 @@ impl Mount {
         let tree = tree.context(STAGING)?;
         let place = self.place(Some(&tree), scratch)?;
         attach(tree.as_fd(), place.fd.as_fd()).with_context(|| self.describe())?;
-        scratch.mounted_upon(place);
+        scratch.mounted_upon(place, &self.destination);
         Ok(())
     }
 }

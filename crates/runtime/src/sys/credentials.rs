@@ -19,6 +19,12 @@ struct Data {
     inheritable: u32,
 }
 
+/// Whether the effective user was root when this program was started, which its auxiliary vector tells (getauxval(3)).
+pub(crate) fn started_by_root() -> bool {
+    // SAFETY: the vector lies in this process's own memory.
+    unsafe { libc::getauxval(libc::AT_EUID) == 0 }
+}
+
 /// capset(2): bit n of each set is capability n.
 pub(crate) fn set_capabilities(
     effective: u64,

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
 use nix::mount::MsFlags;
 
 use super::check;
@@ -165,6 +166,9 @@ fn cloning(path: &CStr, recursive: bool) -> i32 {
     flags
 }
 
+/// open_tree_attr(2), which libc does not have; on every architecture.
+pub const SYS_OPEN_TREE_ATTR: libc::c_long = 467;
+
 /// [`clone_tree`] with attributes from birth, by open_tree_attr(2). `ENOSYS` before Linux 6.15, where they are for [`set_attributes`].
 pub(crate) fn clone_tree_with(
     dir: impl AsFd,
@@ -172,7 +176,6 @@ pub(crate) fn clone_tree_with(
     recursive: bool,
     attributes: &MountAttr,
 ) -> nix::Result<OwnedFd> {
-    const SYS_OPEN_TREE_ATTR: libc::c_long = 467;
     static IS_MISSING: AtomicBool = AtomicBool::new(false);
     if IS_MISSING.load(Ordering::Relaxed) {
         return Err(Errno::ENOSYS);
@@ -202,24 +205,76 @@ pub(crate) fn clone_tree_with(
 
 /// move_mount(2): attaches the mount `tree` at `destination`. Both are descriptors, so no path is walked.
 pub(crate) fn attach(tree: BorrowedFd<'_>, destination: BorrowedFd<'_>) -> nix::Result<()> {
-    const FROM_AND_TO_EMPTY_PATH: libc::c_uint = 0x4 | 0x40;
-    // SAFETY: the paths are valid empty C strings.
+    attach_at(tree, destination, c"")
+}
+
+/// The same at a path from `dir` on, whose last name is not followed if it is a symbolic link. An empty one means `dir` itself.
+pub(crate) fn attach_at(tree: BorrowedFd<'_>, dir: impl AsFd, path: &CStr) -> nix::Result<()> {
+    const FROM_EMPTY_PATH: libc::c_uint = 0x4;
+    const TO_EMPTY_PATH: libc::c_uint = 0x40;
+    let flags = FROM_EMPTY_PATH | if path.is_empty() { TO_EMPTY_PATH } else { 0 };
+    // SAFETY: the paths are valid C strings.
     check(unsafe {
         libc::syscall(
             libc::SYS_move_mount,
             tree.as_raw_fd(),
             c"".as_ptr(),
-            destination.as_raw_fd(),
-            c"".as_ptr(),
-            FROM_AND_TO_EMPTY_PATH,
+            dir.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            flags,
         )
     })
     .map(drop)
 }
 
+/// Whether a directory is the root of a mount (statx(2) `STATX_ATTR_MOUNT_ROOT`, since Linux 5.8).
+pub(crate) fn is_mount_root(directory: impl AsFd) -> bool {
+    // SAFETY: statx is plain data for which all-zero is valid.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is a valid empty C string, and one struct statx is filled.
+    let asked = check(unsafe {
+        libc::syscall(
+            libc::SYS_statx,
+            directory.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            0,
+            &raw mut found,
+        )
+    });
+    asked.is_ok() && found.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0
+}
+
+/// Whether mount_setattr(2) is known to be there.
+static HAS_MOUNT_SETATTR: AtomicBool = AtomicBool::new(false);
+
+/// `MS_SLAVE`, `MS_PRIVATE` and the like for all mounts of this mount namespace, as far as they lie below this process's root.
+pub(crate) fn set_propagation_of_all(kind: MsFlags) -> nix::Result<()> {
+    let attributes = MountAttr {
+        propagation: kind.bits(),
+        ..MountAttr::default()
+    };
+    match mount_setattr(AT_FDCWD, c"/", libc::AT_RECURSIVE, &attributes) {
+        Ok(()) => {
+            HAS_MOUNT_SETATTR.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        Err(_) => nix::mount::mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            kind | MsFlags::MS_REC,
+            None::<&str>,
+        ),
+    }
+}
+
 /// Whether the kernel has mount_setattr(2) (Linux 5.12). Without it attributes are set by mount(2), which wants mounts that are attached
 /// and a path to them: [`set_attributes`] uses /proc/self/fd, so /proc must still be the host's.
 pub(crate) fn has_mount_setattr() -> bool {
+    if HAS_MOUNT_SETATTR.load(Ordering::Relaxed) {
+        return true;
+    }
     let null = std::ptr::null::<MountAttr>();
     // SAFETY: a size of 0 is refused before anything is read.
     let answer = unsafe { libc::syscall(libc::SYS_mount_setattr, -1, c"".as_ptr(), 0, null, 0) };
@@ -233,21 +288,30 @@ pub(crate) fn set_attributes(
     attributes: &MountAttr,
 ) -> nix::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is a valid empty C string and `attributes` a live struct of the size given.
-    let set = check(unsafe {
+    match mount_setattr(mount, c"", flags, attributes) {
+        Err(Errno::ENOSYS) => set_attributes_by_path(mount, recursive, attributes),
+        set => set,
+    }
+}
+
+fn mount_setattr(
+    dir: BorrowedFd<'_>,
+    path: &CStr,
+    flags: i32,
+    attributes: &MountAttr,
+) -> nix::Result<()> {
+    // SAFETY: `path` is a valid C string and `attributes` a live struct of the size given.
+    check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
+            dir.as_raw_fd(),
+            path.as_ptr(),
             flags,
             attributes as *const MountAttr,
             size_of::<MountAttr>(),
         )
-    });
-    match set {
-        Err(Errno::ENOSYS) => set_attributes_by_path(mount, recursive, attributes),
-        set => set.map(drop),
-    }
+    })
+    .map(drop)
 }
 
 fn set_attributes_by_path(

@@ -292,9 +292,10 @@ pub(crate) fn personality(domain: u64) -> nix::Result<()> {
     check(unsafe { libc::personality(domain) }.into()).map(drop)
 }
 
-/// Signals that are ignored (as bits, the lowest for signal 1) back to their default disposition, and none blocked: callers may ignore some,
-/// and so do we SIGPIPE. execve(2) sees to those that have handlers.
-pub(crate) fn reset_signals(ignored: u64) {
+/// Signals that are ignored (as bits, the lowest for signal 1; all of them where that is not known) back to their default disposition, and none
+/// blocked: callers may ignore some, and so do we SIGPIPE. execve(2) sees to those that have handlers.
+pub(crate) fn reset_signals(ignored: Option<u64>) {
+    let ignored = ignored.unwrap_or(u64::MAX);
     // struct sigaction of the kernel: handler, flags, restorer, mask. By the raw call, since libc keeps some signals to itself.
     let default = [libc::SIG_DFL as u64, 0, 0, 0];
     for signal in (1..=64).filter(|signal| ignored >> (signal - 1) & 1 == 1) {
@@ -325,7 +326,7 @@ pub(crate) fn reset_signals(ignored: u64) {
 /// A program that is started has every signal's default disposition and none blocked, whatever we have for ourselves.
 pub(crate) fn with_reset_signals(command: &mut std::process::Command) {
     let reset = || {
-        reset_signals(u64::MAX);
+        reset_signals(None);
         Ok(())
     };
     // SAFETY: between fork and exec these are system calls only.
