@@ -111,7 +111,7 @@ impl Client {
             .timeout_per_write(Some(patience.read))
             .max_idle_connections_per_host(8)
             .build();
-        let agent = Agent::with_parts(agent, DefaultConnector::default(), InTime::default());
+        let agent = Agent::with_parts(agent, DefaultConnector::default(), InTime);
         let mut client = Client {
             agent,
             registry: name.to_owned(),

@@ -3,7 +3,6 @@
 //! ureq's own resolver does the same by std's channels. Their storage for each thread makes that of the first one too large for what the C
 //! library has at hand, so that every command of the program would map memory for it.
 
-use std::fmt;
 use std::net::ToSocketAddrs;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -15,14 +14,8 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::NextTimeout;
 
 /// Within the time that the configuration allows.
-#[derive(Default)]
+#[derive(Debug)]
 pub(super) struct InTime;
-
-impl fmt::Debug for InTime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("InTime")
-    }
-}
 
 impl Resolver for InTime {
     fn resolve(
@@ -59,5 +52,33 @@ impl Resolver for InTime {
             true => Err(Error::HostNotFound),
             false => Ok(wanted),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ureq::config::IpFamily;
+
+    fn resolve(uri: &str, family: IpFamily) -> Result<Vec<String>, Error> {
+        let config = ureq::Agent::config_builder().ip_family(family).build();
+        let mut forever = NextTimeout::default();
+        forever.after = std::time::Duration::from_secs(60).into();
+        let found = InTime.resolve(&uri.parse().unwrap(), &config, forever)?;
+        Ok(found.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn addresses_with_the_schemes_port() {
+        let any = |uri| resolve(uri, IpFamily::Any).unwrap();
+        assert_eq!(any("http://127.0.0.1/v2/"), ["127.0.0.1:80"]);
+        assert_eq!(any("https://[::1]/v2/"), ["[::1]:443"]);
+        assert_eq!(any("https://127.0.0.1:5000/v2/"), ["127.0.0.1:5000"]);
+    }
+
+    #[test]
+    fn none_of_the_wanted_family() {
+        let error = resolve("http://127.0.0.1/", IpFamily::Ipv6Only).unwrap_err();
+        assert!(matches!(error, Error::HostNotFound), "{error}");
     }
 }
