@@ -34,9 +34,10 @@ pub struct Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = self.errno.desc().to_lowercase();
         match self.at {
-            Some(at) => write!(f, "{} (message {at} of the transaction)", self.errno),
-            None => self.errno.fmt(f),
+            Some(at) => write!(f, "{reason} (message {at} of the transaction)"),
+            None => f.write_str(&reason),
         }
     }
 }

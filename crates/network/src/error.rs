@@ -83,31 +83,46 @@ pub(crate) trait Context<T> {
 
 impl<T, E: Cause> Context<T> for std::result::Result<T, E> {
     fn context<C: Into<String>>(self, context: impl FnOnce() -> C) -> Result<T> {
-        self.map_err(|source| Error {
-            kind: source.kind(),
-            context: context().into(),
-            source: Some(Box::new(source)),
+        self.map_err(|cause| {
+            let (kind, source) = cause.into_cause();
+            Error {
+                kind,
+                context: context().into(),
+                source: Some(source),
+            }
         })
     }
 }
 
 /// What may stand below an [`Error`].
-pub(crate) trait Cause: std::error::Error + Send + Sync + 'static {
-    /// The kind of the error above.
-    fn kind(&self) -> Kind {
-        Kind::Failed
-    }
+pub(crate) trait Cause: Sized {
+    /// The kind of the error above, and what is shown behind its context.
+    fn into_cause(self) -> (Kind, Box<dyn std::error::Error + Send + Sync>);
 }
 
 impl Cause for Error {
-    fn kind(&self) -> Kind {
-        self.kind
+    fn into_cause(self) -> (Kind, Box<dyn std::error::Error + Send + Sync>) {
+        (self.kind, Box::new(self))
     }
 }
-impl Cause for std::io::Error {}
-impl Cause for nix::errno::Errno {}
+
+impl Cause for nix::errno::Errno {
+    fn into_cause(self) -> (Kind, Box<dyn std::error::Error + Send + Sync>) {
+        (Kind::Failed, self.desc().to_lowercase().into())
+    }
+}
+
+impl Cause for std::io::Error {
+    fn into_cause(self) -> (Kind, Box<dyn std::error::Error + Send + Sync>) {
+        match self.raw_os_error() {
+            Some(errno) => nix::errno::Errno::from_raw(errno).into_cause(),
+            None => (Kind::Failed, Box::new(self)),
+        }
+    }
+}
+
 impl Cause for serde_json::Error {
-    fn kind(&self) -> Kind {
-        Kind::Invalid
+    fn into_cause(self) -> (Kind, Box<dyn std::error::Error + Send + Sync>) {
+        (Kind::Invalid, Box::new(self))
     }
 }

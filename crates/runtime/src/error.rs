@@ -134,7 +134,7 @@ impl IntoCause for std::io::Error {
 
 impl IntoCause for cgroups::Error {
     fn into_cause(self) -> (Kind, Box<dyn std::error::Error + Send + Sync>) {
-        (Kind::Failed, Box::new(self))
+        (Kind::Failed, self.to_string().into())
     }
 }
 

@@ -145,7 +145,7 @@ fn bad_words_are_refused_before_anything_happens() {
     home.coracle(&["pull"])
         .fails_with(125, "requires exactly 1 argument");
     home.coracle(&["pull", "127.0.0.1:1/a"])
-        .fails_with(1, "Connection refused");
+        .fails_with(1, "connection refused");
     assert_eq!(home.coracle(&["images", "-q"]).ok(), "");
 }
 

@@ -52,7 +52,7 @@ fn nothing_is_half_visible_and_the_next_try_goes_on() {
     let home = Home::new();
     let disk = SmallDisk::new(&home);
     home.coracle(&["pull", &image])
-        .fails_with(1, "No space left on device");
+        .fails_with(1, "no space left on device");
     assert_eq!(home.coracle(&["images", "-q"]).ok(), "");
     let partial = home.store().join("images/partial");
     assert_eq!(
@@ -68,7 +68,7 @@ fn nothing_is_half_visible_and_the_next_try_goes_on() {
     home.coracle(&["prune", "--all"]).ok();
     disk.resize("1m");
     home.coracle(&["load", "-i", &archive])
-        .fails_with(1, "No space left on device");
+        .fails_with(1, "no space left on device");
     assert_eq!(home.coracle(&["images", "-q"]).ok(), "");
     assert_eq!(
         fs::read_dir(&partial).unwrap().count(),
@@ -98,7 +98,7 @@ fn layers_that_do_not_fit_when_they_are_unpacked_are_not_there() {
     let disk = SmallDisk::new(&home);
     disk.resize("16m");
     home.coracle(&["pull", &image])
-        .fails_with(1, "No space left on device");
+        .fails_with(1, "no space left on device");
     assert_eq!(home.coracle(&["images", "-q"]).ok(), "");
     let layers = home.store().join("layers");
     assert_eq!(fs::read_dir(&layers).unwrap().count(), 0);
@@ -110,7 +110,7 @@ fn layers_that_do_not_fit_when_they_are_unpacked_are_not_there() {
     // The bundle is on the same disk, which has no room for a second copy.
     let bundle = home.store().join("bundle").display().to_string();
     home.coracle(&["unpack", "layout:v1", &bundle])
-        .fails_with(1, "No space left on device");
+        .fails_with(1, "no space left on device");
     assert!(!home.store().join("bundle").exists());
     disk.resize("160m");
     home.coracle(&["unpack", "layout:v1", &bundle]).ok();

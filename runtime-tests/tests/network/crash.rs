@@ -88,8 +88,7 @@ fn an_attachment_that_fails_leaves_nothing() {
     let web = Namespace::new();
     web.sh("ip link add eth0 type veth peer name other");
     let output = machine.run(&["attach", "web", &web.path(), "-p", "8080:80"]);
-    let wanted =
-        "attach web to the network bridge: make veth pair cor0v2 and eth0: EEXIST: File exists";
+    let wanted = "attach web to the network bridge: make veth pair cor0v2 and eth0: file exists";
     assert_eq!(output.stderr.trim_end(), wanted);
     machine.assert_clean();
 }

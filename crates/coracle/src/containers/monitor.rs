@@ -279,11 +279,11 @@ impl Monitor {
         self.alarm = alarm;
         // Nothing would disarm it.
         let after = TimeSpec::from_duration(after.max(Duration::from_nanos(1)));
-        if let Err(error) = self
+        let set = self
             .timer
-            .set(Expiration::OneShot(after), TimerSetTimeFlags::empty())
-        {
-            log::warn!("set the timer: {error}");
+            .set(Expiration::OneShot(after), TimerSetTimeFlags::empty());
+        if let Err(error) = set.context("set the timer") {
+            log::warn!("{error}");
         }
     }
 

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use image::{Connection, Credentials};
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+use runtime::Context;
 
 use super::connection;
 use crate::commands::{Invocation, answer, failure};
@@ -99,13 +100,13 @@ fn ask(question: &str, echo: bool) -> Result<String, Failure> {
             "login: without a terminal use --username and --password-stdin",
         ));
     }
-    let failed = |error: &dyn std::fmt::Display| failure("ask on the terminal", error);
+    const ASKING: &str = "ask on the terminal";
     let _ = write!(io::stderr(), "{question}");
-    let before = tcgetattr(stdin.as_fd()).map_err(|error| failed(&error))?;
+    let before = tcgetattr(stdin.as_fd()).context(ASKING)?;
     if !echo {
         let mut quiet = before.clone();
         quiet.local_flags.remove(LocalFlags::ECHO);
-        tcsetattr(stdin.as_fd(), SetArg::TCSAFLUSH, &quiet).map_err(|error| failed(&error))?;
+        tcsetattr(stdin.as_fd(), SetArg::TCSAFLUSH, &quiet).context(ASKING)?;
     }
     let mut line = String::new();
     let read = stdin.lock().take(PASSWORD_LIMIT).read_line(&mut line);
@@ -113,6 +114,6 @@ fn ask(question: &str, echo: bool) -> Result<String, Failure> {
         let _ = tcsetattr(stdin.as_fd(), SetArg::TCSAFLUSH, &before);
         let _ = writeln!(io::stderr());
     }
-    read.map_err(|error| failed(&error))?;
+    read.context(ASKING)?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }

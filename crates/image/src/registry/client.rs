@@ -344,7 +344,7 @@ impl Client {
     fn transport(&self, url: &Url, error: ureq::Error) -> Failure {
         let text = match &error {
             ureq::Error::Io(error) => match error.raw_os_error() {
-                Some(number) => Errno::from_raw(number).desc().to_owned(),
+                Some(number) => Errno::from_raw(number).desc().to_lowercase(),
                 None => error.to_string(),
             },
             error => error.to_string(),

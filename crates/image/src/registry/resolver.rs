@@ -62,9 +62,11 @@ mod tests {
 
     fn resolve(uri: &str, family: IpFamily) -> Result<Vec<String>, Error> {
         let config = ureq::Agent::config_builder().ip_family(family).build();
-        let mut forever = NextTimeout::default();
-        forever.after = std::time::Duration::from_secs(60).into();
-        let found = InTime.resolve(&uri.parse().unwrap(), &config, forever)?;
+        let timeout = NextTimeout {
+            after: std::time::Duration::from_secs(60).into(),
+            ..NextTimeout::default()
+        };
+        let found = InTime.resolve(&uri.parse().unwrap(), &config, timeout)?;
         Ok(found.iter().map(ToString::to_string).collect())
     }
 

@@ -11,9 +11,13 @@ use nix::sys::socket::SockProtocol;
 pub(crate) use ::netlink::{Refusal, message};
 use message::Message;
 
-use crate::error::{Cause, Context, Result};
+use crate::error::{Cause, Context, Kind, Result};
 
-impl Cause for Refusal {}
+impl Cause for Refusal {
+    fn into_cause(self) -> (Kind, Box<dyn std::error::Error + Send + Sync>) {
+        (Kind::Failed, self.to_string().into())
+    }
+}
 
 /// An open socket of one netlink family, in the network namespace in which it was opened.
 #[derive(Debug)]
