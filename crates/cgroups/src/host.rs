@@ -67,8 +67,8 @@ impl Host {
     fn probe_at(root: &Path) -> Result<Host> {
         let hierarchies = match unified(root.to_owned()) {
             Ok(unified) => vec![unified],
-            Err(_) => match magic(root)? {
-                Some(CGROUP2_SUPER_MAGIC) => vec![unified(root.to_owned())?],
+            Err(error) => match magic(root)? {
+                Some(CGROUP2_SUPER_MAGIC) => return Err(error),
                 Some(_) => mounted_below(root)?,
                 None => Vec::new(),
             },

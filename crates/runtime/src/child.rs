@@ -83,7 +83,6 @@ pub(crate) struct Child<'a> {
     pub options: &'a CreateOptions,
     pub directory: BorrowedFd<'a>,
     pub procfs: &'a Procfs,
-    pub inherited: Inherited,
     pub cgroup: Option<&'a cgroups::Cgroup>,
     /// Where its cgroup is, or will be once it is recorded.
     pub location: Option<&'a cgroups::Location>,
@@ -214,7 +213,8 @@ impl Child<'_> {
     /// The numbered list: in which order things are done, and why in that order.
     fn set_up(&mut self) -> Result<CString> {
         // 1. Nothing that the caller left set must reach the container; nothing of it is traced or read from inside.
-        sys::process::reset_signals(self.inherited.ignored_signals);
+        let inherited = self.procfs.inherited();
+        sys::process::reset_signals(inherited.ignored_signals);
         affinity::reset();
         protect::let_go();
         // The lock is the runtime's alone: a hook of ours that hangs must not keep others from deleting the container.
@@ -235,7 +235,7 @@ impl Child<'_> {
         let inherited = match self.plan.namespaces.is_private(libc::CLONE_NEWUSER) {
             // Other ids, and all rights, from here on at the latest.
             true => Inherited::default(),
-            false => self.inherited,
+            false => inherited,
         };
         let groups = process::Groups::drop_all(&self.plan.process, self.procfs, &inherited)?;
         if self.plan.namespaces.is_private(libc::CLONE_NEWUSER) {

@@ -9,13 +9,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{Capability, Linux, LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::mounts::clean;
 use crate::{Context, Error, Result, annotations, rootfs};
 
 /// A file larger than this is no configuration (ARG_MAX-sized environments and 10,000 mounts stay far below).
@@ -35,18 +34,17 @@ pub(crate) fn read(given: Option<&Path>, config: Option<&Path>) -> Result<Bundle
     let own = |bundle: &Path| bundle.join("config.json");
     // The usual case takes one look: where no symbolic link leads to its configuration, none leads to the bundle.
     let found = given
-        .filter(|given| config.is_none() && given.is_absolute() && *given == clean(given))
-        .and_then(|given| {
-            let how = OpenHow::new()
-                .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC)
-                .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
-            let file = openat2(AT_FDCWD, &own(given), how).ok()?;
-            Some((clean(given), file))
-        });
+        .filter(|_| config.is_none())
+        .and_then(|given| rootfs::ordinary(&own(given), OFlag::O_RDONLY));
     let (path, file) = match (found, given) {
-        (Some((path, file)), _) => (path, Some(file)),
+        (Some((mut path, file)), _) => {
+            path.pop();
+            (path, Some(file))
+        }
         (None, Some(given)) => {
-            let path = rootfs::ordinary(given).map_or_else(|| given.canonicalize(), Ok);
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+            let path = rootfs::ordinary(given, flags)
+                .map_or_else(|| given.canonicalize(), |(path, _)| Ok(path));
             let path = path.with_context(|| format!("bundle {}", given.display()))?;
             (path, None)
         }

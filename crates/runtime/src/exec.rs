@@ -127,7 +127,6 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         program: CString::default(),
         init: init.as_fd(),
         procfs: &procfs,
-        inherited: procfs.inherited(),
         console,
         channel: childs_channel,
         preserved,
@@ -385,7 +384,6 @@ struct Child<'a> {
     program: CString,
     init: BorrowedFd<'a>,
     procfs: &'a Procfs,
-    inherited: Inherited,
     console: Option<OwnedFd>,
     channel: Channel,
     preserved: Vec<RawFd>,
@@ -408,7 +406,8 @@ impl Child<'_> {
 impl Inside for Child<'_> {
     /// In the process in between.
     fn enter(&mut self, keep: Option<RawFd>) -> Result<()> {
-        sys::process::reset_signals(self.inherited.ignored_signals);
+        let inherited = self.procfs.inherited();
+        sys::process::reset_signals(inherited.ignored_signals);
         sys::process::prctl(libc::PR_SET_DUMPABLE, 0).context("become undumpable")?;
         process::enter_cgroup(&self.tasks)?;
         if let Some(unit) = self.attach_to {
@@ -423,7 +422,7 @@ impl Inside for Child<'_> {
         let inherited = match self.namespaces.is_private(libc::CLONE_NEWUSER) {
             // Other ids, and all rights.
             true => Inherited::default(),
-            false => self.inherited,
+            false => inherited,
         };
         let groups = process::Groups::drop_all(&self.process, self.procfs, &inherited)?;
         if self.namespaces.is_private(libc::CLONE_NEWUSER) {

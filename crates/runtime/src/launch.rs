@@ -292,7 +292,6 @@ pub(crate) fn launch(
         options,
         directory: undo.container.directory.as_fd(),
         procfs: &procfs,
-        inherited: procfs.inherited(),
         cgroup: cgroup.as_ref(),
         location,
         tasks,

@@ -9,7 +9,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Pid;
 
-use crate::{Context, Error, Result};
+use crate::{Context, Error, Result, sys};
 
 /// An open procfs root.
 pub(crate) struct Procfs(OwnedFd);
@@ -48,10 +48,15 @@ impl Procfs {
         )
     }
 
-    /// What a child of this process inherits. The kernel takes 50 µs to show a new process for the first time, so the child does not look itself.
+    /// What this process has inherited, for the container's process: the file is left open.
     pub(crate) fn inherited(&self) -> Inherited {
-        let status = self.read("self/status").unwrap_or_default();
-        Inherited::parse(&String::from_utf8_lossy(&status))
+        let file = self.open_file("self/status", OFlag::O_RDONLY);
+        let status = file.and_then(|file| {
+            let read = read_start(&file);
+            sys::process::leave(file);
+            read
+        });
+        Inherited::parse(&String::from_utf8_lossy(&status.unwrap_or_default()))
     }
 
     /// Reads a short file below /proc: at most 4 KiB of it.
@@ -70,7 +75,7 @@ impl Procfs {
 }
 
 /// What a process has of whoever made it, as /proc/PID/status tells (proc_pid_status(5)). Nothing is known by default.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Inherited {
     /// The signals that are ignored, as bits, the lowest for signal 1.
     pub ignored_signals: Option<u64>,
@@ -88,7 +93,10 @@ impl Inherited {
     /// A process with many groups has more than is read of it: the last line may not be whole.
     fn parse(status: &str) -> Self {
         let mut inherited = Inherited::default();
-        let bits = |value: &str| (value.len() == 16).then(|| u64::from_str_radix(value, 16).ok());
+        let bits = |value: &str| {
+            let bits = u64::from_str_radix(value, 16).ok();
+            bits.filter(|_| value.len() == 16)
+        };
         let id = |value: &str| {
             let mut ids = value.split('\t').map(|id| id.parse().ok());
             let first = ids.next()?;
@@ -99,9 +107,9 @@ impl Inherited {
                 "Uid" => inherited.uid = id(value),
                 "Gid" => inherited.gid = id(value),
                 "Groups" => inherited.no_groups = value.trim().is_empty(),
-                "SigIgn" => inherited.ignored_signals = bits(value).flatten(),
-                "CapPrm" => inherited.permitted = bits(value).flatten(),
-                "CapBnd" => inherited.bounding = bits(value).flatten(),
+                "SigIgn" => inherited.ignored_signals = bits(value),
+                "CapPrm" => inherited.permitted = bits(value),
+                "CapBnd" => inherited.bounding = bits(value),
                 _ => {}
             }
         }

@@ -530,15 +530,17 @@ fn components(path: &Path) -> Vec<std::ffi::OsString> {
     path.components().filter_map(named).collect()
 }
 
-/// The same path as the kernel would show it, where that takes one look: an absolute one of a directory, without symbolic links.
-pub(crate) fn ordinary(path: &Path) -> Option<PathBuf> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+/// What lies at an absolute path without symbolic links, opened, and that path as the kernel would show it, where that takes one look.
+pub(crate) fn ordinary(path: &Path, flags: OFlag) -> Option<(PathBuf, OwnedFd)> {
     let how = OpenHow::new()
-        .flags(flags)
+        .flags(flags | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
     let clean = clean(path);
-    let is_ordinary = path.is_absolute() && path == clean;
-    (is_ordinary && openat2(AT_FDCWD, &clean, how).is_ok()).then_some(clean)
+    if !path.is_absolute() || path != clean {
+        return None;
+    }
+    let opened = openat2(AT_FDCWD, &clean, how).ok()?;
+    Some((clean, opened))
 }
 
 /// The absolute, resolved path of the root file system (`root.path`, relative to the bundle).
@@ -548,11 +550,11 @@ pub(crate) fn resolve(bundle: &Path, configured: &Path) -> Result<PathBuf> {
     }
     let path = bundle.join(configured);
     let finding = || format!("root.path: rootfs {}", path.display());
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    if let Some(path) = ordinary(&path) {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    if let Some((path, _)) = ordinary(&path, flags) {
         return Ok(path);
     }
-    match openat(AT_FDCWD, &path, flags, Mode::empty()) {
+    match openat(AT_FDCWD, &path, flags | OFlag::O_CLOEXEC, Mode::empty()) {
         Ok(directory) => shown(directory.as_fd()).with_context(finding),
         Err(Errno::ENOTDIR) => Err(Error::invalid(format!(
             "root.path: {} is not a directory",

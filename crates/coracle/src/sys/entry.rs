@@ -59,7 +59,7 @@ unsafe extern "C" fn protect(stack: *const usize) {
         let here = libc::AT_FDCWD as usize;
         let readonly = [libc::MOUNT_ATTR_RDONLY, 0, 0, 0];
         let (at, size) = (readonly.as_ptr() as usize, size_of_val(&readonly));
-        let empty = c"".as_ptr() as usize;
+        let (empty, how) = (c"".as_ptr() as usize, libc::AT_EMPTY_PATH as usize);
         // The second start lets go of it, when it can wait for that.
         let flags = libc::OPEN_TREE_CLONE as usize;
         let mut is_set = 0;
@@ -69,7 +69,6 @@ unsafe extern "C" fn protect(stack: *const usize) {
             if copy < 0 {
                 return;
             }
-            let how = libc::AT_EMPTY_PATH as usize;
             is_set = call(
                 libc::SYS_mount_setattr,
                 [copy as usize, empty, how, at, size],
@@ -78,7 +77,6 @@ unsafe extern "C" fn protect(stack: *const usize) {
         let copy = copy as usize;
         if is_set == 0 {
             let (args, environment) = (args as usize, environment as usize);
-            let how = libc::AT_EMPTY_PATH as usize;
             call(libc::SYS_execveat, [copy, empty, args, environment, how]);
         }
         call(libc::SYS_close, [copy, 0, 0, 0, 0]);
