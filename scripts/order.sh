@@ -1,7 +1,7 @@
 #!/bin/sh
 # order.sh: which functions the runtime's commands execute, in crates/coracle/order.txt, so that the linker puts them side by side: first those
-# of all commands, last those of one process of one of them. Takes root and some minutes; worth it now and then, when much of that code has got another
-# name. What is missing in the list costs some page faults, and nothing else.
+# of the process that executes fewest, so that a short command finds all of its own in a few pages. Takes root and some minutes; worth it now and
+# then, when much of that code has got another name. What is missing in the list costs some page faults, and nothing else.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -41,10 +41,19 @@ END
 v2='umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup'
 unshare --mount --propagation private sh -c "view=v1 && . $dir/commands"
 unshare --mount --propagation private sh -c "view=v2 && $v2 && . $dir/commands"
-# By the number of processes, then by which they are, then by name.
+# By the smallest process that executes it, then by the number of processes, then by which they are, then by name.
 for file in "$dir"/of-*; do
-    # Without the number of the compilation unit.
-    sed "s/\.[0-9]*\$//; s/^/${file##*/of-}-/" "$file" | sort -u
-done | awk '{ count[$2]++; processes[$2] = processes[$2] "," $1 } END { for (name in count) print count[name], processes[name], name }' |
-    LC_ALL=C sort -k 1,1nr -k 2 | cut -d ' ' -f 3 >"$list"
+    # Without the number of the compilation unit, and what tells crates of one name apart.
+    sed "s/\.[0-9]*\$//; s/Cs[0-9A-Za-z]*_/C/g; s/^/${file##*/of-}-/" "$file" | sort -u
+done | awk '
+    { size[$1]++; process[NR] = $1; name[NR] = $2 }
+    END {
+        for (line = 1; line <= NR; line++) {
+            own = size[process[line]]; this = name[line]
+            if (!(this in least) || own < least[this]) least[this] = own
+            count[this]++
+            processes[this] = processes[this] "," process[line]
+        }
+        for (this in least) print least[this], count[this], processes[this], this
+    }' | LC_ALL=C sort -k 1,1n -k 2,2nr -k 3 | cut -d ' ' -f 4 >"$list"
 wc -l "$list"

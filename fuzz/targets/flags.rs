@@ -9,15 +9,15 @@ mod flags;
 #[allow(dead_code)]
 mod values;
 
-use flags::{Flag, Flags, Kind, Order};
+use flags::{Flag, Flags, Kind, Order, Table, flags};
 
 /// One flag of each kind.
-const TABLE: &[Flag] = &[
+const TABLE: Table = flags![
     Flag::switch("force,f", ""),
     Flag::text("format=table", ""),
     Flag::list("env,e", ""),
-    Flag::of(Kind::Number(&(-1..=100)), "number,n=0", ""),
-    Flag::of(Kind::Numbers(&(0..=i64::MAX)), "gid,g", ""),
+    Flag::of(Kind::Number(-1, 100), "number,n=0", ""),
+    Flag::of(Kind::Numbers(0, i64::MAX), "gid,g", ""),
     Flag::of(Kind::Size, "memory,m", ""),
     Flag::of(Kind::Duration, "interval=5s", ""),
 ];

@@ -1,13 +1,12 @@
 //! Flags in the syntax of Go's `flag` package, which every engine that calls runc writes: `-flag` and `--flag` are the same,
 //! a value follows as `=value` or as the next argument, `--` ends the flags.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::values;
 
-/// One flag, as the table of commands declares it. A static file relocates every pointer of the table at each start, so there are few.
-#[derive(Debug)]
+/// One flag, as the table of commands declares it.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Flag {
     /// `name,other,spellings=default`; see [`Flag::names`] and [`Flag::default`].
     spelling: &'static str,
@@ -18,7 +17,7 @@ pub(crate) struct Flag {
 }
 
 /// What kind of value a flag takes. Values are checked while they are parsed, so that reading them cannot fail.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Kind {
     /// None: the flag is given or not, or given as `=true` or `=false`.
     Switch,
@@ -26,14 +25,123 @@ pub(crate) enum Kind {
     Text,
     /// Any text; the flag can be given several times.
     List,
-    /// A whole number.
-    Number(&'static RangeInclusive<i64>),
-    /// Whole numbers; the flag can be given several times.
-    Numbers(&'static RangeInclusive<i64>),
+    /// A whole number, from the first to the second of these.
+    Number(i64, i64),
+    /// Whole numbers between these; the flag can be given several times.
+    Numbers(i64, i64),
     /// A number of bytes with an optional `k`, `m`, `g`…, or -1.
     Size,
     /// `5s`, `1m30s`.
     Duration,
+}
+
+/// The flags of one command, made by [`flags!`]. A static file relocates every address among its constants at each start, so the program has
+/// one text for all of them, and where in it each one's parts lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Table {
+    text: &'static str,
+    entries: &'static [Entry],
+}
+
+/// One flag of a table: its spelling lies in the text from `start` to `middle`, its usage from there to `end`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    kind: Kind,
+    start: u16,
+    middle: u16,
+    end: u16,
+}
+
+/// A [`Table`] of a list of flags.
+macro_rules! flags {
+    ($($flag:expr),* $(,)?) => {{
+        const FLAGS: &[$crate::flags::Flag] = &[$($flag),*];
+        const TEXT: [u8; $crate::flags::Table::text_length(FLAGS)] = $crate::flags::Table::text(FLAGS);
+        const ENTRIES: [$crate::flags::Entry; FLAGS.len()] = $crate::flags::Table::entries(FLAGS);
+        $crate::flags::Table::of(&TEXT, &ENTRIES)
+    }};
+}
+pub(crate) use flags;
+
+impl Table {
+    /// What [`flags!`] has made of a list.
+    pub(crate) const fn of(text: &'static [u8], entries: &'static [Entry]) -> Self {
+        match str::from_utf8(text) {
+            Ok(text) => Table { text, entries },
+            Err(_) => panic!("flags are texts"),
+        }
+    }
+
+    /// The bytes of all texts of these flags.
+    pub(crate) const fn text_length(flags: &[Flag]) -> usize {
+        let (mut length, mut index) = (0, 0);
+        while index < flags.len() {
+            length += flags[index].spelling.len() + flags[index].usage.len();
+            index += 1;
+        }
+        length
+    }
+
+    /// All texts of these flags, one after the other.
+    pub(crate) const fn text<const LENGTH: usize>(flags: &[Flag]) -> [u8; LENGTH] {
+        let mut text = [0; LENGTH];
+        let (mut rest, mut index) = (text.as_mut_slice(), 0);
+        while index < flags.len() {
+            let parts = [flags[index].spelling, flags[index].usage];
+            let mut part = 0;
+            while part < parts.len() {
+                let (own, behind) = rest.split_at_mut(parts[part].len());
+                own.copy_from_slice(parts[part].as_bytes());
+                (rest, part) = (behind, part + 1);
+            }
+            index += 1;
+        }
+        text
+    }
+
+    /// Where the texts of these flags lie.
+    pub(crate) const fn entries<const COUNT: usize>(flags: &[Flag]) -> [Entry; COUNT] {
+        let none = Entry {
+            kind: Kind::Switch,
+            start: 0,
+            middle: 0,
+            end: 0,
+        };
+        let mut entries = [none; COUNT];
+        let (mut start, mut index) = (0, 0);
+        while index < COUNT {
+            let middle = start + flags[index].spelling.len();
+            let end = middle + flags[index].usage.len();
+            assert!(end <= u16::MAX as usize, "too many texts");
+            entries[index] = Entry {
+                kind: flags[index].kind,
+                start: start as u16,
+                middle: middle as u16,
+                end: end as u16,
+            };
+            (start, index) = (end, index + 1);
+        }
+        entries
+    }
+
+    /// Each flag.
+    pub(crate) fn iter(self) -> impl Iterator<Item = Flag> + Clone {
+        self.entries.iter().map(move |entry| Flag {
+            spelling: &self.text[entry.start.into()..entry.middle.into()],
+            kind: entry.kind,
+            usage: &self.text[entry.middle.into()..entry.end.into()],
+        })
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The flag that is spelt like this.
+    pub(crate) fn find(self, name: &str) -> Option<Flag> {
+        self.iter().find(|flag| flag.has_name(name))
+    }
 }
 
 impl Flag {
@@ -62,33 +170,33 @@ impl Flag {
     }
 
     /// The name that the code asks for, then other spellings.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> + Clone {
+    pub(crate) fn names(self) -> impl Iterator<Item = &'static str> + Clone {
         self.parts().0.split(',')
     }
 
     /// The name that the code asks for.
-    pub(crate) fn name(&self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         let names = self.parts().0;
         names.split_once(',').map_or(names, |(first, _)| first)
     }
 
     /// The value when it is not given; nothing for none.
-    pub(crate) fn default(&self) -> &'static str {
+    pub(crate) fn default(self) -> &'static str {
         self.parts().1
     }
 
     /// Whether it is spelt like this.
-    pub(crate) fn has_name(&self, name: &str) -> bool {
+    pub(crate) fn has_name(self, name: &str) -> bool {
         self.names().any(|own| own == name)
     }
 
-    fn parts(&self) -> (&'static str, &'static str) {
+    fn parts(self) -> (&'static str, &'static str) {
         self.spelling.split_once('=').unwrap_or((self.spelling, ""))
     }
 
     /// Checks a value. The error is Go's sentence.
-    fn check(&self, name: &str, value: &str) -> Result<(), String> {
-        let problem = match &self.kind {
+    fn check(self, name: &str, value: &str) -> Result<(), String> {
+        let problem = match self.kind {
             Kind::Text | Kind::List => None,
             Kind::Switch if boolean(value).is_some() => None,
             Kind::Switch => {
@@ -96,8 +204,8 @@ impl Flag {
                     "invalid boolean value {value:?} for -{name}: parse error"
                 ));
             }
-            Kind::Number(range) | Kind::Numbers(range) => match value.parse() {
-                Ok(number) if range.contains(&number) => None,
+            Kind::Number(least, most) | Kind::Numbers(least, most) => match value.parse() {
+                Ok(number) if (least..=most).contains(&number) => None,
                 Ok(_) => Some("value out of range"),
                 Err(_) => Some("parse error"),
             },
@@ -134,8 +242,8 @@ impl Order {
 /// A parsed command line.
 #[derive(Debug)]
 pub(crate) struct Flags {
-    table: &'static [Flag],
-    given: Vec<(&'static Flag, String)>,
+    table: Table,
+    given: Vec<(Flag, String)>,
     /// `--help` or `-h` was among them (for tables that do not declare it themselves).
     pub(crate) help: bool,
     /// The positional arguments.
@@ -144,11 +252,7 @@ pub(crate) struct Flags {
 
 impl Flags {
     /// Parses arguments by a table. The error is Go's sentence, as scripts and engines know it.
-    pub(crate) fn parse(
-        table: &'static [Flag],
-        args: Vec<String>,
-        order: Order,
-    ) -> Result<Self, String> {
+    pub(crate) fn parse(table: Table, args: Vec<String>, order: Order) -> Result<Self, String> {
         let mut flags = Flags {
             table,
             given: Vec::new(),
@@ -193,7 +297,7 @@ impl Flags {
     /// What stands behind one dash, when it is no flag itself but several short ones in one (`-it`), the last perhaps with its value
     /// (`-dp8080:80`): each as [`Flags::add`] takes it. Go knows no such thing; people who type Docker's commands do.
     fn several(&self, text: &str, attached_values: bool) -> Vec<String> {
-        let find = |name: &str| self.table.iter().find(|flag| flag.has_name(name));
+        let find = |name: &str| self.table.find(name);
         let mut found = Vec::new();
         if text.starts_with('-') || find(text.split('=').next().unwrap_or(text)).is_some() {
             return found;
@@ -222,7 +326,7 @@ impl Flags {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (text, None),
         };
-        let Some(flag) = self.table.iter().find(|flag| flag.has_name(name)) else {
+        let Some(flag) = self.table.find(name) else {
             if matches!(name, "help" | "h") {
                 self.help = value.is_none_or(|value| boolean(&value) != Some(false));
                 return Ok(());
@@ -336,13 +440,13 @@ pub(crate) fn boolean(text: &str) -> Option<bool> {
 mod tests {
     use super::*;
 
-    const TABLE: &[Flag] = &[
+    const TABLE: Table = flags![
         Flag::switch("force,f", ""),
         Flag::text("format=table", ""),
         Flag::text("bundle,b", ""),
         Flag::list("env,e", ""),
-        Flag::of(Kind::Number(&(0..=100)), "fds=0", ""),
-        Flag::of(Kind::Numbers(&(0..=i64::MAX)), "gid,g", ""),
+        Flag::of(Kind::Number(0, 100), "fds=0", ""),
+        Flag::of(Kind::Numbers(0, i64::MAX), "gid,g", ""),
         Flag::of(Kind::Size, "memory", ""),
         Flag::of(Kind::Duration, "interval=5s", ""),
     ];

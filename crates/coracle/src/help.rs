@@ -82,7 +82,7 @@ pub(crate) fn command(command: &Command) -> String {
 }
 
 /// A flag's two columns: `--bundle value, -b value` and what it is for.
-fn flag(flag: &Flag) -> (String, String) {
+fn flag(flag: Flag) -> (String, String) {
     let value = if flag.kind == Kind::Switch {
         ""
     } else {
@@ -94,8 +94,8 @@ fn flag(flag: &Flag) -> (String, String) {
 }
 
 /// What a flag is for, with the value that it has when it is not given.
-pub(crate) fn usage(flag: &Flag) -> String {
-    match (flag.default(), &flag.kind) {
+pub(crate) fn usage(flag: Flag) -> String {
+    match (flag.default(), flag.kind) {
         ("", _) => flag.usage.to_owned(),
         (default, Kind::Text) => format!("{} (default: {default:?})", flag.usage),
         (default, _) => format!("{} (default: {default})", flag.usage),

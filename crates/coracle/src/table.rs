@@ -3,11 +3,9 @@
 mod checkpoint;
 mod run;
 
-use std::ops::RangeInclusive;
-
 use crate::Outcome;
 use crate::commands::{self, Invocation};
-use crate::flags::{Flag, Kind, Order};
+use crate::flags::{Flag, Kind, Order, Table, flags};
 
 #[cfg(feature = "image")]
 pub(crate) use run::OF_BUNDLES;
@@ -23,7 +21,7 @@ pub(crate) struct Command {
     pub(crate) arity: Arity,
     pub(crate) order: Order,
     pub(crate) description: &'static str,
-    pub(crate) flags: &'static [Flag],
+    pub(crate) flags: Table,
     /// What it prints is parsed by engines together with standard error, so no warning may stand beside it.
     pub(crate) answers: bool,
     pub(crate) run: fn(&Invocation<'_>) -> Outcome,
@@ -80,15 +78,15 @@ pub(crate) fn command(name: &str) -> Option<&'static Command> {
 }
 
 /// Numbers from nothing up.
-const COUNT: RangeInclusive<i64> = 0..=i64::MAX;
-const ANY: RangeInclusive<i64> = i64::MIN..=i64::MAX;
+const COUNT: Kind = Kind::Number(0, i64::MAX);
+const ANY: Kind = Kind::Number(i64::MIN, i64::MAX);
 /// Group ids; the highest number means "no group" to the kernel.
-const IDS: RangeInclusive<i64> = 0..=u32::MAX as i64 - 1;
+const IDS: Kind = Kind::Numbers(0, u32::MAX as i64 - 1);
 /// How many descriptors a process can be handed.
-const FDS: RangeInclusive<i64> = 0..=i32::MAX as i64 - 3;
+const FDS: Kind = Kind::Number(0, i32::MAX as i64 - 3);
 
 /// The flags that stand before the command.
-pub(crate) const GLOBAL: &[Flag] = &[
+pub(crate) const GLOBAL: Table = flags![
     Flag::switch(
         "debug",
         "log everything that is done, also on standard error",
@@ -154,7 +152,7 @@ const NO_NEW_KEYRING: Flag = Flag::switch(
     "keep the caller's session keyring instead of making one for the container",
 );
 const PRESERVE_FDS: Flag = Flag::of(
-    Kind::Number(&FDS),
+    FDS,
     "preserve-fds=0",
     "pass N more descriptors on (standard ones + $LISTEN_FDS + N in all)",
 );
@@ -172,7 +170,7 @@ const COMMANDS: &[Command] = &[
     Command {
         args: "",
         arity: Arity::Exactly(0),
-        flags: &[FORMAT],
+        flags: flags![FORMAT],
         description: "\
 Looks at the kernel and the machine as the calling user: namespaces, cgroups, file
 systems, drivers. Each line is ok, limited or missing, with advice where it is not ok.
@@ -212,7 +210,7 @@ The shell then asks with \"coracle completion of\" and the words typed so far.",
         )
     },
     Command {
-        flags: &[
+        flags: flags![
             BUNDLE,
             CONFIG,
             CONSOLE_SOCKET,
@@ -228,7 +226,7 @@ What it runs is \"args\" in the bundle's config.json; see \"coracle spec --help\
         ..Command::of("create", "create a container", commands::create)
     },
     Command {
-        flags: &[
+        flags: flags![
             Flag::switch(
                 "force,f",
                 "kill the container first when it is still running",
@@ -245,7 +243,7 @@ was never started is killed. With --force a missing container is no error.",
         )
     },
     Command {
-        flags: &[
+        flags: flags![
             Flag::of(Kind::Duration, "interval=5s", "time between two statistics"),
             Flag::switch("stats", "print the statistics once and end"),
         ],
@@ -262,7 +260,7 @@ whenever the kernel kills a process of the container for want of memory.",
         args: "<container-id> <command> [arguments...]  || --process process.json <container-id>",
         arity: Arity::AtLeast(1),
         order: Order::FlagsFirst,
-        flags: &[
+        flags: flags![
             CONSOLE_SOCKET,
             PIDFD_SOCKET,
             Flag::text("cwd,workdir,w", "working directory inside the container"),
@@ -283,11 +281,7 @@ whenever the kernel kills a process of the container for want of memory.",
                 "user,u",
                 "run as uid[:gid], in a container of an image also by name",
             ),
-            Flag::of(
-                Kind::Numbers(&IDS),
-                "additional-gids,g",
-                "add a group id; can be repeated",
-            ),
+            Flag::of(IDS, "additional-gids,g", "add a group id; can be repeated",),
             Flag::text("process,p", "take the whole process from a process.json"),
             DETACH,
             PID_FILE,
@@ -330,7 +324,7 @@ of the processes in the container, when it has ps:
     Command {
         args: "<container-id> [signal]",
         arity: Arity::Between(1, 2),
-        flags: &[
+        flags: flags![
             Flag::switch("all,a", "send it to every process in the container"),
             REGEX,
         ],
@@ -348,7 +342,7 @@ The signal is a number or a name with or without SIG (default: SIGTERM):
         args: "",
         arity: Arity::Exactly(0),
         answers: true,
-        flags: &[FORMAT, Flag::switch("quiet,q", "show only the ids")],
+        flags: flags![FORMAT, Flag::switch("quiet,q", "show only the ids")],
         description: "Only containers below the global option --root are known.",
         ..Command::of("list", "list containers", commands::list)
     },
@@ -365,7 +359,7 @@ Prints the manual page of this program, or of one command:
     Command {
         args: "ls  || inspect [network...]  || reload",
         arity: Arity::AtLeast(1),
-        flags: &[Flag::text("format=table", "table or json, for ls")],
+        flags: flags![Flag::text("format=table", "table or json, for ls")],
         description: "\
 Lists the networks that containers are attached to, or shows them as JSON, or puts
 bridge and firewall rules back in force after somebody has flushed the firewall:
@@ -390,7 +384,7 @@ bridge and firewall rules back in force after somebody has flushed the firewall:
         arity: Arity::AtLeast(1),
         order: Order::FlagsFirst,
         answers: true,
-        flags: &[FORMAT],
+        flags: flags![FORMAT],
         description: "\
 The table is what the host's ps(1) prints with the given options (default: -ef), of
 which only the lines of this container's processes are shown. \"coracle list\" shows
@@ -428,7 +422,7 @@ the containers.",
     Command {
         args: "",
         arity: Arity::Exactly(0),
-        flags: &[
+        flags: flags![
             BUNDLE,
             Flag::switch(
                 "rootless",
@@ -456,43 +450,43 @@ there to a running container:
         ..Command::of("state", "show the state of a container", commands::state)
     },
     Command {
-        flags: &[
+        flags: flags![
             Flag::text(
                 "resources,r",
                 "file with the resources to change, '-' for standard input; the flags below are then not read",
             ),
             Flag::of(
-                Kind::Number(&(0..=1000)),
+                Kind::Number(0, 1000),
                 "blkio-weight",
                 "block I/O weight, from 10 to 1000",
             ),
             Flag::of(
-                Kind::Number(&COUNT),
+                COUNT,
                 "cpu-period",
                 "CPU period of the quota, in microseconds; 0 for the default",
             ),
             Flag::of(
-                Kind::Number(&ANY),
+                ANY,
                 "cpu-quota",
                 "CPU time in each period, in microseconds; -1 for no limit",
             ),
             Flag::of(
-                Kind::Number(&COUNT),
+                COUNT,
                 "cpu-burst",
                 "CPU time that may be saved for later periods, in microseconds",
             ),
             Flag::of(
-                Kind::Number(&COUNT),
+                COUNT,
                 "cpu-share",
                 "share of the CPU relative to other containers",
             ),
             Flag::of(
-                Kind::Number(&COUNT),
+                COUNT,
                 "cpu-rt-period",
                 "period of the real-time limit, in microseconds",
             ),
             Flag::of(
-                Kind::Number(&ANY),
+                ANY,
                 "cpu-rt-runtime",
                 "real-time CPU time in each period, in microseconds",
             ),
@@ -504,7 +498,7 @@ there to a running container:
                 "memory limit in bytes, or with k, m, g; -1 for no limit",
             ),
             Flag::of(
-                Kind::Number(&(0..=1)),
+                Kind::Number(0, 1),
                 "cpu-idle",
                 "1 runs the container only when nothing else wants the CPU",
             ),
@@ -519,7 +513,7 @@ there to a running container:
                 "memory and swap together, in bytes; -1 for no limit",
             ),
             Flag::of(
-                Kind::Number(&ANY),
+                ANY,
                 "pids-limit",
                 "highest number of processes; -1 for no limit",
             ),
@@ -570,7 +564,7 @@ impl Command {
             arity: Arity::Exactly(1),
             order: Order::Mixed,
             description: "",
-            flags: &[],
+            flags: flags![],
             answers: false,
             run,
         }

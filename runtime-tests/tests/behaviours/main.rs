@@ -23,6 +23,7 @@ mod floor;
 mod hooks;
 mod idmapped;
 mod intel_rdt;
+mod layout;
 mod lifecycle;
 mod limits;
 mod lsm;

@@ -1,7 +1,7 @@
 //! `completion`: the lines of shell that make a shell complete commands, flags, containers and images, and the answers to what they ask.
 
 use super::{Invocation, answer};
-use crate::flags::{Flag, Flags, Kind, Order};
+use crate::flags::{Flag, Flags, Kind, Order, Table};
 use crate::table::{self, Command, GLOBAL};
 use crate::{Failure, Outcome};
 
@@ -57,7 +57,7 @@ fn candidates(words: &[String]) -> Vec<Candidate> {
 
 /// What the words before the current one have used up of a command line.
 struct Progress<'a> {
-    table: &'static [Flag],
+    table: Table,
     /// The last word was a flag that waits for its value.
     awaits_value: bool,
     /// What follows is no flag, whatever it looks like.
@@ -66,11 +66,7 @@ struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    fn of(
-        table: &'static [Flag],
-        order: Order,
-        words: impl IntoIterator<Item = &'a String>,
-    ) -> Self {
+    fn of(table: Table, order: Order, words: impl IntoIterator<Item = &'a String>) -> Self {
         let mut progress = Progress {
             table,
             awaits_value: false,
@@ -88,7 +84,7 @@ impl<'a> Progress<'a> {
             } else if name.is_empty() {
                 progress.flags_ended = true;
             } else {
-                let flag = table.iter().find(|flag| flag.has_name(name));
+                let flag = table.find(name);
                 progress.awaits_value = flag.is_some_and(|flag| flag.kind != Kind::Switch);
             }
         }
@@ -105,7 +101,7 @@ impl<'a> Progress<'a> {
             _ if self.awaits_value => Vec::new(),
             false => arguments(),
             true => {
-                let names = |flag: &'static Flag| {
+                let names = |flag: Flag| {
                     let name = flag.name();
                     let dashes = if name.len() == 1 { "-" } else { "--" };
                     (format!("{dashes}{name}"), flag.usage)

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Invocation, answer};
-use crate::flags::{Flag, Kind};
+use crate::flags::{Kind, Table};
 use crate::help::{ABOUT, usage};
 use crate::table::{self, Command, GLOBAL};
 use crate::{Outcome, no_such_command};
@@ -113,9 +113,9 @@ fn section(page: &mut String, title: &str, text: &str) {
     }
 }
 
-fn options(page: &mut String, title: &str, flags: &[Flag]) {
+fn options(page: &mut String, title: &str, flags: Table) {
     let _ = writeln!(page, ".SH {title}");
-    for flag in flags {
+    for flag in flags.iter() {
         let value = match flag.kind {
             Kind::Switch => "",
             _ => " \\fIvalue\\fR",

@@ -14,20 +14,20 @@ use super::options::Options;
 use super::show::{self, LogsOptions};
 use super::stats::{self, StatsOptions};
 use crate::commands::{Invocation, answer, run_bundle};
-use crate::flags::{Flag, Kind as Value};
+use crate::flags::{Flag, Kind as Value, Table, flags};
 use crate::table::{Arity, Command, OF_BUNDLES};
 use crate::{Failure, Outcome, signals};
 
 const NAME: &str = "<container>";
 const NAMES: &str = "<container> [container...]";
 /// Of `stop`, and of `restart`, which stops first.
-const STOPPING: &[Flag] = &[
+const STOPPING: Table = flags![
     Flag::text(
         "signal,s",
         "send this instead of the container's stop signal",
     ),
     Flag::of(
-        Value::Number(&(0..=i32::MAX as i64)),
+        Value::Number(0, i32::MAX as i64),
         "time,t",
         "seconds to wait before SIGKILL, instead of the container's",
     ),
@@ -37,7 +37,7 @@ const STOPPING: &[Flag] = &[
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
         args: NAME,
-        flags: &[
+        flags: flags![
             Flag::switch("no-stdin", "do not hand standard input on"),
             Flag::switch(
                 "sig-proxy",
@@ -56,7 +56,7 @@ with --interactive. Ctrl-P Ctrl-Q leaves it alone again when it has a terminal."
     Command {
         args: "<container>:<path> <path>|-  || <path>|- <container>:<path>",
         arity: Arity::Exactly(2),
-        flags: &[Flag::switch("archive,a", "keep the owners")],
+        flags: flags![Flag::switch("archive,a", "keep the owners")],
         description: "\
 Copies files, or directories with all that is in them; of a directory that is written
 with \"/.\" at its end the content. \"-\" is a tar stream. The container need not run.",
@@ -64,7 +64,7 @@ with \"/.\" at its end the content. \"-\" is a tar stream. The container need no
     },
     Command {
         args: NAME,
-        flags: &[
+        flags: flags![
             Flag::switch("follow,f", "go on until the container ends"),
             Flag::text("tail,n=all", "how many of the last lines to show, or all"),
             Flag::text(
@@ -92,7 +92,7 @@ are started. After a reboot this is how they come back: nothing is started by it
     Command {
         args: NAMES,
         arity: Arity::AtLeast(1),
-        flags: &[
+        flags: flags![
             Flag::switch(
                 "force,f",
                 "kill them first when they run; missing ones are no error",
@@ -104,7 +104,7 @@ are started. After a reboot this is how they come back: nothing is started by it
     Command {
         args: "[container...]",
         arity: Arity::AtLeast(0),
-        flags: &[
+        flags: flags![
             Flag::switch("no-stream", "show them once"),
             Flag::text("format=table", "table or json"),
         ],

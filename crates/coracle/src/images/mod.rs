@@ -15,7 +15,7 @@ pub(crate) use progress::Bars;
 pub(crate) use transfer::obtain;
 
 use crate::commands::Invocation;
-use crate::flags::{Flag, Flags};
+use crate::flags::{Flag, Flags, flags};
 use crate::table::{Arity, Command};
 
 const QUIET: Flag = Flag::switch("quiet,q", "show no progress");
@@ -37,7 +37,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     Command {
         args: "[name]",
         arity: Arity::Between(0, 1),
-        flags: &[
+        flags: flags![
             FORMAT,
             Flag::switch("digests", "show the digests of manifests"),
             Flag::switch("no-trunc", "show ids in full"),
@@ -49,7 +49,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     Command {
         args: "<container or image> [container or image...]",
         arity: Arity::AtLeast(1),
-        flags: &[
+        flags: flags![
             Flag::switch(
                 "referrers",
                 "ask the registry what refers to the images: signatures, attestations, lists of what is in them",
@@ -66,7 +66,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     Command {
         args: "",
         arity: Arity::Exactly(0),
-        flags: &[
+        flags: flags![
             Flag::text("input,i", "read this file instead of standard input"),
             PLATFORM,
             QUIET,
@@ -81,7 +81,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     Command {
         args: "[registry]",
         arity: Arity::Between(0, 1),
-        flags: &[
+        flags: flags![
             Flag::text("username,u", "the user's name"),
             Flag::text(
                 "password,p",
@@ -108,7 +108,7 @@ configured there.",
     Command {
         args: "",
         arity: Arity::Exactly(0),
-        flags: &[
+        flags: flags![
             Flag::switch("all,a", "remove every image that no container uses"),
             Flag::switch("force,f", "accepted for scripts: nothing is asked"),
         ],
@@ -119,7 +119,7 @@ needs. What containers use stays.",
     },
     Command {
         args: SOURCE,
-        flags: &[
+        flags: flags![
             PLATFORM,
             QUIET,
             TLS_VERIFY,
@@ -136,14 +136,14 @@ interrupted goes on where it stopped.",
     Command {
         args: "<image> [destination]",
         arity: Arity::Between(1, 2),
-        flags: &[QUIET, TLS_VERIFY],
+        flags: flags![QUIET, TLS_VERIFY],
         description: "The destination is another reference than the image's own name.",
         ..Command::of("push", "bring an image to a registry", transfer::push)
     },
     Command {
         args: "<image> [image...]",
         arity: Arity::AtLeast(1),
-        flags: &[Flag::switch(
+        flags: flags![Flag::switch(
             "force,f",
             "remove all names of an image, also when a container uses it",
         )],
@@ -155,7 +155,7 @@ other image needs.",
     Command {
         args: "<image> [image...]",
         arity: Arity::AtLeast(1),
-        flags: &[
+        flags: flags![
             Flag::text("format=docker-archive", "docker-archive or oci-archive"),
             Flag::text("output,o", "write to this file instead of standard output"),
             QUIET,
@@ -170,7 +170,7 @@ other image needs.",
     Command {
         args: "<image> <bundle>",
         arity: Arity::Exactly(2),
-        flags: &[PLATFORM, QUIET, TLS_VERIFY],
+        flags: flags![PLATFORM, QUIET, TLS_VERIFY],
         description: "\
 Makes a directory with the image's files (rootfs) and a config.json for it, which any
 OCI runtime runs. An image that is not in the store is pulled first.",

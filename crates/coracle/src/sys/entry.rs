@@ -15,15 +15,16 @@ use nix::libc;
 use runtime::{SYS_OPEN_TREE_ATTR, system_call as call};
 
 use super::OUT_OF_REACH;
+use super::relocation::relocate;
 
 /// The kernel's first instruction of this program, its stack as execve(2) leaves it: the number of arguments, and two lists that end with null.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 extern "C" fn program_entry() -> ! {
     #[cfg(target_arch = "x86_64")]
-    naked_asm!("mov rdi, rsp", "call {}", "xor edx, edx", "jmp _start", sym protect);
+    naked_asm!("mov rdi, rsp", "call {}", "call {}", "xor edx, edx", "jmp _start", sym protect, sym relocate);
     #[cfg(target_arch = "aarch64")]
-    naked_asm!("mov x0, sp", "bl {}", "mov x0, xzr", "b _start", sym protect);
+    naked_asm!("mov x0, sp", "bl {}", "bl {}", "mov x0, xzr", "b _start", sym protect, sym relocate);
 }
 
 /// Executes the program again from a read-only, detached copy of its mount. Returns where that is not needed, or not to be had.

@@ -2,13 +2,11 @@
 
 #![allow(unsafe_code)]
 
-#[cfg(all(
-    target_env = "musl",
-    not(test),
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
+#[cfg(all(own_entry, not(test)))]
 mod entry;
 mod memory;
+#[cfg(all(own_entry, not(test)))]
+mod relocation;
 
 use std::ffi::{CStr, OsStr, c_char, c_int};
 use std::fs::OpenOptions;
@@ -33,6 +31,8 @@ extern "C" fn main(count: c_int, values: *const *const c_char) -> c_int {
         OsStr::from_bytes(argument.to_bytes()).to_owned()
     });
     runtime::set_arguments(arguments.collect());
+    #[cfg(all(own_entry, not(test)))]
+    relocation::relocate_locations_for_panics();
     if OUT_OF_REACH.load(Ordering::Relaxed) {
         runtime::set_protected(executed_copy());
     }

@@ -1,7 +1,7 @@
 //! The flags of `checkpoint` and `restore`.
 
 use super::{BUNDLE, CONSOLE_SOCKET, DETACH, NO_PIVOT, PID_FILE};
-use crate::flags::{Flag, Kind};
+use crate::flags::{Flag, Kind, Table, flags};
 
 const WORK_PATH: Flag = Flag::text(
     "work-path",
@@ -43,7 +43,7 @@ const AUTO_DEDUP: Flag = Flag::switch(
     "take memory that a later image holds out of the earlier ones",
 );
 
-pub(super) const CHECKPOINT: &[Flag] = &[
+pub(super) const CHECKPOINT: Table = flags![
     Flag::text(
         "image-path",
         "directory for the images (default: ./checkpoint)",
@@ -65,7 +65,7 @@ pub(super) const CHECKPOINT: &[Flag] = &[
     SHELL_JOB,
     LAZY_PAGES,
     Flag::of(
-        Kind::Number(&(-1..=i32::MAX as i64)),
+        Kind::Number(-1, i32::MAX as i64),
         "status-fd=-1",
         "descriptor that gets a null byte when lazy pages can be asked for",
     ),
@@ -84,7 +84,7 @@ pub(super) const CHECKPOINT: &[Flag] = &[
     AUTO_DEDUP,
 ];
 
-pub(super) const RESTORE: &[Flag] = &[
+pub(super) const RESTORE: Table = flags![
     CONSOLE_SOCKET,
     Flag::text(
         "image-path",

@@ -6,9 +6,9 @@ use super::{
     BUNDLE, CONFIG, CONSOLE_SOCKET, DETACH, NO_NEW_KEYRING, NO_PIVOT, PID_FILE, PIDFD_SOCKET,
     PRESERVE_FDS,
 };
-use crate::flags::Flag;
 #[cfg(feature = "image")]
 use crate::flags::Kind;
+use crate::flags::{Flag, Table, flags};
 
 /// Those that only mean something for a bundle. `--detach` does for both.
 #[cfg(feature = "image")]
@@ -49,7 +49,7 @@ const SIZE: Kind = Kind::Size;
 /// runc's flags, and behind them others.
 macro_rules! with_runcs {
     ($($more:expr),* $(,)?) => {
-        &[
+        flags![
             BUNDLE,
             CONFIG,
             CONSOLE_SOCKET,
@@ -70,10 +70,10 @@ macro_rules! with_runcs {
 }
 
 #[cfg(not(feature = "image"))]
-pub(super) const FLAGS: &[Flag] = with_runcs![];
+pub(super) const FLAGS: Table = with_runcs![];
 
 #[cfg(feature = "image")]
-pub(super) const FLAGS: &[Flag] = with_runcs![
+pub(super) const FLAGS: Table = with_runcs![
     Flag::switch(
         "rootfs",
         "the first argument is a directory to use as the root, not an image",
@@ -109,7 +109,7 @@ pub(super) const FLAGS: &[Flag] = with_runcs![
         "signal that asks the container to end (default: the image's, or SIGTERM)",
     ),
     Flag::of(
-        Kind::Number(&COUNT),
+        COUNT,
         "stop-timeout=10",
         "seconds until the stop signal is followed by SIGKILL",
     ),
@@ -167,12 +167,12 @@ pub(super) const FLAGS: &[Flag] = with_runcs![
     Flag::text("cpus", "number of CPUs, as 1.5"),
     Flag::text("cpuset-cpus", "CPUs to use, as 0-2,4"),
     Flag::of(
-        Kind::Number(&COUNT),
+        COUNT,
         "cpu-shares,c",
         "share of the CPU relative to other containers",
     ),
     Flag::of(
-        Kind::Number(&(-1..=i64::MAX)),
+        Kind::Number(-1, i64::MAX),
         "pids-limit",
         "highest number of processes; -1 for no limit",
     ),
