@@ -4,7 +4,8 @@
 //! - functions that start containers, in the order of order.txt, and in the same order the constants that they refer to: the kernel maps 16
 //!   pages around each that a process needs;
 //! - places in the source that a panic names (`core::panic::Location`): some 1,800, each with an address to relocate, which none but the
-//!   panic's message reads. They are left alone until then (src/sys/relocation.rs).
+//!   panic's message reads; and constants with addresses that cannot be got at but by way of [`PREPARED`]. Both are relocated when their
+//!   time comes (src/sys/relocation.rs).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -25,10 +26,16 @@ pub(crate) enum Part {
     Functions,
     Constants,
     Locations,
+    Registries,
 }
 
 impl Part {
-    const ALL: [Part; 3] = [Part::Functions, Part::Constants, Part::Locations];
+    const ALL: [Part; 4] = [
+        Part::Functions,
+        Part::Constants,
+        Part::Locations,
+        Part::Registries,
+    ];
 
     /// Where it is, in the directory for `-B`.
     pub(crate) fn path(self, directory: &Path) -> PathBuf {
@@ -36,9 +43,13 @@ impl Part {
             Part::Functions => "functions.ld",
             Part::Constants => "constants.ld",
             Part::Locations => "locations.ld",
+            Part::Registries => "registries.ld",
         })
     }
 }
+
+/// The function of `image` that is only executed when the constants of registries have been relocated.
+const PREPARED: &str = "5image8registry6clientNtB4_6Client13open_prepared";
 
 /// What `cc` would have called, in the directory for `-B`.
 const REAL: &str = "the-linker";
@@ -98,6 +109,7 @@ fn write_parts(path: &Path, directory: &Path) -> io::Result<()> {
         (Part::Functions, functions),
         (Part::Constants, constants),
         (Part::Locations, object.locations()),
+        (Part::Registries, object.behind(PREPARED)),
     ] {
         let statement = |name| format!("*({name})\n");
         let statements: String = names.into_iter().map(statement).collect();
@@ -148,17 +160,10 @@ impl<'data> Object<'data> {
 
     /// Adds the constants that a section refers to, by itself or by tables.
     fn constants_of(&self, from: usize, seen: &mut HashSet<usize>, constants: &mut Vec<String>) {
-        let Ok(section) = self.file.section_by_index(SectionIndex(from)) else {
-            return;
-        };
-        for (_, relocation) in section.relocations() {
-            let Some((to, _)) = self.target(&relocation) else {
-                continue;
-            };
+        for to in self.targets(from) {
             let name = self.names.get(&to).copied().unwrap_or_default();
             let is_constant = name.starts_with(".rodata.") && !is_shared(name);
-            let is_table = name.starts_with(".data.rel.ro.") && self.is_location(to) != Some(true);
-            if (is_constant || is_table) && seen.insert(to) {
+            if (is_constant || self.is_table(to)) && seen.insert(to) {
                 if is_constant {
                     constants.push(name.to_owned());
                 }
@@ -167,10 +172,32 @@ impl<'data> Object<'data> {
         }
     }
 
+    /// The sections of constants with addresses that nothing refers to, in however many steps, but by way of one function.
+    fn behind(&self, function: &str) -> Vec<String> {
+        let is_function = |name: &str| name.starts_with(".text.") && name.ends_with(function);
+        let Some(guard) = self.names.iter().find(|(_, name)| is_function(name)) else {
+            return Vec::new();
+        };
+        let mut seen = HashSet::from([*guard.0]);
+        // What other files may know by name, and what is executed before `main`.
+        let global = self.file.symbols().filter(|symbol| symbol.is_global());
+        let global = global.filter_map(|symbol| Some(symbol.section_index()?.0));
+        let is_start = |(_, name): &(&usize, &&str)| name.contains("_array");
+        let starts = self.names.iter().filter(is_start).map(|(index, _)| *index);
+        let mut rest: Vec<usize> = global.chain(starts).collect();
+        seen.extend(&rest);
+        while let Some(from) = rest.pop() {
+            rest.extend(self.targets(from).into_iter().filter(|to| seen.insert(*to)));
+        }
+        let is_behind = |index: &usize| !seen.contains(index) && self.is_table(*index);
+        let found = self.names.iter().filter(|(index, _)| is_behind(index));
+        found.map(|(_, name)| (*name).to_owned()).collect()
+    }
+
     /// The sections that hold nothing but one place in the source each.
     fn locations(&self) -> Vec<String> {
-        let is_location = |index: &usize| self.is_location(*index) == Some(true);
-        let found = self.names.iter().filter(|(index, _)| is_location(index));
+        let found = self.names.iter();
+        let found = found.filter(|(index, _)| self.is_location(**index) == Some(true));
         found.map(|(_, name)| (*name).to_owned()).collect()
     }
 
@@ -191,6 +218,23 @@ impl<'data> Object<'data> {
         let texts = self.file.section_by_index(SectionIndex(texts)).ok()?;
         let name = texts.data_range(start, length).ok()??;
         Some(name.ends_with(b".rs") && number(16) > 0 && number(20) > 0)
+    }
+
+    /// Constants with addresses, which no panic needs.
+    fn is_table(&self, index: usize) -> bool {
+        let name = self.names.get(&index);
+        let has_addresses = name.is_some_and(|name| name.starts_with(".data.rel.ro."));
+        has_addresses && self.is_location(index) != Some(true)
+    }
+
+    /// The sections that one refers to.
+    fn targets(&self, from: usize) -> Vec<usize> {
+        let section = self.file.section_by_index(SectionIndex(from));
+        let relocations = section
+            .into_iter()
+            .flat_map(|section| section.relocations());
+        let targets = relocations.filter_map(|(_, relocation)| self.target(&relocation));
+        targets.map(|(section, _)| section).collect()
     }
 
     /// The section that an address lies in, and where in it.

@@ -40,8 +40,9 @@ fn link_small() {
     println!("cargo:rustc-link-arg-bins=-B{}", directory.display());
     let include = |part: Part| format!("INCLUDE \"{}\"", part.path(&directory).display());
     let mut script = format!(
-        "SECTIONS {{ . = ALIGN(CONSTANT(MAXPAGESIZE)); .locations : {{ locations = .; {} locations_end = .; }} }}\nINSERT BEFORE .tdata;\n",
-        include(Part::Locations)
+        "SECTIONS {{ . = ALIGN(CONSTANT(MAXPAGESIZE)); .later : {{ locations = .; {} locations_end = .; {} registries_end = .; }} }}\nINSERT BEFORE .tdata;\n",
+        include(Part::Locations),
+        include(Part::Registries)
     );
     let known = ["x86_64", "aarch64"];
     if known.iter().any(|arch| is("CARGO_CFG_TARGET_ARCH", arch)) {

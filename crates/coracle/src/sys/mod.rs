@@ -32,7 +32,7 @@ extern "C" fn main(count: c_int, values: *const *const c_char) -> c_int {
     });
     runtime::set_arguments(arguments.collect());
     #[cfg(all(own_entry, not(test)))]
-    relocation::relocate_locations_for_panics();
+    relocation::relocate_later();
     if OUT_OF_REACH.load(Ordering::Relaxed) {
         runtime::set_protected(executed_copy());
     }
