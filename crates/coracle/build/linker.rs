@@ -30,7 +30,7 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    const ALL: [Part; 4] = [
+    pub(crate) const ALL: [Part; 4] = [
         Part::Functions,
         Part::Constants,
         Part::Locations,

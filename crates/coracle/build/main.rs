@@ -26,42 +26,43 @@ fn main() {
 const ASSEMBLY: &str =
     "*crt1.o(.text) *:memcpy.lo(.text) *:memset.lo(.text) *:__set_thread_area.lo(.text)";
 
-/// Where musl is linked statically, the program starts by an entry point of its own, which relocates what is needed (src/sys/entry.rs). What is
-/// released leaves unwind tables away, since it never unwinds, packs relocations, which musl understands since 1.2.4, and has the functions that
-/// start containers side by side: the kernel maps 16 pages around each that is executed.
+/// What is released, linked with musl, starts by an entry point of its own, which relocates what is needed (src/sys/entry.rs); leaves unwind tables
+/// away, since it never unwinds; packs relocations, which musl understands since 1.2.4; and has what each command needs side by side, since
+/// the kernel maps 16 pages around each that is.
 fn link_small() {
     let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
-    if !is("CARGO_CFG_TARGET_ENV", "musl") {
+    if !is("CARGO_CFG_TARGET_ENV", "musl") || !is("PROFILE", "release") {
         return;
     }
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
-    let cc = env::var_os("RUSTC_LINKER").unwrap_or_else(|| "cc".into());
-    let directory = linker::install(&out, &cc).expect("cc has a linker");
-    println!("cargo:rustc-link-arg-bins=-B{}", directory.display());
-    let include = |part: Part| format!("INCLUDE \"{}\"", part.path(&directory).display());
-    let mut script = format!(
-        "SECTIONS {{ . = ALIGN(CONSTANT(MAXPAGESIZE)); .later : {{ locations = .; {} locations_end = .; {} registries_end = .; }} }}\nINSERT BEFORE .tdata;\n",
-        include(Part::Locations),
-        include(Part::Registries)
-    );
     let known = ["x86_64", "aarch64"];
     if known.iter().any(|arch| is("CARGO_CFG_TARGET_ARCH", arch)) {
         println!("cargo:rustc-link-arg-bins=-Wl,-e,program_entry");
         println!("cargo:rustc-cfg=own_entry");
     }
-    if is("PROFILE", "release") {
-        script += include_str!("../link.ld");
-        script += &format!(
-            "SECTIONS {{ .text.start : {{ {ASSEMBLY} {} }} }}\nINSERT BEFORE .text;\n\
-             SECTIONS {{ . = ALIGN(CONSTANT(MAXPAGESIZE)); .rodata.start : {{ *.rcgu.o(.rodata.cst*) {} *(.rodata.str1.1 .rodata.*.str1.1) }} }}\nINSERT BEFORE .rodata;\n",
-            include(Part::Functions),
-            include(Part::Constants)
-        );
-        println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
-    }
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    let cc = env::var_os("RUSTC_LINKER").unwrap_or_else(|| "cc".into());
+    let directory = linker::install(&out, &cc).expect("cc has a linker");
+    let [functions, constants, locations, registries] =
+        Part::ALL.map(|part| format!("INCLUDE \"{}\"", part.path(&directory).display()));
+    let script = format!(
+        "{}\
+         SECTIONS {{ .text.start : {{ {ASSEMBLY} {functions} }} }}\n\
+         INSERT BEFORE .text;\n\
+         SECTIONS {{ . = ALIGN(CONSTANT(MAXPAGESIZE)); .rodata.start : {{\n\
+         *.rcgu.o(.rodata.cst*) {constants} *(.rodata.str1.1 .rodata.*.str1.1) }} }}\n\
+         INSERT BEFORE .rodata;\n\
+         SECTIONS {{ . = ALIGN(CONSTANT(MAXPAGESIZE)); .later : {{\n\
+         locations = .; {locations} locations_end = .; {registries} registries_end = .; }} }}\n\
+         INSERT BEFORE .tdata;\n",
+        include_str!("../link.ld"),
+    );
     let path = out.join("link.ld");
     fs::write(&path, script).expect("cargo's directory is writable");
-    println!("cargo:rustc-link-arg-bins=-Wl,-T,{}", path.display());
+    println!("cargo:rustc-link-arg-bins=-B{}", directory.display());
+    println!(
+        "cargo:rustc-link-arg-bins=-Wl,-T,{},-z,pack-relative-relocs",
+        path.display()
+    );
 }
 
 /// `None` without git, in an unpacked source archive, and when that archive lies inside somebody else's repository.

@@ -1,4 +1,4 @@
-//! Where the kernel starts the program: [`program_entry`], which build.rs names to the linker, before the C library's `_start`.
+//! Where the kernel starts the program: [`program_entry`], which build/main.rs names to the linker, before the C library's `_start`.
 //!
 //! A command that puts a process into a container has the program executed a second time, from where the container cannot reach it
 //! (`runtime::protect`). Each start relocates 140 kB of addresses, prepares the C library and reads arguments, some 80 page faults; the

@@ -1,6 +1,7 @@
 //! The program's own addresses. It may lie anywhere in memory, so each address among its constants is made one of this process at the start,
 //! which copies the page that it is on: that is half of the page faults of a short command. build/linker.rs has put side by side what can wait:
-//! places in the source (`core::panic::Location`), until a panic names one, and what only registries need, until one is spoken to.
+//! places in the source (`core::panic::Location`), until a panic names one, and what only registries need, until one is spoken to. Records of
+//! `log` carry the names of such places too: `logging.rs` does not look at them.
 
 use core::arch::asm;
 use std::io::Write;
@@ -30,14 +31,8 @@ macro_rules! address_of {
     }};
 }
 
-/// The parts that can wait lie one behind the other. The linker has these names for where they begin and end.
-macro_rules! part {
-    ($from:literal, $to:literal) => {
-        address_of!($from)..address_of!($to)
-    };
-}
-
-/// Relocates everything that cannot wait, instead of the C library's `_start`.
+/// Relocates everything that cannot wait, instead of the C library's `_start`. What can lies between `locations` and `registries_end`, by the
+/// linker's names.
 ///
 /// # Safety
 /// Nothing has been relocated yet.
@@ -54,7 +49,9 @@ pub(super) fn relocate_later() {
     panic::set_hook(Box::new(|panic| {
         static ONCE: Once = Once::new();
         // SAFETY: they have waited, and this is the only time.
-        ONCE.call_once(|| unsafe { relocate_part(part!("locations", "locations_end")) });
+        ONCE.call_once(|| unsafe {
+            relocate_part(address_of!("locations")..address_of!("locations_end"))
+        });
         let message = format!("coracle: {panic}\n");
         let _ = std::io::stderr().write_all(message.as_bytes());
     }));
@@ -62,7 +59,9 @@ pub(super) fn relocate_later() {
     image::before_registries(|| {
         static ONCE: Once = Once::new();
         // SAFETY: as above.
-        ONCE.call_once(|| unsafe { relocate_part(part!("locations_end", "registries_end")) });
+        ONCE.call_once(|| unsafe {
+            relocate_part(address_of!("locations_end")..address_of!("registries_end"))
+        });
     });
 }
 
