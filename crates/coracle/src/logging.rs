@@ -172,8 +172,8 @@ impl Output {
     }
 }
 
-/// One write(2) per line, so that lines of several processes do not mix.
-fn to_stderr(line: &str) {
+/// One write(2) per line, so that lines of several processes do not mix. Nobody can be told that it failed.
+pub(crate) fn to_stderr(line: &str) {
     let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 

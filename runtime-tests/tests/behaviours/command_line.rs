@@ -1,6 +1,8 @@
 //! The command line: global flags, Go's flag syntax, logs, help, version, exit codes.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use runtime_tests::{
     Container, has_cgroup, is_coracle, is_runc_since, read_text, requires, rootless, runtime,
@@ -436,7 +438,7 @@ fn an_engine_need_not_say_where_home_is() {
     let c = Container::new("true");
     let id = "0123456789abcdef".repeat(4);
     let as_user = |args: &[&str]| {
-        let mut command = std::process::Command::new("setpriv");
+        let mut command = Command::new("setpriv");
         command
             .args(["--reuid=4242", "--regid=4242", "--clear-groups"])
             .arg(runtime())
@@ -449,4 +451,17 @@ fn an_engine_need_not_say_where_home_is() {
         as_user(&[command, &id]).fails_with(1, "does not exist");
     }
     as_user(&["list"]).ok();
+}
+
+/// The program that `--init` puts in front of a container's command, with a standard error that takes nothing.
+#[test]
+fn an_error_that_nobody_can_be_told_keeps_its_exit_status() {
+    requires!(is_coracle(), "about our own init");
+    let full = fs::OpenOptions::new().write(true).open("/dev/full");
+    let status = Command::new(runtime())
+        .arg0("coracle-init")
+        .args(["--", "/nope"])
+        .stderr(full.unwrap())
+        .status();
+    assert_eq!(status.unwrap().code(), Some(127));
 }

@@ -15,6 +15,7 @@ use nix::unistd::{Pid, isatty, setpgid, tcsetpgrp};
 use runtime::{Context, Result};
 
 use super::id;
+use crate::logging::to_stderr;
 
 /// The name under which `coracle` is an init.
 pub(crate) const NAME: &str = "coracle-init";
@@ -43,7 +44,7 @@ pub(crate) fn main() -> i32 {
         .skip_while(|arg| *arg != "--")
         .skip(1);
     let Some(program) = args.next() else {
-        eprintln!("{NAME}: no command");
+        to_stderr(&format!("{NAME}: no command"));
         return 125;
     };
     // A group of its own, so that the keys of a terminal reach it and not us.
@@ -55,7 +56,7 @@ pub(crate) fn main() -> i32 {
     let child = match spawned {
         Ok(child) => Pid::from_raw(child.id() as i32),
         Err(error) => {
-            eprintln!("{NAME}: exec {program:?}: {error}");
+            to_stderr(&format!("{NAME}: exec {program:?}: {error}"));
             return match error.kind() {
                 std::io::ErrorKind::NotFound => 127,
                 _ => 126,

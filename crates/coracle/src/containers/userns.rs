@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use super::network::NetworkMode;
 use super::of_image;
 use super::options::Options;
+use crate::logging::to_stderr;
 
 /// `--userns`: which ids a container has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -286,7 +287,7 @@ pub(crate) fn main() -> i32 {
     match done {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("{error}");
+            to_stderr(&error.to_string());
             1
         }
     }

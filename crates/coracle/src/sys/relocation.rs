@@ -4,7 +4,6 @@
 //! `log` carry the names of such places too: `logging.rs` does not look at them.
 
 use core::arch::asm;
-use std::io::Write;
 use std::ops::Range;
 use std::panic;
 use std::sync::Once;
@@ -52,8 +51,7 @@ pub(super) fn relocate_later() {
         ONCE.call_once(|| unsafe {
             relocate_part(address_of!("locations")..address_of!("locations_end"))
         });
-        let message = format!("coracle: {panic}\n");
-        let _ = std::io::stderr().write_all(message.as_bytes());
+        crate::logging::to_stderr(&format!("coracle: {panic}"));
     }));
     #[cfg(feature = "image")]
     image::before_registries(|| {
