@@ -59,15 +59,18 @@ pub(crate) fn install(out: &Path, cc: &OsStr) -> io::Result<PathBuf> {
     let directory = out.join("linker");
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir(&directory)?;
-    for part in Part::ALL {
-        fs::write(part.path(&directory), "")?;
-    }
+    empty_parts(&directory)?;
     let answer = Command::new(cc).arg("-print-prog-name=ld").output()?;
     let real = String::from_utf8_lossy(&answer.stdout);
     let real = find(real.trim()).ok_or(io::ErrorKind::NotFound)?;
     symlink(real, directory.join(REAL))?;
     symlink(env::current_exe()?, directory.join("ld"))?;
     Ok(directory)
+}
+
+fn empty_parts(directory: &Path) -> io::Result<()> {
+    let mut parts = Part::ALL.into_iter();
+    parts.try_for_each(|part| fs::write(part.path(directory), ""))
 }
 
 /// A program's path, as a shell would find it.
@@ -92,7 +95,8 @@ pub(crate) fn main(name: &Path) -> io::Error {
     let mut objects = args.iter().filter(is_rusts);
     let written = match (objects.next(), objects.next()) {
         (Some(path), None) => write_parts(Path::new(path), directory),
-        _ => Ok(()),
+        // What has been told of another object may be wrong of these.
+        _ => empty_parts(directory),
     };
     match written {
         Ok(()) => Command::new(directory.join(REAL)).args(args).exec(),
@@ -197,34 +201,42 @@ impl<'data> Object<'data> {
     /// The sections that hold nothing but one place in the source each.
     fn locations(&self) -> Vec<String> {
         let found = self.names.iter();
-        let found = found.filter(|(index, _)| self.is_location(**index) == Some(true));
+        let found = found.filter(|(index, _)| self.is_location(**index));
         found.map(|(_, name)| (*name).to_owned()).collect()
     }
 
-    /// `{ file: &str, line: u32, column: u32 }`, and the file is one of Rust.
-    fn is_location(&self, index: usize) -> Option<bool> {
+    /// Nothing but one place in the source.
+    fn is_location(&self, index: usize) -> bool {
+        let file = self.file_of_location(index);
+        file.is_some_and(|name| name.ends_with(b".rs"))
+    }
+
+    /// What `file` is, if this has the form `{ file: &str, line: u32, column: u32 }`.
+    fn file_of_location(&self, index: usize) -> Option<&'data [u8]> {
         let section = self.file.section_by_index(SectionIndex(index)).ok()?;
-        if section.size() != 24 || !self.names[&index].starts_with(".data.rel.ro.") {
-            return Some(false);
+        if section.size() != 24 || !self.names.get(&index)?.starts_with(".data.rel.ro.") {
+            return None;
         }
         let mut relocations = section.relocations();
         let ((0, file), None) = (relocations.next()?, relocations.next()) else {
-            return Some(false);
+            return None;
         };
         let data = section.data().ok()?;
         let length = u64::from_le_bytes(data[8..16].try_into().ok()?);
         let number = |at| u32::from_le_bytes(data[at..at + 4].try_into().expect("four bytes"));
+        if number(16) == 0 || number(20) == 0 {
+            return None;
+        }
         let (texts, start) = self.target(&file)?;
         let texts = self.file.section_by_index(SectionIndex(texts)).ok()?;
-        let name = texts.data_range(start, length).ok()??;
-        Some(name.ends_with(b".rs") && number(16) > 0 && number(20) > 0)
+        texts.data_range(start, length).ok()?
     }
 
     /// Constants with addresses, which no panic needs.
     fn is_table(&self, index: usize) -> bool {
         let name = self.names.get(&index);
         let has_addresses = name.is_some_and(|name| name.starts_with(".data.rel.ro."));
-        has_addresses && self.is_location(index) != Some(true)
+        has_addresses && !self.is_location(index)
     }
 
     /// The sections that one refers to.
@@ -267,20 +279,17 @@ fn function(section: &str) -> Option<String> {
 /// A name in v0 mangling without what tells crates of one name apart, which changes with their features and dependencies:
 /// `Cs4fqI2P2rA04_3std` becomes `C3std`.
 fn without_hashes(name: &str) -> String {
-    let mut parts = name.split("Cs");
-    let mut result = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let hash = part.find(|letter: char| !letter.is_ascii_alphanumeric());
-        match hash {
-            Some(end) if part[end..].starts_with('_') => {
-                result.push('C');
-                result.push_str(&part[end + 1..]);
-            }
-            _ => {
-                result.push_str("Cs");
-                result.push_str(part);
-            }
+    let (mut result, mut rest) = (String::new(), name);
+    while let Some((before, behind)) = rest.split_once("Cs") {
+        result.push_str(before);
+        let hash_end = behind.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric());
+        if let Some(next) = hash_end.strip_prefix('_') {
+            result.push('C');
+            rest = next;
+        } else {
+            result.push_str("Cs");
+            rest = behind;
         }
     }
-    result
+    result + rest
 }

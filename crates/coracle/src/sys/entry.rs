@@ -1,7 +1,7 @@
 //! Where the kernel starts the program: [`program_entry`], which build/main.rs names to the linker, before the C library's `_start`.
 //!
 //! A command that puts a process into a container has the program executed a second time, from where the container cannot reach it
-//! (`runtime::protect`). Each start relocates 140 kB of addresses, prepares the C library and reads arguments, some 80 page faults; the
+//! (`runtime::protect`). Each start relocates 45 kB of addresses, prepares the C library and reads arguments, some 20 page faults; the
 //! first one does without them, if that is all that it is for. Where anything is missing here, `runtime::protect` sees to it later.
 //!
 //! Nothing has been relocated yet and there is no thread-local storage: no static addresses, no `errno`, no function of the C library.
