@@ -75,7 +75,7 @@ type Outcome = Result<i32, Failure>;
 /// From the start to the exit status.
 fn begin() -> ! {
     sys::hold_standard_streams();
-    sys::ignore_sigpipe();
+    sys::block_sigpipe();
     #[cfg(feature = "image")]
     if let Some(status) = serve() {
         sys::exit(status);

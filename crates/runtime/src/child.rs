@@ -16,6 +16,7 @@ use nix::unistd::{Pid, setsid};
 
 use crate::hooks::Lifetime;
 use crate::launch::CreateOptions;
+use crate::masks::Known;
 use crate::mounts::{Mount, Prepared, Source, Surroundings, UserNamespaces};
 use crate::namespaces::{CLONE_NEWTIME, Joined};
 use crate::new_network::NewNetwork;
@@ -88,7 +89,7 @@ pub(crate) struct Child<'a> {
     pub location: Option<&'a cgroups::Location>,
     pub tasks: Vec<OwnedFd>,
     pub joined: Vec<Joined>,
-    pub network: Option<NewNetwork>,
+    pub network: Option<&'a NewNetwork>,
     pub sources: Sources,
     pub console: Option<OwnedFd>,
     pub listener: Option<OwnedFd>,
@@ -272,7 +273,7 @@ impl Child<'_> {
         let alone = pivot_first
             && !self.sources.bind_devices
             && self.plan.namespaces.is_new(libc::CLONE_NEWNS);
-        let mut network = self.network.take();
+        let mut network = self.network;
         if network.is_none() && self.plan.namespaces.is_new(libc::CLONE_NEWNET) {
             new_network::raise()?;
         }
@@ -303,7 +304,8 @@ impl Child<'_> {
             readonly_later.extend(tree.map(|tree| (mount, tree)));
         }
         new_network::enter(&mut network)?;
-        self.make_devices(&root)?;
+        let mut known = Known::look(&root, self.plan);
+        self.make_devices(&root, &mut known)?;
         self.open_files.restore()?;
         if let Some(terminal) = self.plan.process.terminal {
             let console = self
@@ -322,6 +324,8 @@ impl Child<'_> {
         }
         if self.plan.has_early_hooks() {
             self.run_early_hooks()?;
+            // They may have mounted something there.
+            known = Known::look(&root, self.plan);
         }
         if pivot_late && !pivot_last {
             self.change_root(&root)?;
@@ -334,7 +338,7 @@ impl Child<'_> {
         if self.plan.readonly {
             root.set_readonly()?;
         }
-        masks::apply(&root, self.plan)?;
+        masks::apply(&root, self.plan, known)?;
         if pivot_last {
             self.change_root(&root)?;
         }
@@ -401,11 +405,11 @@ impl Child<'_> {
         }
     }
 
-    fn make_devices(&self, root: &Root) -> Result<()> {
+    fn make_devices(&self, root: &Root, known: &mut Known) -> Result<()> {
         let Some(list) = &self.plan.devices else {
             return Ok(());
         };
-        devices::create(list, &self.sources.devices, root)
+        devices::create(list, &self.sources.devices, root, known)
     }
 
     fn run_early_hooks(&self) -> Result<()> {

@@ -15,7 +15,7 @@ use oci_spec::runtime::{Capability, Linux, LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{Context, Error, Result, annotations, rootfs};
+use crate::{Context, Error, Result, annotations, json, rootfs};
 
 /// A file larger than this is no configuration (ARG_MAX-sized environments and 10,000 mounts stay far below).
 const MAX_SIZE: u64 = 64 << 20;
@@ -139,7 +139,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], bridge: impl FnOnce(&mut Value)) -> 
         Err(error) => error,
         parsed => return parsed,
     };
-    let Ok(mut tree) = serde_json::from_slice(bytes) else {
+    let Ok(mut tree) = json::parse(bytes) else {
         return Err(error);
     };
     bridge(&mut tree);
@@ -147,7 +147,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], bridge: impl FnOnce(&mut Value)) -> 
 }
 
 fn deserialize<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|cause| {
+    json::parse(bytes).map_err(|cause| {
         let path = json_path::at(bytes, cause.line(), cause.column());
         // What is no JSON at all has no path, or one that says where the text broke off.
         if cause.is_data() && !path.is_empty() {

@@ -135,7 +135,7 @@ pub(crate) fn stop(container: &Container) -> Result<()> {
         Err(error) => return Err(error).with_context(|| format!("kill process {pid}")),
     }
     // A frozen process dies only when it is thawed.
-    if container.is_frozen()?
+    if container.record.is_frozen()?
         && let Some(cgroup) = container.cgroup()?
     {
         cgroup.thaw()?;

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, makedev, mknodat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
+use nix::unistd::{AccessFlags, Gid, Uid, UnlinkatFlags, access, fchownat, symlinkat, unlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 
+use crate::masks::Known;
 use crate::rootfs::Root;
 use crate::sys::mount::{attach, clone_tree};
 use crate::sys::process::leave;
@@ -36,7 +37,7 @@ const DEFAULT: [(&str, u64, u64); 6] = [
     ("/dev/tty", 5, 0),
 ];
 
-/// The links that every container has; the last one only where the host has /proc/kcore.
+/// The links that every container has.
 const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd", "fd"),
     ("/proc/self/fd/0", "stdin"),
@@ -44,6 +45,9 @@ const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd/2", "stderr"),
     ("pts/ptmx", "ptmx"),
 ];
+
+/// Where it is, /dev has a link to it.
+pub(crate) const KCORE: &str = "/proc/kcore";
 
 /// The configured devices and those default ones that are not configured otherwise.
 pub(crate) fn with_defaults(configured: &[LinuxDevice]) -> Result<Vec<Device>> {
@@ -133,6 +137,14 @@ impl Device {
         same_kind && (self.kind == SFlag::S_IFIFO || there.st_rdev == self.number)
     }
 
+    /// Whether it is the null device, at its place.
+    fn is_null(&self) -> bool {
+        let (path, major, minor) = DEFAULT[0];
+        self.path == Path::new(path)
+            && self.kind == SFlag::S_IFCHR
+            && self.number == makedev(major, minor)
+    }
+
     /// Binds `source` inside `root`.
     fn bind(&self, root: &Root, source: &OwnedFd) -> Result<()> {
         root.ensure_file(&self.path)
@@ -191,11 +203,22 @@ impl Device {
 }
 
 /// The directory that was looked up last: several devices in a row are in the same one.
-type Last<'a> = Option<(&'a Path, OwnedFd)>;
+struct Last<'a> {
+    path: &'a Path,
+    directory: OwnedFd,
+    /// It is that of a file system which was made in here.
+    is_new: bool,
+}
 
-/// Makes all devices inside `root`, or binds `sources` there, and the symbolic links of /dev.
-pub(crate) fn create(devices: &[Device], sources: &[OwnedFd], root: &Root) -> Result<()> {
-    let mut last = None;
+/// Makes all devices inside `root`, or binds `sources` there, and the symbolic links of /dev. A /dev that was made here, with
+/// its null device, is known from then on.
+pub(crate) fn create(
+    devices: &[Device],
+    sources: &[OwnedFd],
+    root: &Root,
+    known: &mut Known,
+) -> Result<()> {
+    let mut last: Option<Last<'_>> = None;
     for (index, device) in devices.iter().enumerate() {
         if let Some(source) = sources.get(index) {
             device.bind(root, source)?;
@@ -203,35 +226,47 @@ pub(crate) fn create(devices: &[Device], sources: &[OwnedFd], root: &Root) -> Re
         }
         let path = device.path.parent().unwrap_or(Path::new("/"));
         let parent = look_up(&mut last, path, root).with_context(|| device.describe())?;
-        device.make(parent)?;
+        device.make(&parent.directory)?;
     }
     let dev = look_up(&mut last, Path::new("/dev"), root).context("create /dev")?;
-    create_links(dev)?;
-    last.into_iter().for_each(|(_, directory)| leave(directory));
+    create_links(&dev.directory, known)?;
+    let has_null = || sources.is_empty() && devices.iter().any(Device::is_null);
+    match last {
+        Some(dev) if dev.is_new && has_null() => known.dev = Some(dev.directory),
+        last => last.into_iter().for_each(|last| leave(last.directory)),
+    }
     Ok(())
 }
 
 /// The directory at `path`, made where missing.
 fn look_up<'a, 'b>(
-    last: &'b mut Last<'a>,
+    last: &'b mut Option<Last<'a>>,
     path: &'a Path,
     root: &Root,
-) -> nix::Result<&'b OwnedFd> {
+) -> nix::Result<&'b Last<'a>> {
     let found = match last.take() {
-        Some((known, directory)) if known == path => directory,
-        _ => match root.take_new(path) {
-            Some(directory) => directory,
-            None => root.ensure_directory(path)?,
-        },
+        Some(last) if last.path == path => last,
+        _ => {
+            let new = root.take_new(path);
+            let is_new = new.is_some();
+            let directory = new.map_or_else(|| root.ensure_directory(path), Ok)?;
+            Last {
+                path,
+                directory,
+                is_new,
+            }
+        }
     };
-    Ok(&last.insert((path, found)).1)
+    Ok(last.insert(found))
 }
 
 /// The symbolic links of /dev.
-fn create_links(dev: &OwnedFd) -> Result<()> {
-    let kcore = nix::unistd::access("/proc/kcore", nix::unistd::AccessFlags::F_OK)
-        .is_ok()
-        .then_some(("/proc/kcore", "core"));
+fn create_links(dev: &OwnedFd, known: &Known) -> Result<()> {
+    let has_kcore = match &known.proc {
+        Some(proc) => proc.has(KCORE),
+        None => access(KCORE, AccessFlags::F_OK).is_ok(),
+    };
+    let kcore = has_kcore.then_some((KCORE, "core"));
     for (target, link) in LINKS.into_iter().chain(kcore) {
         let linked = match symlinkat(target, dev, link) {
             // The image may bring a ptmx of its own; the container's is the one of its devpts.

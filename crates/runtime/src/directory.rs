@@ -2,7 +2,8 @@
 //!
 //! - `journal.json`: the record before the container's cgroup and process exist, so that `delete --force` finds what a killed
 //!   `create` left behind, or what belongs to a damaged `state.json`;
-//! - `state.json`: the record once there is a process; both are written atomically;
+//! - `state.json`: the record once there is a process; both are written atomically. Its mode says that the user's program has been executed:
+//!   from then on only the process and the cgroup tell in which state the container is, and no other file need be looked for;
 //! - `config.json`: the configuration that the container was created with, byte for byte, for `exec`;
 //! - `notify/`: what is mounted into a container of a service manager's;
 //! - `exec.sock`: where the container's process waits for `start` (`creating.sock` until `create` is through, `starting.sock` while `start`
@@ -14,30 +15,36 @@ use std::cell::{Cell, OnceCell};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat, mknodat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat, fstatat, mkdirat};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::error::IntoCause;
 use crate::state::Record;
 use crate::sys::directory::{each_entry, names, rewind};
-use crate::{Context, Error, Kind, Result, Settings};
+use crate::{Context, Error, Kind, Result, Settings, json};
 
 /// Where the container's process waits for `start`.
 pub(crate) const EXEC_SOCKET: &str = "exec.sock";
 /// [`EXEC_SOCKET`] once `start` is at work.
 pub(crate) const STARTING_SOCKET: &str = "starting.sock";
-/// The same socket while `create` is still at work; an empty file while `run` is.
+/// The same socket while `create` is still at work.
 pub(crate) const CREATING_SOCKET: &str = "creating.sock";
 /// The directory that a container with `NOTIFY_SOCKET` sees, and the socket in it.
 pub(crate) const NOTIFY_DIRECTORY: &str = "notify";
 pub(crate) const NOTIFY_SOCKET: &str = "notify/notify.sock";
 const STATE_FILE: &str = "state.json";
-pub(crate) const JOURNAL_FILE: &str = "journal.json";
+const JOURNAL_FILE: &str = "journal.json";
 const CONFIG_FILE: &str = "config.json";
+/// Most records have less bytes.
+const RECORD: usize = 1 << 10;
+/// The mode of all files, and of `state.json` once the user's program has been executed: no umask(2) adds a bit.
+const OWN: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
+const EXECUTED: Mode = Mode::S_IRWXU;
 
 /// The directory of one container, open.
 pub(crate) struct Directory {
@@ -45,6 +52,8 @@ pub(crate) struct Directory {
     path: PathBuf,
     locked: bool,
     on_disk: OnceCell<bool>,
+    /// The user's program has been executed.
+    is_started: Cell<bool>,
     /// Its descriptor is not at the beginning of the list any more.
     is_listed: Cell<bool>,
 }
@@ -58,6 +67,13 @@ pub(crate) struct Sockets {
     pub exec: bool,
     /// [`STARTING_SOCKET`]
     pub starting: bool,
+}
+
+impl Sockets {
+    /// Whether `create` is through: `start` is what comes next, or at work. Where there is none `run` is at work, or was killed.
+    pub(crate) fn is_created(&self) -> bool {
+        !self.creating && (self.exec || self.starting)
+    }
 }
 
 impl Directory {
@@ -115,6 +131,7 @@ impl Directory {
                 path,
                 locked: false,
                 on_disk: OnceCell::new(),
+                is_started: Cell::new(false),
                 is_listed: Cell::new(false),
             }),
             Err(Errno::ENOENT | Errno::ENOTDIR) => Err(missing(id)),
@@ -178,25 +195,54 @@ impl Directory {
 
     /// Reads `state.json`; before there is a process, the journal.
     pub(crate) fn read_record(&self) -> Result<Record> {
-        match self.read_file(STATE_FILE) {
-            Err(error) if error.kind() == Kind::NotFound => self.read_file(JOURNAL_FILE),
-            record => record,
+        let path = || self.path.join(STATE_FILE);
+        match read_state(&self.fd, STATE_FILE) {
+            Err(Errno::ENOENT) => self.read_journal(),
+            Err(error) => Err(error).with_context(|| format!("read {}", path().display())),
+            Ok((bytes, is_started)) => {
+                self.is_started.set(is_started);
+                parse_record(&bytes, path)
+            }
         }
     }
 
-    pub(crate) fn read_file(&self, name: &str) -> Result<Record> {
-        let shown = || self.path.join(name).display().to_string();
-        let bytes = match self.read(name, 1 << 10) {
-            Ok(bytes) => bytes,
+    /// Reads the journal.
+    pub(crate) fn read_journal(&self) -> Result<Record> {
+        let path = || self.path.join(JOURNAL_FILE);
+        match self.read(JOURNAL_FILE, RECORD) {
+            Ok(bytes) => parse_record(&bytes, path),
             // Between taking the id and the journal nothing else exists yet.
-            Err(Errno::ENOENT) => {
-                return Err(missing(
-                    &self.path.file_name().unwrap_or_default().to_string_lossy(),
-                ));
-            }
-            Err(error) => return Err(error).with_context(|| format!("read {}", shown())),
-        };
-        parse_record(&bytes, shown)
+            Err(Errno::ENOENT) => Err(missing(
+                &self.path.file_name().unwrap_or_default().to_string_lossy(),
+            )),
+            Err(error) => Err(error).with_context(|| format!("read {}", path().display())),
+        }
+    }
+
+    /// The record of a container whose program has been executed, by one look. `None` where there is none, or something is wrong with it: that
+    /// is told by [`Directory::read_record`].
+    pub(crate) fn read_started(settings: &Settings, id: &str) -> Result<Option<Record>> {
+        check_id(id)?;
+        let mut path = settings.root.join(id);
+        path.push(STATE_FILE);
+        match read_state(AT_FDCWD, &path) {
+            Ok((bytes, true)) => parse_record(&bytes, || path).map(Some),
+            Ok((_, false)) | Err(_) => Ok(None),
+        }
+    }
+
+    /// Whether the record that was read is that of a container whose program has been executed.
+    pub(crate) fn is_started(&self) -> bool {
+        self.is_started.get()
+    }
+
+    /// The user's program has been executed.
+    pub(crate) fn mark_started(&self) -> Result<()> {
+        let follow = FchmodatFlags::FollowSymlink;
+        fchmodat(&self.fd, STATE_FILE, EXECUTED, follow)
+            .context("mark the container as started")?;
+        self.is_started.set(true);
+        Ok(())
     }
 
     /// The records of the other containers below the same state root, as far as they have a process and can be read.
@@ -208,23 +254,27 @@ impl Directory {
         Ok(others
             .filter(|path| *path != self.path)
             .filter_map(|path| std::fs::read(path.join(STATE_FILE)).ok())
-            .filter_map(|bytes| serde_json::from_slice(&bytes).ok())
+            .filter_map(|bytes| json::parse(&bytes).ok())
             .collect())
     }
 
     /// Writes the journal.
     pub(crate) fn write_journal(&self, record: &Record) -> Result<()> {
-        self.replace(JOURNAL_FILE, &encode(record)?)
+        self.replace(JOURNAL_FILE, &encode(record)?, OWN)
     }
 
     /// Replaces `state.json` atomically.
     pub(crate) fn write_record(&self, record: &Record) -> Result<()> {
-        self.replace(STATE_FILE, &encode(record)?)
+        let mode = match self.is_started() {
+            true => EXECUTED,
+            false => OWN,
+        };
+        self.replace(STATE_FILE, &encode(record)?, mode)
     }
 
     /// Keeps the configuration for `exec`: once, and before there is anything to execute in.
     pub(crate) fn write_config(&self, bytes: &[u8]) -> Result<()> {
-        self.write(CONFIG_FILE, bytes)
+        self.write(CONFIG_FILE, bytes, OWN)
     }
 
     /// The configuration that the container was created with.
@@ -235,29 +285,13 @@ impl Directory {
 
     /// Reads a file that usually has less than `expected` bytes.
     fn read(&self, name: &str, expected: usize) -> nix::Result<Vec<u8>> {
-        let file = openat(
-            &self.fd,
-            name,
-            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )?;
-        // Not by way of the stack, where it would take a page that nobody has needed yet.
-        let mut bytes = vec![0; expected];
-        let mut length = 0;
-        loop {
-            length += nix::unistd::read(&file, &mut bytes[length..])?;
-            // A file that is replaced and never changed has come to its end where it gives less than was asked for.
-            if length < bytes.len() {
-                bytes.truncate(length);
-                return Ok(bytes);
-            }
-            bytes.resize(2 * length, 0);
-        }
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        read_whole(openat(&self.fd, name, flags, Mode::empty())?, expected)
     }
 
-    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    fn replace(&self, name: &str, bytes: &[u8], mode: Mode) -> Result<()> {
         let temporary = format!("{name}.new");
-        self.write(&temporary, bytes)?;
+        self.write(&temporary, bytes, mode)?;
         let writing = || format!("write {}", self.path.join(name).display());
         renameat(&self.fd, temporary.as_str(), &self.fd, name).with_context(writing)?;
         match self.is_on_disk()? {
@@ -266,11 +300,10 @@ impl Directory {
         }
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    fn write(&self, name: &str, bytes: &[u8], mode: Mode) -> Result<()> {
         let writing = || format!("write {}", self.path.join(name).display());
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC;
-        let file = openat(&self.fd, name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
-        let file = file.with_context(writing)?;
+        let file = openat(&self.fd, name, flags, mode).with_context(writing)?;
         let mut rest = bytes;
         while !rest.is_empty() {
             let written = nix::unistd::write(&file, rest).with_context(writing)?;
@@ -291,12 +324,6 @@ impl Directory {
         let found = found.with_context(|| format!("look at {}", self.path.display()))?;
         let on_disk = found.filesystem_type() != TMPFS_MAGIC;
         Ok(*self.on_disk.get_or_init(|| on_disk))
-    }
-
-    /// Marks the container as one that is being created, where no socket does.
-    pub(crate) fn mark_creating(&self) -> Result<()> {
-        mknodat(&self.fd, CREATING_SOCKET, SFlag::S_IFREG, Mode::S_IRUSR, 0)
-            .context("mark the container as being created")
     }
 
     /// `create` is through: the container's process now waits at [`EXEC_SOCKET`].
@@ -440,12 +467,36 @@ fn flock(fd: &OwnedFd, operation: i32) -> nix::Result<()> {
     crate::sys::process::flock(fd.as_fd(), operation)
 }
 
+/// Reads a `state.json`, and whether the user's program has been executed.
+fn read_state(dir: impl AsFd, path: &(impl NixPath + ?Sized)) -> nix::Result<(Vec<u8>, bool)> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let file = openat(dir, path, flags, Mode::empty())?;
+    let mode = Mode::from_bits_truncate(fstat(&file)?.st_mode);
+    Ok((read_whole(file, RECORD)?, mode == EXECUTED))
+}
+
+/// Reads a file that usually has less than `expected` bytes.
+fn read_whole(file: OwnedFd, expected: usize) -> nix::Result<Vec<u8>> {
+    // Not by way of the stack, where it would take a page that nobody has needed yet.
+    let mut bytes = vec![0; expected];
+    let mut length = 0;
+    loop {
+        length += nix::unistd::read(&file, &mut bytes[length..])?;
+        // A file that is replaced and never changed has come to its end where it gives less than was asked for.
+        if length < bytes.len() {
+            bytes.truncate(length);
+            return Ok(bytes);
+        }
+        bytes.resize(2 * length, 0);
+    }
+}
+
 /// Parses the bytes of a state file or journal.
-pub(crate) fn parse_record(bytes: &[u8], shown: impl Fn() -> String) -> Result<Record> {
-    serde_json::from_slice(bytes).map_err(|error| {
+pub(crate) fn parse_record(bytes: &[u8], path: impl FnOnce() -> PathBuf) -> Result<Record> {
+    json::parse(bytes).map_err(|error| {
         let text = format!(
             "{} is damaged: {error}; delete --force removes the container",
-            shown()
+            path().display()
         );
         Error::new(Kind::Damaged, text)
     })

@@ -22,8 +22,8 @@ use crate::procfs::{Inherited, Procfs};
 use crate::protocol::{Channel, Message};
 use crate::rootfs::Root;
 use crate::spawn::{Inside, spawn_inside};
-use crate::state::{Container, Status, ends_before_exec};
-use crate::sys::wait::{Whose, ended};
+use crate::state::{Container, Status};
+use crate::sys::wait::{Whose, ended, has_executed};
 use crate::{
     Context, Error, Kind, Result, Settings, annotations, capabilities, config, plan, protect,
     start, sys, terminal,
@@ -82,7 +82,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     if container.is_creating()? {
         return Err(stopped());
     }
-    if !options.ignore_paused && container.is_frozen()? {
+    if !options.ignore_paused && container.record.is_frozen()? {
         let text = "cannot exec in a paused container (use --ignore-paused to override)";
         return Err(Error::new(Kind::WrongStatus, text));
     }
@@ -198,7 +198,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     }
     start::wait_executed(&channel, foreground.as_ref(), hand_over)?;
     // Else its status says what became of it.
-    if foreground.is_none() && ends_before_exec(pid) {
+    if foreground.is_none() && !has_executed(running.pidfd.as_fd()) {
         return Err(Error::failed(
             "the process ended before it executed its program",
         ));

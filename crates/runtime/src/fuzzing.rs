@@ -20,7 +20,7 @@ pub fn process(bytes: &[u8]) {
 }
 
 pub fn state(bytes: &[u8]) {
-    let _ = directory::parse_record(bytes, || "state.json".to_owned());
+    let _ = directory::parse_record(bytes, || "state.json".into());
 }
 
 pub fn user(text: &str) -> Option<(u32, Option<u32>)> {

@@ -8,13 +8,13 @@ use std::process::Command;
 
 use nix::errno::Errno;
 use nix::sys::statvfs::FsFlags;
-use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, SysconfVar, User, getegid, geteuid, sysconf};
 use oci_spec::runtime::LinuxIdMapping;
 
 use crate::procfs::Procfs;
 use crate::protocol::Channel;
 use crate::sys::process::{Cloned, clone, exit_now};
+use crate::sys::wait::{Whose, ended};
 use crate::{Context, Error, Result, sys};
 
 /// The kernel takes at most this many lines per map.
@@ -81,7 +81,7 @@ impl Mappings {
                         .context("open the user namespace")
                 });
                 drop(ours);
-                waitpid(pid, None).context("reap the process in the user namespace")?;
+                ended(Whose::Pid(pid), 0).context("reap the process in the user namespace")?;
                 namespace
             }
         }

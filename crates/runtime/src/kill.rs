@@ -46,10 +46,10 @@ fn signal_init(container: &Container, signal: i32) -> Result<()> {
         }
     }
     // A frozen process dies only when it is thawed; cgroup v2 lets SIGKILL through by itself, v1 does not.
-    if signal == libc::SIGKILL && container.is_frozen()? {
+    if signal == libc::SIGKILL && container.record.is_frozen()? {
         let thaw = || -> Result<()> { Ok(container.required_cgroup()?.thaw()?) };
         // systemd may have removed the cgroup meanwhile, as that of a container that has ended.
-        return thaw().or_else(|error| match container.is_frozen()? {
+        return thaw().or_else(|error| match container.record.is_frozen()? {
             true => Err(error),
             false => Ok(()),
         });

@@ -60,7 +60,7 @@ use crate::process::Streams;
 use crate::procfs::Procfs;
 use crate::protocol::{Channel, Message};
 use crate::state::{Container, ProcessId, Record, Status};
-use crate::sys::wait::{Whose, ended};
+use crate::sys::wait::{Whose, ended, has_executed};
 use crate::{
     CgroupManager, Context, Error, Kind, Result, Settings, annotations, checkpoint, config, hooks,
     notify, plan, process, protect, start, state, sys, terminal, userns,
@@ -119,6 +119,8 @@ pub(crate) struct Launched {
     going: bool,
     /// The master of its terminal, when nobody else asked for it.
     pub terminal: Option<OwnedFd>,
+    /// Of no more use, and closed when the process ends: that takes no call.
+    _open: (Procfs, Option<cgroups::Cgroup>, Option<NewNetwork>),
 }
 
 impl Launched {
@@ -146,10 +148,10 @@ impl Launched {
             self.channel.send(&Message::Go)?;
         }
         start::wait_executed(&self.channel, foreground, hand_over)?;
-        if state::ends_before_exec(self.pid) {
+        if !has_executed(self.pidfd.as_fd()) {
             return Err(died(self.pid));
         }
-        self.undo.container.directory.remove_file(CREATING_SOCKET)?;
+        self.undo.container.directory.mark_started()?;
         self.undo.container.directory.unlock()?;
         start::run_poststart(&self.undo.container, foreground)
     }
@@ -296,7 +298,7 @@ pub(crate) fn launch(
         location,
         tasks,
         joined,
-        network,
+        network: network.as_ref(),
         sources,
         console,
         listener,
@@ -311,14 +313,13 @@ pub(crate) fn launch(
     };
     let (pid, pidfd) = child.spawn()?;
     undo.child = Some(pid);
-    // It has more to do than we: where there is no other CPU for it, it goes first.
-    let _ = sched_yield();
+    // It has more to do than we: where there may be no other CPU for it, it goes first. One that has made a network namespace is there.
+    if network.is_none() {
+        let _ = sched_yield();
+    }
     open_files.restore()?;
     // What the child need not wait for.
     let directory = &undo.container.directory;
-    if gate != Gate::Start {
-        directory.mark_creating()?;
-    }
     directory.write_config(&config)?;
     if let Some(cgroup) = &cgroup {
         finish_cgroup(cgroup, &plan)?;
@@ -362,6 +363,7 @@ pub(crate) fn launch(
         channel,
         going: straight,
         terminal,
+        _open: (procfs, cgroup, network),
     })
 }
 

@@ -27,6 +27,7 @@ pub mod fuzzing;
 mod hooks;
 mod idmap;
 mod intel_rdt;
+mod json;
 mod kill;
 mod launch;
 mod list;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::{io, thread};
 
-use crate::state::Container;
+use crate::state::{self, Container};
 use crate::{Context, Error, Kind, Result, Settings, State, Status, affinity};
 
 /// One row of `list`: what `list --format json` prints.
@@ -51,7 +51,7 @@ pub fn list(settings: &Settings) -> Result<Vec<ListEntry>> {
 
 /// One row, if it is a container's.
 fn state(settings: &Settings, id: &str) -> Option<State> {
-    match Container::open(settings, id).and_then(Container::into_state) {
+    match state::state(settings, id) {
         Ok(state) => Some(state),
         // Deleted between the two looks, or not a container's directory.
         Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Invalid) => None,

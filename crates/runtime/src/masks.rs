@@ -7,6 +7,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::lsm::MountLabel;
@@ -21,44 +22,56 @@ use crate::sys::process::leave;
 use crate::{Context, Error, Result, devices};
 
 /// Makes the plan's paths read-only, and hides its masked ones, in the container's root.
-pub(crate) fn apply(root: &Root, plan: &Plan) -> Result<()> {
-    let all = plan.readonly_paths.iter().chain(&plan.masked);
-    // In another's pid namespace there may be thousands of processes.
-    let is_short = plan.namespaces.is_new(libc::CLONE_NEWPID);
-    let proc = is_short.then(|| Proc::list(root, all)).flatten();
-    make_readonly(root, proc.as_ref(), &plan.readonly_paths)?;
-    mask(root, proc.as_ref(), &plan.masked, plan.mount_label.as_ref())?;
-    proc.into_iter().for_each(|proc| leave(proc.directory));
+pub(crate) fn apply(root: &Root, plan: &Plan, known: Known) -> Result<()> {
+    make_readonly(root, known.proc.as_ref(), &plan.readonly_paths)?;
+    mask(root, &known, &plan.masked, plan.mount_label.as_ref())?;
+    let directories = known.proc.map(|proc| proc.directory);
+    directories.into_iter().chain(known.dev).for_each(leave);
     Ok(())
 }
 
+/// What need not be looked up again, as long as nobody else mounts anything in the container's root.
+pub(crate) struct Known {
+    pub proc: Option<Proc>,
+    /// The directory of a /dev that was made here, with its null device.
+    pub dev: Option<OwnedFd>,
+}
+
+impl Known {
+    /// What there is before devices are made.
+    pub(crate) fn look(root: &Root, plan: &Plan) -> Self {
+        let proc = Proc::list(root, plan);
+        Known { proc, dev: None }
+    }
+}
+
 /// Hides paths: files behind /dev/null, directories behind one empty read-only tmpfs with that label. Missing ones are left alone.
-fn mask(
-    root: &Root,
-    proc: Option<&Proc>,
-    paths: &[String],
-    label: Option<&MountLabel>,
-) -> Result<()> {
+fn mask(root: &Root, known: &Known, paths: &[String], label: Option<&MountLabel>) -> Result<()> {
     let (mut null, mut empty) = (None, None);
     for path in paths {
         let masking = || format!("linux.maskedPaths: mask {path}");
-        let Some((place, is_directory)) = find(root, proc, path).with_context(masking)? else {
+        let found = find(root, known.proc.as_ref(), path).with_context(masking)?;
+        let Some((place, is_directory)) = found else {
             continue;
         };
-        if is_directory {
-            cover_directory(&mut empty, &place, label).with_context(masking)?;
-        } else {
-            let null = match &null {
+        let cover = match (is_directory, &empty) {
+            (true, None) => {
+                empty = Some(place.cover_new(root, label).with_context(masking)?);
+                continue;
+            }
+            (true, Some(empty)) => empty,
+            (false, _) => match &null {
                 Some(null) => null,
-                None => null.insert(null_device(root)?),
-            };
-            clone_tree(null, c"", false)
-                .and_then(|cover| place.cover(&cover).map(|()| leave(cover)))
-                .with_context(masking)?;
-        }
+                None => null.insert(null_device(root, known)?),
+            },
+        };
+        let (dir, name) = cover.at();
+        clone_tree(dir, name, false)
+            .and_then(|cover| place.cover(&cover).map(|()| leave(cover)))
+            .with_context(masking)?;
         place.leave();
     }
-    null.into_iter().chain(empty).for_each(leave);
+    null.into_iter().chain(empty).for_each(Place::leave);
     Ok(())
 }
 
@@ -89,19 +102,19 @@ fn make_readonly(root: &Root, proc: Option<&Proc>, paths: &[String]) -> Result<(
     Ok(())
 }
 
-/// What is to be covered.
+/// What is to be covered, or to cover it.
 enum Place<'a> {
-    /// A name in the root of a procfs, where nobody can put something else in its place.
-    InProc(BorrowedFd<'a>, &'a CStr),
+    /// A name in the root of a file system where nobody can put something else in its place: a procfs, or a /dev that was made here.
+    Named(BorrowedFd<'a>, &'a CStr),
     /// Anything.
     Open(OwnedFd),
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
     /// Where it is, as the calls for mounts take it.
     fn at(&self) -> (BorrowedFd<'_>, &CStr) {
         match self {
-            Place::InProc(directory, name) => (*directory, name),
+            Place::Named(directory, name) => (*directory, name),
             Place::Open(fd) => (fd.as_fd(), c""),
         }
     }
@@ -109,6 +122,30 @@ impl Place<'_> {
     fn cover(&self, tree: &OwnedFd) -> nix::Result<()> {
         let (dir, name) = self.at();
         attach_at(tree.as_fd(), dir, name)
+    }
+
+    /// Covers it by an empty read-only tmpfs, and says where that is: further ones are copied from there, since a detached mount can be copied
+    /// only from Linux 6.15 on.
+    fn cover_new(self, root: &Root, label: Option<&MountLabel>) -> nix::Result<Place<'a>> {
+        if let (Place::Named(directory, name), None) = (&self, label) {
+            let (empty, only_root) = (Some(c"tmpfs"), Some(c"nr_inodes=1"));
+            let entered = root.enter(directory);
+            let mounted = entered
+                .and_then(|()| mount(None::<&CStr>, *name, empty, MsFlags::MS_RDONLY, only_root));
+            if mounted.is_ok() {
+                return Ok(self);
+            }
+        }
+        let context = FsContext::open(c"tmpfs")?;
+        context.set(c"nr_inodes", Some(c"1"))?;
+        if let Some(MountLabel { option, label }) = label {
+            context.set(option, Some(label))?;
+        }
+        let made = context.mount(RDONLY)?;
+        context.leave();
+        self.cover(&made)?;
+        self.leave();
+        Ok(Place::Open(made))
     }
 
     fn leave(self) {
@@ -119,7 +156,7 @@ impl Place<'_> {
 }
 
 /// A procfs at /proc, listed once instead of looked through for each path.
-struct Proc {
+pub(crate) struct Proc {
     directory: OwnedFd,
     /// What there is of the names that were wanted, and of what kind (`DT_*`).
     entries: Vec<(CString, u8)>,
@@ -130,9 +167,13 @@ impl Proc {
     const LEAST: usize = 6;
 
     /// `None` where it is not, or something else is at /proc: then each path is looked up by itself.
-    fn list<'a>(root: &Root, paths: impl Iterator<Item = &'a String>) -> Option<Self> {
-        let wanted: Vec<_> = paths.filter_map(|path| Self::name(path)).collect();
-        if wanted.len() < Self::LEAST {
+    pub(crate) fn list(root: &Root, plan: &Plan) -> Option<Self> {
+        let paths = plan.readonly_paths.iter().chain(&plan.masked);
+        let paths = paths.map(String::as_str).chain([devices::KCORE]);
+        let wanted: Vec<_> = paths.filter_map(Self::name).collect();
+        // In another's pid namespace there may be thousands of processes.
+        let is_short = plan.namespaces.is_new(libc::CLONE_NEWPID);
+        if wanted.len() < Self::LEAST || !is_short {
             return None;
         }
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
@@ -153,6 +194,17 @@ impl Proc {
         Some(Proc { directory, entries })
     }
 
+    /// Whether it has one of the paths.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        self.entry(path).is_some()
+    }
+
+    fn entry(&self, path: &str) -> Option<&(CString, u8)> {
+        let wanted = Self::name(path)?.as_bytes();
+        let mut entries = self.entries.iter();
+        entries.find(|(name, _)| name.to_bytes() == wanted)
+    }
+
     /// The name in /proc that a path means.
     fn name(path: &str) -> Option<&OsStr> {
         let path = Path::new(path);
@@ -162,12 +214,11 @@ impl Proc {
 
     /// What there is, and whether it is a directory; `None` if the listing does not tell.
     fn find(&self, path: &str) -> Option<Option<(Place<'_>, bool)>> {
-        let wanted = Self::name(path)?.as_bytes();
-        let mut entries = self.entries.iter();
-        let Some((name, kind)) = entries.find(|(name, _)| name.to_bytes() == wanted) else {
+        Self::name(path)?;
+        let Some((name, kind)) = self.entry(path) else {
             return Some(None);
         };
-        let place = Place::InProc(self.directory.as_fd(), name);
+        let place = Place::Named(self.directory.as_fd(), name);
         match *kind {
             libc::DT_DIR => Some(Some((place, true))),
             libc::DT_REG => Some(Some((place, false))),
@@ -214,37 +265,18 @@ fn open_existing(root: &Root, path: &str) -> nix::Result<Option<Place<'static>>>
     }
 }
 
-/// One empty read-only tmpfs covers them all. It is copied from where it is attached first, since a detached mount can be copied only from
-/// Linux 6.15 on.
-fn cover_directory(
-    empty: &mut Option<OwnedFd>,
-    place: &Place<'_>,
-    label: Option<&MountLabel>,
-) -> nix::Result<()> {
-    let Some(attached) = empty else {
-        let context = FsContext::open(c"tmpfs")?;
-        context.set(c"nr_inodes", Some(c"1"))?;
-        if let Some(MountLabel { option, label }) = label {
-            context.set(option, Some(label))?;
-        }
-        let made = context.mount(RDONLY)?;
-        context.leave();
-        place.cover(&made)?;
-        *empty = Some(made);
-        return Ok(());
-    };
-    let cover = clone_tree(attached, c"", false)?;
-    place.cover(&cover).map(|()| leave(cover))
-}
-
 /// The container's own /dev/null, if it is one (CVE-2025-31133: an image may put a symbolic link there).
-fn null_device(root: &Root) -> Result<OwnedFd> {
+fn null_device<'a>(root: &Root, known: &'a Known) -> Result<Place<'a>> {
+    if let Some(dev) = &known.dev {
+        return Ok(Place::Named(dev.as_fd(), c"null"));
+    }
+
     let checking = "linux.maskedPaths: use /dev/null";
     let null = root
         .open_ordinary(Path::new("/dev/null"), OFlag::O_PATH)
         .context(checking)?;
     match devices::is_character_device(&null, 1, 3).context(checking)? {
-        true => Ok(null),
+        true => Ok(Place::Open(null)),
         false => Err(Error::failed(format!(
             "{checking}: it is not the null device"
         ))),

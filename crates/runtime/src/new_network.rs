@@ -43,7 +43,7 @@ impl NewNetwork {
     }
 
     /// In the container's process: goes there as soon as it is made, or makes another one.
-    fn enter(self) -> Result<()> {
+    fn enter(&self) -> Result<()> {
         match terminal::receive_fd(self.socket.as_fd()) {
             Ok(Some(made)) => {
                 sys::process::setns(made.as_fd(), libc::CLONE_NEWNET)
@@ -56,13 +56,12 @@ impl NewNetwork {
                 raise()?;
             }
         }
-        sys::process::leave(self.socket);
         Ok(())
     }
 }
 
 /// In the container's process: enters the one that is being made, if it has not yet.
-pub(crate) fn enter(network: &mut Option<NewNetwork>) -> Result<()> {
+pub(crate) fn enter(network: &mut Option<&NewNetwork>) -> Result<()> {
     network.take().map_or(Ok(()), NewNetwork::enter)
 }
 

@@ -410,7 +410,7 @@ impl Root {
     }
 
     /// Changes the working directory.
-    pub(crate) fn enter(&self, directory: &OwnedFd) -> nix::Result<()> {
+    pub(crate) fn enter(&self, directory: impl AsFd) -> nix::Result<()> {
         if let Some(new) = &mut *self.new.borrow_mut() {
             new.is_entered = false;
         }

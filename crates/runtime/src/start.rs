@@ -53,6 +53,7 @@ pub fn start(settings: &Settings, id: &str) -> Result<()> {
         }
         None => return refused("cannot start a container that has stopped"),
     }
+    container.directory.mark_started()?;
     container.directory.remove_file(STARTING_SOCKET)?;
     // A poststart hook may take its time, and ask for the container's state or its end.
     container.directory.unlock()?;

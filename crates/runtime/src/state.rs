@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::Hook;
 use serde::{Deserialize, Serialize};
 
-use crate::directory::{CREATING_SOCKET, Directory, JOURNAL_FILE, STARTING_SOCKET};
+use crate::directory::{Directory, STARTING_SOCKET};
 use crate::intel_rdt::Group;
 use crate::{Context, Error, Kind, Result, Settings, procfs};
 
@@ -75,6 +75,41 @@ impl Record {
         match &self.init {
             Some(init) => Ok(init.is_alive()? && self.is_of_this_boot()?),
             None => Ok(false),
+        }
+    }
+
+    /// Whether its processes stand still.
+    pub(crate) fn is_frozen(&self) -> Result<bool> {
+        match &self.cgroup {
+            Some(location) => Ok(location.is_frozen()?),
+            None => Ok(false),
+        }
+    }
+
+    /// The status of a container whose program has been executed.
+    fn status_started(&self) -> Result<Status> {
+        Ok(match self.is_alive()? {
+            true if self.is_frozen()? => Status::Paused,
+            true => Status::Running,
+            false => Status::Stopped,
+        })
+    }
+
+    /// The state as it is printed.
+    fn into_state(self, status: Status) -> State {
+        State {
+            oci_version: self.oci_version,
+            id: self.id,
+            pid: match (status, self.init) {
+                (Status::Stopped, _) | (_, None) => 0,
+                (_, Some(init)) => init.pid,
+            },
+            status,
+            bundle: self.bundle,
+            rootfs: self.rootfs,
+            created: self.created,
+            annotations: self.annotations,
+            owner: self.owner,
         }
     }
 
@@ -210,17 +245,9 @@ impl PidNamespace {
     }
 }
 
-/// Whether a child of ours that is not reaped yet has let go of its descriptors without having executed a program: it is ending then.
-pub(crate) fn ends_before_exec(pid: Pid) -> bool {
-    // linux/sched.h: forked, and no execve(2) since then.
-    const PF_FORKNOEXEC: u32 = 0x40;
-    Stat::read(pid.as_raw()).is_ok_and(|stat| stat.flags & PF_FORKNOEXEC != 0)
-}
-
 /// What is needed of /proc/PID/stat.
 struct Stat {
     state: u8,
-    flags: u32,
     start_time: u64,
 }
 
@@ -236,8 +263,7 @@ impl Stat {
         let state = *fields.next()?.as_bytes().first()?;
         Some(Stat {
             state,
-            flags: fields.nth(5)?.parse().ok()?,
-            start_time: fields.nth(12)?.parse().ok()?,
+            start_time: fields.nth(18)?.parse().ok()?,
         })
     }
 }
@@ -308,7 +334,13 @@ pub struct State {
 
 /// The state of one container.
 pub fn state(settings: &Settings, id: &str) -> Result<State> {
-    Container::open(settings, id)?.into_state()
+    if let Some(record) = Directory::read_started(settings, id)? {
+        let status = record.status_started()?;
+        return Ok(record.into_state(status));
+    }
+    let container = Container::open(settings, id)?;
+    let status = container.status()?;
+    Ok(container.record.into_state(status))
 }
 
 /// runtime-spec's state, without runc's additions: what hooks and seccomp agents get.
@@ -382,7 +414,7 @@ impl Container {
     pub(crate) fn lock_damaged(settings: &Settings, id: &str) -> Result<Self> {
         let mut directory = Directory::open(settings, id)?;
         directory.lock()?;
-        let record = directory.read_file(JOURNAL_FILE)?;
+        let record = directory.read_journal()?;
         Ok(Container {
             directory,
             record,
@@ -392,6 +424,9 @@ impl Container {
 
     /// The status, from what there is.
     pub(crate) fn status(&self) -> Result<Status> {
+        if self.directory.is_started() {
+            return self.record.status_started();
+        }
         if self.record.init.is_none() {
             // `create` holds the lock for as long as it is at work.
             return Ok(if self.directory.is_locked()? {
@@ -400,23 +435,18 @@ impl Container {
                 Status::Stopped
             });
         }
-        match self.record.is_alive()? {
-            true => self.status_alive(),
-            false => Ok(Status::Stopped),
+        if !self.record.is_alive()? {
+            return Ok(Status::Stopped);
         }
-    }
-
-    /// The status while its process is there.
-    pub(crate) fn status_alive(&self) -> Result<Status> {
         let mut sockets = self.directory.sockets()?;
-        if sockets.creating {
+        if !sockets.is_created() {
             if self.directory.is_locked()? {
                 return Ok(Status::Creating);
             }
             // Its creator was killed, or has just come to its end.
             sockets = self.directory.sockets()?;
         }
-        if self.is_frozen()? {
+        if self.record.is_frozen()? {
             return Ok(Status::Paused);
         }
         // A `start` that was killed may have got to the container's process, or not.
@@ -429,18 +459,12 @@ impl Container {
         })
     }
 
-    /// Whether `create` is still at work, with a process that is there already.
+    /// Whether `create` or `run` is still at work, with a process that is there already.
     pub(crate) fn is_creating(&self) -> Result<bool> {
-        // Without the lock its creator was killed, and did not get to removing it.
-        Ok(self.directory.has(CREATING_SOCKET)? && self.directory.is_locked()?)
-    }
-
-    /// Whether its processes stand still.
-    pub(crate) fn is_frozen(&self) -> Result<bool> {
-        match &self.record.cgroup {
-            Some(location) => Ok(location.is_frozen()?),
-            None => Ok(false),
-        }
+        // Without the lock its creator was killed.
+        Ok(!self.directory.is_started()
+            && !self.directory.sockets()?.is_created()
+            && self.directory.is_locked()?)
     }
 
     /// The container's cgroup, unless it has none of its own, or a reboot has taken it.
@@ -470,26 +494,6 @@ impl Container {
         };
         self.cgroup()?.ok_or_else(message)
     }
-
-    /// The state as it is printed.
-    pub(crate) fn into_state(self) -> Result<State> {
-        let status = self.status()?;
-        let record = self.record;
-        Ok(State {
-            oci_version: record.oci_version,
-            id: record.id,
-            pid: match (status, record.init) {
-                (Status::Stopped, _) | (_, None) => 0,
-                (_, Some(init)) => init.pid,
-            },
-            status,
-            bundle: record.bundle,
-            rootfs: record.rootfs,
-            created: record.created,
-            annotations: record.annotations,
-            owner: record.owner,
-        })
-    }
 }
 
 #[cfg(test)]
@@ -500,8 +504,7 @@ mod tests {
     fn stat_with_parentheses_in_the_name() {
         let line = "77 (a) b (c) S 1 77 77 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1 2 3";
         let stat = Stat::parse(line).unwrap();
-        let found = (stat.state, stat.flags, stat.start_time);
-        assert_eq!(found, (b'S', 4194560, 987654));
+        assert_eq!((stat.state, stat.start_time), (b'S', 987654));
         assert!(Stat::parse("77 (a").is_none());
         assert!(Stat::parse("").is_none());
     }

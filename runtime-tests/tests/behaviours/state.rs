@@ -1,10 +1,10 @@
 //! `state`: what engines read, and who may read the files behind it.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use runtime_tests::{Container, eventually, is_coracle};
+use runtime_tests::{Container, eventually, is_coracle, requires};
 use serde_json::json;
 
 #[test]
@@ -95,6 +95,31 @@ fn state_files_are_for_their_owner_only() {
             );
         }
     }
+}
+
+/// That the program has been executed is known by the record's mode, at one look; a copy of the state root need not have it.
+#[test]
+fn the_mode_of_the_record_is_only_a_shorter_way() {
+    requires!(is_coracle(), "it marks no record");
+    let c = Container::idle();
+    c.create().ok();
+    let file = c.state_root().join(&c.id).join("state.json");
+    let mode = || fs::metadata(&file).unwrap().mode() & 0o777;
+    assert_eq!((c.status().as_str(), mode()), ("created", 0o600));
+    c.start().ok();
+    assert_eq!((c.status().as_str(), mode()), ("running", 0o700));
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(c.status(), "running");
+    c.exec("true").ok();
+    let again = c.start();
+    assert!(
+        again
+            .stderr
+            .contains("cannot start an already running container"),
+        "{again:?}"
+    );
+    c.kill("KILL").ok();
+    eventually("it has stopped", || (c.status() == "stopped").then_some(()));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::{SigSet, Signal};
 
 /// Where the C library starts the program. The standard library's own start would set up a second stack, on which to tell of an overflow of
 /// the first: a dozen system calls of a command that has some thirty. What else it does is in `main.rs`.
@@ -70,10 +70,10 @@ pub(crate) fn exit(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// A write to a pipe that nobody reads is an error to report, not the end.
-pub(crate) fn ignore_sigpipe() {
-    // SAFETY: no handler of ours is installed.
-    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
+/// A write to a pipe that nobody reads is an error to report, not the end. Blocked, not ignored: whoever is made by us has to empty its mask in
+/// any case.
+pub(crate) fn block_sigpipe() {
+    let _ = SigSet::from(Signal::SIGPIPE).thread_block();
 }
 
 /// A standard stream that is not there becomes /dev/null: else the next file that is opened would be taken for it.

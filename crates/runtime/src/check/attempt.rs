@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getegid, geteuid};
 
 use crate::protocol::{Channel, Message};
@@ -41,7 +41,7 @@ pub(super) fn attempt(
     if prepared.is_err() {
         let _ = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
     }
-    let ended = waitpid(pid, None).context("wait for the attempt");
+    let ended = waitpid(pid, Some(WaitPidFlag::__WALL)).context("wait for the attempt");
     prepared?;
     match ended? {
         WaitStatus::Exited(_, 0) => Ok(()),

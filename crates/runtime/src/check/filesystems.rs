@@ -5,12 +5,12 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nix::fcntl::AT_FDCWD;
 use nix::mount::{MsFlags, mount};
-use nix::sys::wait::waitpid;
 
 use super::attempt::{cut_off, isolated};
 use super::{Check, network, read};
 use crate::sys::mount::{MountAttr, clone_tree, has_mount_setattr, set_attributes};
 use crate::sys::process::{Cloned, clone, pidfd_send_signal, prctl};
+use crate::sys::wait::{Whose, ended};
 use crate::userns;
 
 /// `MOUNT_ATTR_IDMAP`.
@@ -94,7 +94,7 @@ fn map_root() -> nix::Result<()> {
     };
     let mapped = map();
     let _ = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-    let _ = waitpid(pid, None);
+    let _ = ended(Whose::Process(pidfd.as_fd()), 0);
     mapped
 }
 

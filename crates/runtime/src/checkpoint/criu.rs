@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, send, socketpair,
 };
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, execvp, geteuid};
 use prost::Message as _;
 
@@ -260,7 +260,7 @@ impl Drop for Criu {
 
 fn wait(pid: Pid) -> Result<WaitStatus> {
     loop {
-        match waitpid(pid, None) {
+        match waitpid(pid, Some(WaitPidFlag::__WALL)) {
             Err(Errno::EINTR) => {}
             status => return status.context("wait for criu"),
         }

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use super::rpc::{Opts, Response};
 use super::stdio::Stream;
 use super::{CriuOptions, log};
-use crate::{Context, Error, Result};
+use crate::{Context, Error, Result, json};
 
 /// The standard streams that the container was started with, under runc's name.
 const DESCRIPTORS: &str = "descriptors.json";
@@ -112,7 +112,7 @@ impl Images {
         let path = self.directory.path.join(DESCRIPTORS);
         let json = fs::read(&path)
             .with_context(|| format!("--image-path: no checkpoint: read {}", path.display()))?;
-        let names: Vec<String> = serde_json::from_slice(&json)
+        let names: Vec<String> = json::parse(&json)
             .map_err(|error| Error::failed(format!("{} is damaged: {error}", path.display())))?;
         // Only standard streams are ours to give.
         Ok(names

@@ -19,7 +19,7 @@ use super::rpc::{
 use super::stdio::Stream;
 use super::{CriuOptions, external_key, external_mount, text};
 use crate::config::Bundle;
-use crate::directory::{CREATING_SOCKET, check_id};
+use crate::directory::check_id;
 use crate::foreground::{Foreground, fit_terminal};
 use crate::hooks::Lifetime;
 use crate::launch::{Undo, begin, finish_cgroup, locate_cgroup, run_runtime_hooks};
@@ -30,7 +30,7 @@ use crate::process::Streams;
 use crate::procfs::Procfs;
 use crate::rootfs::Root;
 use crate::state::{Container, ProcessId};
-use crate::{Context, Error, Result, Settings, config, process, sys, terminal};
+use crate::{Context, Error, Result, Settings, config, json, process, sys, terminal};
 
 /// The options of [`restore`].
 #[derive(Clone, Debug, Default)]
@@ -126,7 +126,6 @@ fn bring_back(settings: &Settings, options: &RestoreOptions) -> Result<Restored>
     let container = &mut undo.container;
     container.record.note_stdio(&plan, &Streams::look());
     container.directory.write_config(&config)?;
-    container.directory.mark_creating()?;
     let stage = absolute(container.directory.path())?;
     let sources = open_sources(&plan, &procfs, &joined)?;
     let criu = Criu::start_with(libc::CLONE_NEWNS, cgroup.as_ref(), &handed, || {
@@ -237,7 +236,7 @@ impl Arrival<'_> {
             process::write_pid_file(path, pid)?;
         }
         let directory = &mut self.undo.container.directory;
-        directory.remove_file(CREATING_SOCKET)?;
+        directory.mark_started()?;
         directory.unlock()?;
         Ok(Restored {
             undo: self.undo,
@@ -368,7 +367,7 @@ fn outer_mounts(container: &Container, plan: &Plan, stage: &Path) -> Result<Vec<
 
 fn with_time_namespace(config: &[u8]) -> Result<Vec<u8>> {
     let damaged = |error| Error::failed(format!("config.json: {error}"));
-    let mut config: Value = serde_json::from_slice(config).map_err(damaged)?;
+    let mut config: Value = json::parse(config).map_err(damaged)?;
     if let Some(namespaces) = config.pointer_mut("/linux/namespaces")
         && let Some(namespaces) = namespaces.as_array_mut()
     {

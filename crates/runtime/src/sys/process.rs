@@ -36,6 +36,9 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// clone3(2), or where a seccomp filter around us denies that (it cannot look into its arguments) by clone(2), which cannot make a time
 /// namespace.
 ///
+/// Until it executes a program its end sends no signal: [`super::wait::ended`] waits for it all the same, and [`super::wait::has_executed`] tells
+/// whether it has.
+///
 /// No other thread of the calling process may hold a lock, of an allocator for example.
 pub(crate) fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned> {
     match clone3(flags, cgroup) {
@@ -53,21 +56,12 @@ pub(crate) fn has_clone3() -> bool {
     !matches!(check(answer), Err(Errno::ENOSYS | Errno::EPERM))
 }
 
-/// With `CLONE_PARENT` the exit signal is the one that the caller itself was made with.
-fn exit_signal(flags: u64) -> u64 {
-    match flags & libc::CLONE_PARENT as u64 {
-        0 => libc::SIGCHLD as u64,
-        _ => 0,
-    }
-}
-
 fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned> {
     let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is plain data for which all-zero is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags | libc::CLONE_PIDFD as u64;
     args.pidfd = &raw mut pidfd as u64;
-    args.exit_signal = exit_signal(flags);
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
@@ -102,7 +96,7 @@ fn clone2(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned> {
         })
         .transpose()?;
     let mut pidfd: RawFd = -1;
-    let flags = flags | libc::CLONE_PIDFD as u64 | exit_signal(flags);
+    let flags = flags | libc::CLONE_PIDFD as u64;
     // SAFETY: as for clone3; the third argument is where CLONE_PIDFD stores, and the fourth and fifth are not used.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) })?;
     if pid == 0 {
@@ -118,8 +112,8 @@ fn clone2(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Cloned> {
 }
 
 /// Makes a child, on cgroup v2 in `cgroup`, that does `work` in the caller's memory. The caller waits until it has ended, as with vfork(2), and
-/// finds there what it has done; descriptors, credentials and namespaces are the child's own. The end of it and of its siblings sends no
-/// signal: [`super::wait::ended`] waits for them all the same. `ENOSYS` where clone3(2) is not to be had.
+/// finds there what it has done; descriptors, credentials and namespaces are the child's own. Its end sends no signal, and neither does that of
+/// what it makes, as with [`clone`]. `ENOSYS` where clone3(2) is not to be had.
 ///
 /// No other thread may hold a lock, as for [`clone`].
 pub(crate) fn lend_memory(
@@ -293,7 +287,7 @@ pub(crate) fn personality(domain: u64) -> nix::Result<()> {
 }
 
 /// Signals that are ignored (as bits, the lowest for signal 1; all of them where that is not known) back to their default disposition, and none
-/// blocked: callers may ignore some, and so do we SIGPIPE. execve(2) sees to those that have handlers.
+/// blocked, as we do SIGPIPE: callers may ignore some. execve(2) sees to those that have handlers.
 pub(crate) fn reset_signals(ignored: Option<u64>) {
     let ignored = ignored.unwrap_or(u64::MAX);
     // struct sigaction of the kernel: handler, flags, restorer, mask. By the raw call, since libc keeps some signals to itself.

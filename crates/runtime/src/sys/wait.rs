@@ -32,34 +32,40 @@ pub(crate) fn ended(whose: Whose<'_>, flags: i32) -> nix::Result<Option<Ended>> 
         Whose::Process(pidfd) => (libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t),
         Whose::Pid(pid) => (libc::P_PID, pid.as_raw() as libc::id_t),
     };
-    loop {
-        // SAFETY: siginfo_t is plain data for which all-zero is valid.
-        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        // SAFETY: waitid fills one siginfo_t. __WALL: also a child that ends with another signal than SIGCHLD.
-        match Errno::result(unsafe {
-            libc::waitid(
-                kind,
-                id,
-                &raw mut info,
-                flags | libc::WEXITED | libc::__WALL,
-            )
-        }) {
-            Err(Errno::EINTR) => continue,
-            Err(errno) => return Err(errno),
-            Ok(_) => {}
+    // __WALL: also a child that ends with another signal than SIGCHLD.
+    let info = loop {
+        match waitid(kind, id, flags | libc::WEXITED | libc::__WALL) {
+            Err(Errno::EINTR) => {}
+            info => break info?,
         }
-        // SAFETY: after waitid has succeeded, the fields for SIGCHLD are those that are set, or all is still zero.
-        let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
-        let status = if info.si_code == libc::CLD_EXITED {
-            status
-        } else {
-            128 + status
-        };
-        return Ok((pid != 0).then(|| Ended {
-            pid: Pid::from_raw(pid),
-            status,
-        }));
-    }
+    };
+    // SAFETY: after waitid has succeeded, the fields for SIGCHLD are those that are set, or all is still zero.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    let status = if info.si_code == libc::CLD_EXITED {
+        status
+    } else {
+        128 + status
+    };
+    Ok((pid != 0).then(|| Ended {
+        pid: Pid::from_raw(pid),
+        status,
+    }))
+}
+
+/// Whether a child that [`super::process::clone`] has made, and nobody has reaped, has executed a program: with that its end sends SIGCHLD
+/// (execve(2)), and it is none any more that wait(2) finds by `__WCLONE`.
+pub(crate) fn has_executed(child: BorrowedFd<'_>) -> bool {
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WCLONE;
+    let found = waitid(libc::P_PIDFD, child.as_raw_fd() as libc::id_t, flags);
+    found.err() == Some(Errno::ECHILD)
+}
+
+fn waitid(kind: libc::idtype_t, id: libc::id_t, flags: i32) -> nix::Result<libc::siginfo_t> {
+    // SAFETY: siginfo_t is plain data for which all-zero is valid.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: waitid fills one siginfo_t.
+    Errno::result(unsafe { libc::waitid(kind, id, &raw mut info, flags) })?;
+    Ok(info)
 }
 
 /// `struct pidfd_info` of linux/pidfd.h, as large as its first version.
@@ -86,4 +92,41 @@ pub(crate) fn exit_of_reaped(pidfd: BorrowedFd<'_>) -> Option<i32> {
     // SAFETY: the kernel writes at most as much as the size in the request's number says, which is the structure's.
     let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO as _, &raw mut info) };
     (result == 0 && info.mask & INFO_EXIT != 0).then_some(info.exit_code)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+    use std::os::fd::{AsFd, OwnedFd};
+
+    use super::*;
+    use crate::sys::process::{Cloned, clone, execve, exit_now};
+
+    /// A child that ends at once, by another program or without.
+    fn child(program: Option<&CStr>) -> OwnedFd {
+        match clone(0, None).unwrap() {
+            Cloned::Parent { pidfd, .. } => pidfd,
+            Cloned::Child { .. } => {
+                let nothing = [std::ptr::null()];
+                program.map(|program| execve(program, &nothing, &nothing));
+                exit_now(7)
+            }
+        }
+    }
+
+    #[test]
+    fn a_child_that_has_executed_a_program_is_told_from_one_that_has_not() {
+        for (program, executes) in [
+            (Some(c"/bin/true"), true),
+            (Some(c"/none"), false),
+            (None, false),
+        ] {
+            let child = child(program);
+            let whose = Whose::Process(child.as_fd());
+            ended(whose, libc::WNOWAIT).unwrap();
+            assert_eq!(has_executed(child.as_fd()), executes, "{program:?}");
+            let status = ended(whose, 0).unwrap().unwrap().status;
+            assert_eq!(status != 7, executes, "{program:?}");
+        }
+    }
 }
