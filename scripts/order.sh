@@ -1,7 +1,7 @@
 #!/bin/sh
-# order.sh: which functions the runtime's commands execute, in crates/coracle/order.txt, so that the linker puts them side by side: first those
-# of the process that executes fewest, so that a short command finds all of its own in a few pages. Takes root and some minutes; worth it now and
-# then, when much of that code has got another name. What is missing in the list costs some page faults, and nothing else.
+# order.sh: which functions the runtime's commands execute, in crates/coracle/order.txt, so that the linker puts them side by side and a short
+# command finds all of its own in a few pages. Takes root and some minutes; worth it now and then, when much of that code has got another name.
+# What is missing in the list costs some page faults, and nothing else.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -41,19 +41,22 @@ END
 v2='umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup'
 unshare --mount --propagation private sh -c "view=v1 && . $dir/commands"
 unshare --mount --propagation private sh -c "view=v2 && $v2 && . $dir/commands"
-# By the smallest process that executes it, then by the number of processes, then by which they are, then by name.
+# By the first of these processes that executes it, the shortest commands first, then by the number of processes, then by which they are, then by
+# name. The processes of a command are counted from 0 on: of exec 1 and 2 are its children, of run 1 and 2. Another sequence gives a command
+# more or fewer pages; this one gives state, start and kill the fewest that there can be, and exec but one more.
+sequence='exec-2 state-0 start-0 kill-0 exec-0 delete-0 exec-1 run-1 run-2 list-0 run-0'
 for file in "$dir"/of-*; do
     # Without the number of the compilation unit, and what tells crates of one name apart.
-    sed "s/\.[0-9]*\$//; s/Cs[0-9A-Za-z]*_/C/g; s/^/${file##*/of-}-/" "$file" | sort -u
-done | awk '
-    { size[$1]++; process[NR] = $1; name[NR] = $2 }
+    sed "s/\.[0-9]*\$//; s/Cs[0-9A-Za-z]*_/C/g; s/^/${file##*-}-/" "$file"
+done | LC_ALL=C sort -u | awk -v sequence="$sequence" '
+    BEGIN { for (place = split(sequence, process, " "); place; place--) rank[process[place]] = sprintf("%02d", place) }
+    { count[$2]++; ranks[$2] = ranks[$2] "," rank[$1] }
     END {
-        for (line = 1; line <= NR; line++) {
-            own = size[process[line]]; this = name[line]
-            if (!(this in least) || own < least[this]) least[this] = own
-            count[this]++
-            processes[this] = processes[this] "," process[line]
+        for (this in count) {
+            split(ranks[this], all, ",")
+            least = "99"
+            for (i in all) if (all[i] != "" && all[i] < least) least = all[i]
+            print least, count[this], ranks[this], this
         }
-        for (this in least) print least[this], count[this], processes[this], this
-    }' | LC_ALL=C sort -k 1,1n -k 2,2nr -k 3 | cut -d ' ' -f 4 >"$list"
+    }' | LC_ALL=C sort -k 1,1 -k 2,2nr -k 3 | cut -d ' ' -f 4 >"$list"
 wc -l "$list"
