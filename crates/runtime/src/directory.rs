@@ -219,16 +219,32 @@ impl Directory {
         }
     }
 
-    /// The record of a container whose program has been executed, by one look. `None` where there is none, or something is wrong with it: that
-    /// is told by [`Directory::read_record`].
-    pub(crate) fn read_started(settings: &Settings, id: &str) -> Result<Option<Record>> {
+    /// The record of a container whose program has been executed (`true`), by one look, or waits for `start`, by two. `None` where it is neither,
+    /// or something is wrong: that takes a closer look.
+    pub(crate) fn read_settled(settings: &Settings, id: &str) -> Result<Option<(Record, bool)>> {
         check_id(id)?;
-        let mut path = settings.root.join(id);
-        path.push(STATE_FILE);
-        match read_state(AT_FDCWD, &path) {
-            Ok((bytes, true)) => parse_record(&bytes, || path).map(Some),
-            Ok((_, false)) | Err(_) => Ok(None),
+        let directory = settings.root.join(id);
+        let path = directory.join(STATE_FILE);
+        let Ok((bytes, is_started)) = read_state(AT_FDCWD, &path) else {
+            return Ok(None);
+        };
+        let waits = || {
+            let socket = directory.join(EXEC_SOCKET);
+            fstatat(AT_FDCWD, &socket, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+        };
+        if !is_started && !waits() {
+            return Ok(None);
         }
+        parse_record(&bytes, || path).map(|record| Some((record, is_started)))
+    }
+
+    /// Whether the user's program has been executed by now. It is marked before its socket is removed, so who finds none and no mark knows that it
+    /// has not.
+    pub(crate) fn is_marked_started(&self) -> Result<bool> {
+        let looking = || format!("look at {}", self.path.join(STATE_FILE).display());
+        let found = fstatat(&self.fd, STATE_FILE, AtFlags::AT_SYMLINK_NOFOLLOW);
+        let mode = found.with_context(looking)?.st_mode;
+        Ok(Mode::from_bits_truncate(mode) == EXECUTED)
     }
 
     /// Whether the record that was read is that of a container whose program has been executed.

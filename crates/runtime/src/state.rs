@@ -86,11 +86,12 @@ impl Record {
         }
     }
 
-    /// The status of a container whose program has been executed.
-    fn status_started(&self) -> Result<Status> {
+    /// The status of a container whose program has been executed, or else waits for `start`.
+    fn status_settled(&self, is_started: bool) -> Result<Status> {
         Ok(match self.is_alive()? {
             true if self.is_frozen()? => Status::Paused,
-            true => Status::Running,
+            true if is_started => Status::Running,
+            true => Status::Created,
             false => Status::Stopped,
         })
     }
@@ -334,8 +335,8 @@ pub struct State {
 
 /// The state of one container.
 pub fn state(settings: &Settings, id: &str) -> Result<State> {
-    if let Some(record) = Directory::read_started(settings, id)? {
-        let status = record.status_started()?;
+    if let Some((record, is_started)) = Directory::read_settled(settings, id)? {
+        let status = record.status_settled(is_started)?;
         return Ok(record.into_state(status));
     }
     let container = Container::open(settings, id)?;
@@ -425,7 +426,7 @@ impl Container {
     /// The status, from what there is.
     pub(crate) fn status(&self) -> Result<Status> {
         if self.directory.is_started() {
-            return self.record.status_started();
+            return self.record.status_settled(true);
         }
         if self.record.init.is_none() {
             // `create` holds the lock for as long as it is at work.
@@ -440,7 +441,7 @@ impl Container {
         }
         let mut sockets = self.directory.sockets()?;
         if !sockets.is_created() {
-            if self.directory.is_locked()? {
+            if !self.directory.is_marked_started()? && self.directory.is_locked()? {
                 return Ok(Status::Creating);
             }
             // Its creator was killed, or has just come to its end.
@@ -464,6 +465,7 @@ impl Container {
         // Without the lock its creator was killed.
         Ok(!self.directory.is_started()
             && !self.directory.sockets()?.is_created()
+            && !self.directory.is_marked_started()?
             && self.directory.is_locked()?)
     }
 
