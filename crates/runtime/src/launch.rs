@@ -313,10 +313,8 @@ pub(crate) fn launch(
     };
     let (pid, pidfd) = child.spawn()?;
     undo.child = Some(pid);
-    // It has more to do than we: where there may be no other CPU for it, it goes first. One that has made a network namespace is there.
-    if network.is_none() {
-        let _ = sched_yield();
-    }
+    // It has more to do than we: where there is no other CPU for it, it goes first.
+    let _ = sched_yield();
     open_files.restore()?;
     // What the child need not wait for.
     let directory = &undo.container.directory;

@@ -15,7 +15,7 @@ use serde_json::json;
 
 /// Of each command: what it is now, here on Linux 6.18, and the target if it has one. A change that makes it less lowers the bound.
 const BOUNDS: [(&str, usize, Option<usize>); 6] = [
-    ("run", 219, Some(220)),
+    ("run", 220, Some(220)),
     ("exec", 110, Some(120)),
     ("state", 18, Some(25)),
     ("start", 33, None),
