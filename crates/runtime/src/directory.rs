@@ -19,7 +19,7 @@ use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat, fstatat, mkdirat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmodat, fstat, fstatat, mkdirat};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -243,8 +243,7 @@ impl Directory {
     pub(crate) fn is_marked_started(&self) -> Result<bool> {
         let looking = || format!("look at {}", self.path.join(STATE_FILE).display());
         let found = fstatat(&self.fd, STATE_FILE, AtFlags::AT_SYMLINK_NOFOLLOW);
-        let mode = found.with_context(looking)?.st_mode;
-        Ok(Mode::from_bits_truncate(mode) == EXECUTED)
+        found.with_context(looking).map(is_executed)
     }
 
     /// Whether the record that was read is that of a container whose program has been executed.
@@ -487,8 +486,13 @@ fn flock(fd: &OwnedFd, operation: i32) -> nix::Result<()> {
 fn read_state(dir: impl AsFd, path: &(impl NixPath + ?Sized)) -> nix::Result<(Vec<u8>, bool)> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let file = openat(dir, path, flags, Mode::empty())?;
-    let mode = Mode::from_bits_truncate(fstat(&file)?.st_mode);
-    Ok((read_whole(file, RECORD)?, mode == EXECUTED))
+    let is_started = is_executed(fstat(&file)?);
+    Ok((read_whole(file, RECORD)?, is_started))
+}
+
+/// Whether a `state.json` has the mark.
+fn is_executed(state_file: FileStat) -> bool {
+    Mode::from_bits_truncate(state_file.st_mode) == EXECUTED
 }
 
 /// Reads a file that usually has less than `expected` bytes.

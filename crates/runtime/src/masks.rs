@@ -196,13 +196,12 @@ impl Proc {
 
     /// Whether it has one of the paths.
     pub(crate) fn has(&self, path: &str) -> bool {
-        self.entry(path).is_some()
+        Self::name(path).is_some_and(|name| self.entry(name).is_some())
     }
 
-    fn entry(&self, path: &str) -> Option<&(CString, u8)> {
-        let wanted = Self::name(path)?.as_bytes();
+    fn entry(&self, wanted: &OsStr) -> Option<&(CString, u8)> {
         let mut entries = self.entries.iter();
-        entries.find(|(name, _)| name.to_bytes() == wanted)
+        entries.find(|(name, _)| name.to_bytes() == wanted.as_bytes())
     }
 
     /// The name in /proc that a path means.
@@ -214,8 +213,7 @@ impl Proc {
 
     /// What there is, and whether it is a directory; `None` if the listing does not tell.
     fn find(&self, path: &str) -> Option<Option<(Place<'_>, bool)>> {
-        Self::name(path)?;
-        let Some((name, kind)) = self.entry(path) else {
+        let Some((name, kind)) = self.entry(Self::name(path)?) else {
             return Some(None);
         };
         let place = Place::Named(self.directory.as_fd(), name);
@@ -270,7 +268,6 @@ fn null_device<'a>(root: &Root, known: &'a Known) -> Result<Place<'a>> {
     if let Some(dev) = &known.dev {
         return Ok(Place::Named(dev.as_fd(), c"null"));
     }
-
     let checking = "linux.maskedPaths: use /dev/null";
     let null = root
         .open_ordinary(Path::new("/dev/null"), OFlag::O_PATH)

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::Hook;
 use serde::{Deserialize, Serialize};
 
-use crate::directory::{Directory, STARTING_SOCKET};
+use crate::directory::{Directory, STARTING_SOCKET, Sockets};
 use crate::intel_rdt::Group;
 use crate::{Context, Error, Kind, Result, Settings, procfs};
 
@@ -440,10 +440,10 @@ impl Container {
             return Ok(Status::Stopped);
         }
         let mut sockets = self.directory.sockets()?;
+        if self.is_at_work(&sockets)? {
+            return Ok(Status::Creating);
+        }
         if !sockets.is_created() {
-            if !self.directory.is_marked_started()? && self.directory.is_locked()? {
-                return Ok(Status::Creating);
-            }
             // Its creator was killed, or has just come to its end.
             sockets = self.directory.sockets()?;
         }
@@ -462,9 +462,13 @@ impl Container {
 
     /// Whether `create` or `run` is still at work, with a process that is there already.
     pub(crate) fn is_creating(&self) -> Result<bool> {
+        Ok(!self.directory.is_started() && self.is_at_work(&self.directory.sockets()?)?)
+    }
+
+    /// The same by the sockets of one that had not been started when its record was read.
+    fn is_at_work(&self, sockets: &Sockets) -> Result<bool> {
         // Without the lock its creator was killed.
-        Ok(!self.directory.is_started()
-            && !self.directory.sockets()?.is_created()
+        Ok(!sockets.is_created()
             && !self.directory.is_marked_started()?
             && self.directory.is_locked()?)
     }
