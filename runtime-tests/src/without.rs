@@ -115,6 +115,7 @@ fn number(name: &str) -> libc::c_long {
         "pidfd_send_signal" => libc::SYS_pidfd_send_signal,
         "pivot_root" => libc::SYS_pivot_root,
         "sendmsg" => libc::SYS_sendmsg,
+        "waitid" => libc::SYS_waitid,
         name => panic!("no test takes {name}(2) away"),
     }
 }

@@ -198,7 +198,8 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
     }
     start::wait_executed(&channel, foreground.as_ref(), hand_over)?;
     // Else its status says what became of it.
-    if foreground.is_none() && !has_executed(running.pidfd.as_fd()) {
+    let has_executed = || has_executed(running.pidfd.as_fd()).context("look for the process");
+    if foreground.is_none() && !has_executed()? {
         return Err(Error::failed(
             "the process ended before it executed its program",
         ));

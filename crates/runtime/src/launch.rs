@@ -148,7 +148,7 @@ impl Launched {
             self.channel.send(&Message::Go)?;
         }
         start::wait_executed(&self.channel, foreground, hand_over)?;
-        if !has_executed(self.pidfd.as_fd()) {
+        if !has_executed(self.pidfd.as_fd()).context("look for the container's process")? {
             return Err(died(self.pid));
         }
         self.undo.container.directory.mark_started()?;

@@ -352,3 +352,15 @@ fn a_filter_that_denies_pivot_root_leaves_no_pivot() {
     );
     c.assert_nothing_left();
 }
+
+#[test]
+fn who_may_not_wait_for_a_process_says_so_and_leaves_none() {
+    requires!(is_coracle(), "about sentences of our own");
+    let denied = Without::answering(Errno::EPERM, &["waitid"]);
+    let c = Container::idle().without(denied);
+    c.run_with(&["--detach"]).fails_with(
+        1,
+        "look for the container's process: operation not permitted",
+    );
+    c.assert_nothing_left();
+}

@@ -54,10 +54,13 @@ pub(crate) fn ended(whose: Whose<'_>, flags: i32) -> nix::Result<Option<Ended>> 
 
 /// Whether a child that [`super::process::clone`] has made, and nobody has reaped, has executed a program: with that its end sends SIGCHLD
 /// (execve(2)), and it is none any more that wait(2) finds by `__WCLONE`.
-pub(crate) fn has_executed(child: BorrowedFd<'_>) -> bool {
+pub(crate) fn has_executed(child: BorrowedFd<'_>) -> nix::Result<bool> {
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WCLONE;
-    let found = waitid(libc::P_PIDFD, child.as_raw_fd() as libc::id_t, flags);
-    found.err() == Some(Errno::ECHILD)
+    match waitid(libc::P_PIDFD, child.as_raw_fd() as libc::id_t, flags) {
+        Ok(_) => Ok(false),
+        Err(Errno::ECHILD) => Ok(true),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn waitid(kind: libc::idtype_t, id: libc::id_t, flags: i32) -> nix::Result<libc::siginfo_t> {
@@ -124,7 +127,7 @@ mod tests {
             let child = child(program);
             let whose = Whose::Process(child.as_fd());
             ended(whose, libc::WNOWAIT).unwrap();
-            assert_eq!(has_executed(child.as_fd()), executes, "{program:?}");
+            assert_eq!(has_executed(child.as_fd()), Ok(executes), "{program:?}");
             let status = ended(whose, 0).unwrap().unwrap().status;
             assert_eq!(status != 7, executes, "{program:?}");
         }
