@@ -4,7 +4,7 @@
 //! - functions that start containers, in the order of order.txt, and in the same order the constants that they refer to: the kernel maps 16
 //!   pages around each that a process needs;
 //! - places in the source that a panic names (`core::panic::Location`): some 1,800, each with an address to relocate, which none but the
-//!   panic's message reads; and constants with addresses that cannot be got at but by way of [`PREPARED`]. Both are relocated when their
+//!   panic's message reads; and constants with addresses that cannot be got at but by way of [`BEHIND`]. Both are relocated when their
 //!   time comes (src/sys/relocation.rs).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -26,7 +26,7 @@ pub(crate) enum Part {
     Functions,
     Constants,
     Locations,
-    Registries,
+    Rest,
 }
 
 impl Part {
@@ -34,7 +34,7 @@ impl Part {
         Part::Functions,
         Part::Constants,
         Part::Locations,
-        Part::Registries,
+        Part::Rest,
     ];
 
     /// Where it is, in the directory for `-B`.
@@ -43,13 +43,13 @@ impl Part {
             Part::Functions => "functions.ld",
             Part::Constants => "constants.ld",
             Part::Locations => "locations.ld",
-            Part::Registries => "registries.ld",
+            Part::Rest => "rest.ld",
         })
     }
 }
 
-/// The function of `image` that is only executed when the constants of registries have been relocated.
-const PREPARED: &str = "5image8registry6clientNtB4_6Client13open_prepared";
+/// The function that is only executed when all constants have been relocated, once for each kind of work (src/sys/relocation.rs).
+const BEHIND: &str = "7coracle3sys10relocation6behind";
 
 /// What `cc` would have called, in the directory for `-B`.
 const REAL: &str = "the-linker";
@@ -113,7 +113,7 @@ fn write_parts(path: &Path, directory: &Path) -> io::Result<()> {
         (Part::Functions, functions),
         (Part::Constants, constants),
         (Part::Locations, object.locations()),
-        (Part::Registries, object.behind(PREPARED)),
+        (Part::Rest, object.behind()),
     ] {
         let statement = |name| format!("*({name})\n");
         let statements: String = names.into_iter().map(statement).collect();
@@ -176,13 +176,14 @@ impl<'data> Object<'data> {
         }
     }
 
-    /// The sections of constants with addresses that nothing refers to, in however many steps, but by way of one function.
-    fn behind(&self, function: &str) -> Vec<String> {
-        let is_function = |name: &str| name.starts_with(".text.") && name.ends_with(function);
-        let Some(guard) = self.names.iter().find(|(_, name)| is_function(name)) else {
+    /// The sections of constants with addresses that nothing refers to, in however many steps, but by way of [`BEHIND`].
+    fn behind(&self) -> Vec<String> {
+        let is_behind = |name: &str| name.starts_with(".text.") && name.contains(BEHIND);
+        let behind = self.names.iter().filter(|(_, name)| is_behind(name));
+        let mut seen: HashSet<usize> = behind.map(|(index, _)| *index).collect();
+        if seen.is_empty() {
             return Vec::new();
-        };
-        let mut seen = HashSet::from([*guard.0]);
+        }
         // What other files may know by name, and what is executed before `main`.
         let global = self.file.symbols().filter(|symbol| symbol.is_global());
         let global = global.filter_map(|symbol| Some(symbol.section_index()?.0));

@@ -42,7 +42,7 @@ fn link_small() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let cc = env::var_os("RUSTC_LINKER").unwrap_or_else(|| "cc".into());
     let directory = linker::install(&out, &cc).expect("cc has a linker");
-    let [functions, constants, locations, registries] =
+    let [functions, constants, locations, rest] =
         Part::ALL.map(|part| format!("INCLUDE \"{}\"", part.path(&directory).display()));
     let script = format!(
         "{}\
@@ -52,7 +52,7 @@ fn link_small() {
          *.rcgu.o(.rodata.cst*) {constants} *(.rodata.str1.1 .rodata.*.str1.1) }} }}\n\
          INSERT BEFORE .rodata;\n\
          SECTIONS {{ . = ALIGN(CONSTANT(MAXPAGESIZE)); .later : {{\n\
-         locations = .; {locations} locations_end = .; {registries} registries_end = .; }} }}\n\
+         locations = .; {locations} locations_end = .; {rest} rest_end = .; }} }}\n\
          INSERT BEFORE .tdata;\n",
         include_str!("../link.ld"),
     );

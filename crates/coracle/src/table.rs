@@ -6,6 +6,7 @@ mod run;
 use crate::Outcome;
 use crate::commands::{self, Invocation};
 use crate::flags::{Flag, Kind, Order, Table, flags};
+use crate::sys;
 
 #[cfg(feature = "image")]
 pub(crate) use run::OF_BUNDLES;
@@ -38,7 +39,8 @@ pub(crate) enum Arity {
 impl Command {
     /// Whether these arguments are a person's who knows Docker, and not an engine's that knows runc: what is wrong is then said in one line.
     pub(crate) fn is_dockers(&self, args: &[String]) -> bool {
-        let is_runcs = COMMANDS.iter().any(|other| other.name == self.name);
+        let is_in = |table: &[Command]| table.iter().any(|other| other.name == self.name);
+        let is_runcs = is_in(QUICK) || sys::with_all(|| is_in(OTHERS));
         // No id of a bundle's container has these, and an image mostly has one.
         let has_image = || args.iter().any(|arg| arg.contains([':', '@']));
         !is_runcs || self.name == "run" && cfg!(feature = "image") && has_image()
@@ -69,12 +71,20 @@ pub(crate) fn commands() -> impl Iterator<Item = &'static Command> + Clone {
     let (images, containers) = (crate::images::COMMANDS, crate::containers::COMMANDS);
     #[cfg(not(feature = "image"))]
     let (images, containers): (&[Command], &[Command]) = (&[], &[]);
-    COMMANDS.iter().chain(containers).chain(images)
+    // `help` comes last, in runc's too.
+    let mut runcs: Vec<_> = OTHERS.iter().collect();
+    for command in QUICK {
+        let next = runcs.iter().position(|other| other.name > command.name);
+        runcs.insert(next.unwrap_or(runcs.len()), command);
+    }
+    runcs.into_iter().chain(containers).chain(images)
 }
 
 /// Finds a command by its name or alias.
 pub(crate) fn command(name: &str) -> Option<&'static Command> {
-    commands().find(|command| command.name == name || command.aliases.contains(&name))
+    let is_it = |command: &&Command| command.name == name || command.aliases.contains(&name);
+    let quick = QUICK.iter().find(is_it);
+    quick.or_else(|| sys::with_all(|| commands().find(is_it)))
 }
 
 /// Numbers from nothing up.
@@ -165,50 +175,8 @@ const REGEX: Flag = Flag::switch(
 
 const ID: &str = "<container-id>";
 
-/// The commands that runc has, and those about the machine.
-const COMMANDS: &[Command] = &[
-    Command {
-        args: "",
-        arity: Arity::Exactly(0),
-        flags: flags![FORMAT],
-        description: "\
-Looks at the kernel and the machine as the calling user: namespaces, cgroups, file
-systems, drivers. Each line is ok, limited or missing, with advice where it is not ok.
-The exit status is 1 when something is missing that no container runs without. Nothing
-is changed.",
-        ..Command::of(
-            "check",
-            "show what this kernel and machine offer",
-            commands::check,
-        )
-    },
-    Command {
-        flags: checkpoint::CHECKPOINT,
-        description: checkpoint::CHECKPOINT_DESCRIPTION,
-        ..Command::of(
-            "checkpoint",
-            "write a running container into files",
-            commands::checkpoint,
-        )
-    },
-    Command {
-        args: "bash || zsh || fish",
-        arity: Arity::AtLeast(1),
-        order: Order::FlagsFirst,
-        description: "\
-Prints what makes a shell complete commands, flags, containers and images. For the
-shell at hand, and for every one from now on:
-
-       # . <(coracle completion bash)
-       # coracle completion bash > /etc/bash_completion.d/coracle
-
-The shell then asks with \"coracle completion of\" and the words typed so far.",
-        ..Command::of(
-            "completion",
-            "print the completion for a shell",
-            commands::completion,
-        )
-    },
+/// Those that engines wait for: with nothing relocated but what they need themselves.
+const QUICK: &[Command] = &[
     Command {
         flags: flags![
             BUNDLE,
@@ -240,20 +208,6 @@ was never started is killed. With --force a missing container is no error.",
             "delete",
             "delete a container and what it holds",
             commands::delete,
-        )
-    },
-    Command {
-        flags: flags![
-            Flag::of(Kind::Duration, "interval=5s", "time between two statistics"),
-            Flag::switch("stats", "print the statistics once and end"),
-        ],
-        description: "\
-Prints one JSON object per line: statistics at each interval, and a message
-whenever the kernel kills a process of the container for want of memory.",
-        ..Command::of(
-            "events",
-            "show statistics and out-of-memory events of a container",
-            commands::events,
         )
     },
     Command {
@@ -311,17 +265,6 @@ of the processes in the container, when it has ps:
         )
     },
     Command {
-        args: "",
-        arity: Arity::Exactly(0),
-        answers: true,
-        description: "Prints a JSON document as the runtime specification's features.md describes it.",
-        ..Command::of(
-            "features",
-            "show what this runtime implements",
-            commands::features,
-        )
-    },
-    Command {
         args: "<container-id> [signal]",
         arity: Arity::Between(1, 2),
         flags: flags![
@@ -345,6 +288,97 @@ The signal is a number or a name with or without SIG (default: SIGTERM):
         flags: flags![FORMAT, Flag::switch("quiet,q", "show only the ids")],
         description: "Only containers below the global option --root are known.",
         ..Command::of("list", "list containers", commands::list)
+    },
+    Command {
+        flags: run::FLAGS,
+        #[cfg(feature = "image")]
+        args: "<container-id>  || <image> [command] [arguments...]  || --rootfs <directory> <command> [arguments...]",
+        #[cfg(feature = "image")]
+        arity: Arity::AtLeast(1),
+        #[cfg(feature = "image")]
+        order: Order::Decided(crate::containers::names_an_image),
+        description: run::DESCRIPTION,
+        ..Command::of("run", "create and start a container", commands::run)
+    },
+    Command {
+        description: "Lets the process of a created container run what its configuration says.",
+        ..Command::of("start", "start a created container", commands::start)
+    },
+    Command {
+        answers: true,
+        description: "Prints the state of a container as JSON.",
+        ..Command::of("state", "show the state of a container", commands::state)
+    },
+];
+
+/// The other ones that runc has, and those about the machine.
+const OTHERS: &[Command] = &[
+    Command {
+        args: "",
+        arity: Arity::Exactly(0),
+        flags: flags![FORMAT],
+        description: "\
+Looks at the kernel and the machine as the calling user: namespaces, cgroups, file
+systems, drivers. Each line is ok, limited or missing, with advice where it is not ok.
+The exit status is 1 when something is missing that no container runs without. Nothing
+is changed.",
+        ..Command::of(
+            "check",
+            "show what this kernel and machine offer",
+            commands::check,
+        )
+    },
+    Command {
+        flags: checkpoint::CHECKPOINT,
+        description: checkpoint::CHECKPOINT_DESCRIPTION,
+        ..Command::of(
+            "checkpoint",
+            "write a running container into files",
+            commands::checkpoint,
+        )
+    },
+    Command {
+        args: "bash || zsh || fish",
+        arity: Arity::AtLeast(1),
+        order: Order::FlagsFirst,
+        description: "\
+Prints what makes a shell complete commands, flags, containers and images. For the
+shell at hand, and for every one from now on:
+
+       # . <(coracle completion bash)
+       # coracle completion bash > /etc/bash_completion.d/coracle
+
+The shell then asks with \"coracle completion of\" and the words typed so far.",
+        ..Command::of(
+            "completion",
+            "print the completion for a shell",
+            commands::completion,
+        )
+    },
+    Command {
+        flags: flags![
+            Flag::of(Kind::Duration, "interval=5s", "time between two statistics"),
+            Flag::switch("stats", "print the statistics once and end"),
+        ],
+        description: "\
+Prints one JSON object per line: statistics at each interval, and a message
+whenever the kernel kills a process of the container for want of memory.",
+        ..Command::of(
+            "events",
+            "show statistics and out-of-memory events of a container",
+            commands::events,
+        )
+    },
+    Command {
+        args: "",
+        arity: Arity::Exactly(0),
+        answers: true,
+        description: "Prints a JSON document as the runtime specification's features.md describes it.",
+        ..Command::of(
+            "features",
+            "show what this runtime implements",
+            commands::features,
+        )
     },
     Command {
         args: "[command]",
@@ -409,17 +443,6 @@ the containers.",
         )
     },
     Command {
-        flags: run::FLAGS,
-        #[cfg(feature = "image")]
-        args: "<container-id>  || <image> [command] [arguments...]  || --rootfs <directory> <command> [arguments...]",
-        #[cfg(feature = "image")]
-        arity: Arity::AtLeast(1),
-        #[cfg(feature = "image")]
-        order: Order::Decided(crate::containers::names_an_image),
-        description: run::DESCRIPTION,
-        ..Command::of("run", "create and start a container", commands::run)
-    },
-    Command {
         args: "",
         arity: Arity::Exactly(0),
         flags: flags![
@@ -439,15 +462,6 @@ there to a running container:
     sed -i 's;\"sh\";\"/hello\";' config.json
     coracle run container1",
         ..Command::of("spec", "write a new config.json", commands::spec)
-    },
-    Command {
-        description: "Lets the process of a created container run what its configuration says.",
-        ..Command::of("start", "start a created container", commands::start)
-    },
-    Command {
-        answers: true,
-        description: "Prints the state of a container as JSON.",
-        ..Command::of("state", "show the state of a container", commands::state)
     },
     Command {
         flags: flags![

@@ -39,7 +39,7 @@ pub use platform::Platform;
 pub use progress::{Event, Progress};
 pub use push::{PushOptions, push};
 pub use reference::Reference;
-pub use registry::{Connection, Patience, before_registries, check_credentials, referrers};
+pub use registry::{Connection, Patience, check_credentials, referrers};
 pub use source::Source;
 pub use store::{Hold, Image, Pruned, Removed, Store};
 pub use transfer::{PullOptions, pull};

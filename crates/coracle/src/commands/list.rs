@@ -47,9 +47,19 @@ fn with_images(
         return Ok(None);
     };
     let ours = containers::listed(settings, &ours)?;
-    if ours.is_empty() {
-        return Ok(None);
+    match ours.is_empty() {
+        true => Ok(None),
+        false => crate::sys::with_all(|| people_list(invocation, settings, &ours)).map(Some),
     }
+}
+
+/// That list, of one container at least.
+#[cfg(feature = "image")]
+fn people_list(
+    invocation: &Invocation<'_>,
+    settings: &runtime::Settings,
+    ours: &[(containers::Container, containers::Status)],
+) -> Outcome {
     let is_ours = |id: &str| ours.iter().any(|(container, _)| container.record.id == id);
     let mut others = runtime::list(settings)?;
     others.retain(|state| !is_ours(&state.id));
@@ -71,7 +81,7 @@ fn with_images(
         Some("json") => format!("{}\n", serde_json::to_string(&entries).unwrap_or_default()),
         _ => return Err(Failure::new("invalid format option")),
     };
-    answer(&text).map(Some)
+    answer(&text)
 }
 
 /// One container in that list. What runc's has is there under the same names.

@@ -187,7 +187,8 @@ pub(crate) fn exec(invocation: &Invocation<'_>) -> Outcome {
         .map_err(|failure| failed(failure.message))?
         .filter(|_| flags.text("process").is_none())
     {
-        return crate::containers::exec(&container, flags, exec_options(invocation));
+        let options = exec_options(invocation);
+        return crate::sys::with_all(|| crate::containers::exec(&container, flags, options));
     }
     if flags.is_set("privileged") {
         return Err(failed("--privileged is for containers of images".into()));
@@ -247,7 +248,7 @@ pub(crate) fn start(invocation: &Invocation<'_>) -> Outcome {
     // One of an image is stopped where a bundle's would be created.
     #[cfg(feature = "image")]
     if let Some(container) = invocation.container_of_image(&settings)? {
-        crate::containers::start(&container)?;
+        crate::sys::with_all(|| crate::containers::start(&container))?;
         return Ok(0);
     }
     invocation.by_id(&settings, |id| runtime::start(&settings, id))?;

@@ -16,7 +16,7 @@ use super::stats::{self, StatsOptions};
 use crate::commands::{Invocation, answer, run_bundle};
 use crate::flags::{Flag, Kind as Value, Table, flags};
 use crate::table::{Arity, Command, OF_BUNDLES};
-use crate::{Failure, Outcome, signals};
+use crate::{Failure, Outcome, signals, sys};
 
 const NAME: &str = "<container>";
 const NAMES: &str = "<container> [container...]";
@@ -138,8 +138,10 @@ pub(crate) fn run(invocation: &Invocation<'_>) -> Outcome {
                 invocation.id()
             )));
         }
-        let options = Options::parse(flags)?;
-        return super::run::run(&invocation.settings()?, &invocation.containers()?, &options);
+        return sys::with_all(|| {
+            let options = Options::parse(flags)?;
+            super::run::run(&invocation.settings()?, &invocation.containers()?, &options)
+        });
     }
     if let Some(name) = given.find(|name| *name != "detach" && !OF_BUNDLES.contains(name)) {
         return Err(Failure::new(format!(

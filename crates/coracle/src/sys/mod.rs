@@ -32,11 +32,20 @@ extern "C" fn main(count: c_int, values: *const *const c_char) -> c_int {
     });
     runtime::set_arguments(arguments.collect());
     #[cfg(all(own_entry, not(test)))]
-    relocation::relocate_later();
+    relocation::relocate_for_panics();
     if OUT_OF_REACH.load(Ordering::Relaxed) {
         runtime::set_protected(executed_copy());
     }
     crate::begin()
+}
+
+#[cfg(all(own_entry, not(test)))]
+pub(crate) use relocation::with_all;
+
+/// Does what needs all of the program's constants (relocation.rs): without an entry point of our own they are there.
+#[cfg(not(all(own_entry, not(test))))]
+pub(crate) fn with_all<T>(work: impl FnOnce() -> T) -> T {
+    work()
 }
 
 /// Whether `entry`, where there is one, has found the program on a mount that is read-only.

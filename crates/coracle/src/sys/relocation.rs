@@ -1,6 +1,6 @@
 //! The program's own addresses. It may lie anywhere in memory, so each address among its constants is made one of this process at the start,
 //! which copies the page that it is on: that is half of the page faults of a short command. build/linker.rs has put side by side what can wait:
-//! places in the source (`core::panic::Location`), until a panic names one, and what only registries need, until one is spoken to. Records of
+//! places in the source (`core::panic::Location`), until a panic names one, and what cannot be got at but by way of [`with_all`]. Records of
 //! `log` carry the names of such places too: `logging.rs` does not look at them.
 
 use core::arch::asm;
@@ -30,7 +30,7 @@ macro_rules! address_of {
     }};
 }
 
-/// Relocates everything that cannot wait, instead of the C library's `_start`. What can lies between `locations` and `registries_end`, by the
+/// Relocates everything that cannot wait, instead of the C library's `_start`. What can lies between `locations` and `rest_end`, by the
 /// linker's names.
 ///
 /// # Safety
@@ -39,12 +39,12 @@ pub(super) unsafe extern "C" fn relocate() {
     // SAFETY: this is the first time, and these two parts do not overlap with any other.
     unsafe {
         relocate_part(0..address_of!("locations"));
-        relocate_part(address_of!("registries_end")..usize::MAX);
+        relocate_part(address_of!("rest_end")..usize::MAX);
     }
 }
 
-/// Has the parts that can wait relocated when their time comes.
-pub(super) fn relocate_later() {
+/// Has the places in the source relocated when a panic names one.
+pub(super) fn relocate_for_panics() {
     panic::set_hook(Box::new(|panic| {
         static ONCE: Once = Once::new();
         // SAFETY: they have waited, and this is the only time.
@@ -53,14 +53,27 @@ pub(super) fn relocate_later() {
         });
         crate::logging::to_stderr(&format!("coracle: {panic}"));
     }));
-    #[cfg(feature = "image")]
-    image::before_registries(|| {
-        static ONCE: Once = Once::new();
-        // SAFETY: as above.
-        ONCE.call_once(|| unsafe {
-            relocate_part(address_of!("locations_end")..address_of!("registries_end"))
-        });
+}
+
+/// Whether the rest has been relocated.
+static REST: Once = Once::new();
+
+/// Does what needs all of the program's constants. Those that nothing refers to but by way of such work are relocated now, the first time.
+pub(crate) fn with_all<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: it has waited, and this is the only time.
+    REST.call_once(|| unsafe {
+        relocate_part(address_of!("locations_end")..address_of!("rest_end"))
     });
+    behind(work)
+}
+
+/// build/linker.rs knows the way by this function's name: so it is a function, and like no other one that a compiler could have taken for it.
+#[inline(never)]
+fn behind<T>(work: impl FnOnce() -> T) -> T {
+    if !REST.is_completed() {
+        std::process::abort();
+    }
+    work()
 }
 
 /// Adds the program's place in memory to each address among its constants that lies in this part of it. The list has the place of one of them, or,

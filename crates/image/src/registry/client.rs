@@ -90,13 +90,6 @@ pub(super) struct Client {
 impl Client {
     /// Finds out how to speak with a registry: `name` is its host and port, `repository` helps to find the credentials.
     pub(super) fn open(name: &str, repository: &str, connection: &Connection) -> Result<Self> {
-        super::prepare();
-        Client::open_prepared(name, repository, connection)
-    }
-
-    /// The only way to the libraries for TLS: coracle/build/linker.rs knows it by its name.
-    #[inline(never)]
-    fn open_prepared(name: &str, repository: &str, connection: &Connection) -> Result<Self> {
         let host = match name {
             "docker.io" => "registry-1.docker.io",
             name => name,

@@ -11,7 +11,6 @@ mod token;
 mod url;
 
 use std::io::Read;
-use std::sync::{Mutex, PoisonError};
 
 use ureq::http::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use ureq::http::{HeaderMap, Method};
@@ -66,21 +65,6 @@ impl Default for Connection {
             credentials: None,
             patience: Patience::default(),
         }
-    }
-}
-
-/// What [`before_registries`] was given.
-static PREPARATION: Mutex<Option<fn()>> = Mutex::new(None);
-
-/// Has something done each time before a registry is spoken to: what the libraries for HTTP and TLS need, and nobody else.
-pub fn before_registries(prepare: fn()) {
-    *PREPARATION.lock().unwrap_or_else(PoisonError::into_inner) = Some(prepare);
-}
-
-fn prepare() {
-    let preparation = *PREPARATION.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(prepare) = preparation {
-        prepare();
     }
 }
 
