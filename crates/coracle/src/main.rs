@@ -121,13 +121,13 @@ fn run() -> Outcome {
     let given = runtime::arguments().get(1..).unwrap_or_default();
     let args = texts();
     let globals = Flags::parse(table::GLOBAL, args, Order::FlagsFirst)
-        .map_err(|message| incorrect_usage(&format!(". {message}"), &global_help(), message))?;
+        .map_err(|message| incorrect_usage(&format!(". {message}"), &help::global(), message))?;
     let wants_help = globals.is_set("help");
     if globals.is_set("version") && !wants_help {
         return show(&help::version());
     }
     let Some((name, args)) = globals.args.split_first().filter(|_| !wants_help) else {
-        return show(&global_help());
+        return show(&help::global());
     };
     let command = table::command(name);
     logging::start(&globals, command.is_some_and(|command| command.answers))?;
@@ -192,10 +192,6 @@ fn foreign_arguments<'a>(
         Some(arg) => Err(Failure::new(format!("argument {arg:?} is not valid UTF-8"))),
         None => Ok(foreign),
     }
-}
-
-fn global_help() -> String {
-    sys::with_all(help::global)
 }
 
 /// Help that was asked for. A reader that went away (`coracle --help | head`) is no error.

@@ -67,24 +67,26 @@ impl Arity {
 
 /// Every command, in the order of the help.
 pub(crate) fn commands() -> impl Iterator<Item = &'static Command> + Clone {
-    #[cfg(feature = "image")]
-    let (images, containers) = (crate::images::COMMANDS, crate::containers::COMMANDS);
-    #[cfg(not(feature = "image"))]
-    let (images, containers): (&[Command], &[Command]) = (&[], &[]);
-    // `help` comes last, in runc's too.
-    let mut runcs: Vec<_> = OTHERS.iter().collect();
-    for command in QUICK {
-        let next = runcs.iter().position(|other| other.name > command.name);
-        runcs.insert(next.unwrap_or(runcs.len()), command);
-    }
-    runcs.into_iter().chain(containers).chain(images)
+    sys::with_all(|| {
+        #[cfg(feature = "image")]
+        let (images, containers) = (crate::images::COMMANDS, crate::containers::COMMANDS);
+        #[cfg(not(feature = "image"))]
+        let (images, containers): (&[Command], &[Command]) = (&[], &[]);
+        // `help` comes last, in runc's too.
+        let mut all: Vec<_> = OTHERS.iter().collect();
+        for command in QUICK {
+            let next = all.iter().position(|other| other.name > command.name);
+            all.insert(next.unwrap_or(all.len()), command);
+        }
+        all.extend(containers.iter().chain(images));
+        all.into_iter()
+    })
 }
 
 /// Finds a command by its name or alias.
 pub(crate) fn command(name: &str) -> Option<&'static Command> {
     let is_it = |command: &&Command| command.name == name || command.aliases.contains(&name);
-    let quick = QUICK.iter().find(is_it);
-    quick.or_else(|| sys::with_all(|| commands().find(is_it)))
+    QUICK.iter().find(is_it).or_else(|| commands().find(is_it))
 }
 
 /// Numbers from nothing up.

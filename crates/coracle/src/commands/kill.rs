@@ -4,7 +4,7 @@ use regex_lite::Regex;
 use runtime::Settings;
 
 use super::{Invocation, failure};
-use crate::{Failure, Outcome, signals, sys};
+use crate::{Failure, Outcome, signals};
 
 pub(crate) fn kill(invocation: &Invocation<'_>) -> Outcome {
     let all = invocation.flags.is_set("all");
@@ -19,13 +19,13 @@ pub(crate) fn kill(invocation: &Invocation<'_>) -> Outcome {
         && !invocation.flags.is_set("regex")
         && let Some(container) = invocation.container_of_image(&invocation.settings()?)?
     {
-        sys::with_all(|| crate::containers::kill(&container, signal))?;
+        crate::sys::with_all(|| crate::containers::kill(&container, signal))?;
         return Ok(0);
     }
     let settings = invocation.settings()?;
     let kill = |id: &str| runtime::kill(&settings, id, signal, all);
     if invocation.flags.is_set("regex") {
-        return sys::with_all(|| for_each(invocation, &settings, kill));
+        return for_each(invocation, &settings, kill);
     }
     kill(&invocation.container_id(&settings)?)?;
     Ok(0)
@@ -36,12 +36,12 @@ pub(crate) fn delete(invocation: &Invocation<'_>) -> Outcome {
     let settings = invocation.settings()?;
     let delete = |id: &str| runtime::delete(&settings, id, force);
     if invocation.flags.is_set("regex") {
-        return sys::with_all(|| for_each(invocation, &settings, delete));
+        return for_each(invocation, &settings, delete);
     }
     #[cfg(feature = "image")]
     if let Some(container) = invocation.container_of_image(&settings)? {
         let containers = invocation.containers()?;
-        sys::with_all(|| crate::containers::delete(&containers, &container, force))?;
+        crate::sys::with_all(|| crate::containers::delete(&containers, &container, force))?;
         return Ok(0);
     }
     delete(invocation.id())?;
