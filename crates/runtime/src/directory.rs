@@ -2,12 +2,10 @@
 //!
 //! - `journal.json`: the record before the container's cgroup and process exist, so that `delete --force` finds what a killed
 //!   `create` left behind, or what belongs to a damaged `state.json`;
-//! - `state.json`: the record once there is a process; both are written atomically. Its mode says that the user's program has been executed:
-//!   from then on only the process and the cgroup tell in which state the container is, and no other file need be looked for;
+//! - `state.json`: the record once there is a process; both are written atomically. Its mode says how far the container has got ([`Stage`]);
 //! - `config.json`: the configuration that the container was created with, byte for byte, for `exec`;
 //! - `notify/`: what is mounted into a container of a service manager's;
-//! - `exec.sock`: where the container's process waits for `start` (`creating.sock` until `create` is through, `starting.sock` while `start`
-//!   is at work).
+//! - `exec.sock`: where the container's process waits for `start`.
 //!
 //! The directory itself is the lock.
 
@@ -25,15 +23,11 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::error::IntoCause;
 use crate::state::Record;
-use crate::sys::directory::{each_entry, names, rewind};
+use crate::sys::directory::names;
 use crate::{Context, Error, Kind, Result, Settings, json};
 
 /// Where the container's process waits for `start`.
 pub(crate) const EXEC_SOCKET: &str = "exec.sock";
-/// [`EXEC_SOCKET`] once `start` is at work.
-pub(crate) const STARTING_SOCKET: &str = "starting.sock";
-/// The same socket while `create` is still at work.
-pub(crate) const CREATING_SOCKET: &str = "creating.sock";
 /// The directory that a container with `NOTIFY_SOCKET` sees, and the socket in it.
 pub(crate) const NOTIFY_DIRECTORY: &str = "notify";
 pub(crate) const NOTIFY_SOCKET: &str = "notify/notify.sock";
@@ -42,9 +36,8 @@ const JOURNAL_FILE: &str = "journal.json";
 const CONFIG_FILE: &str = "config.json";
 /// Most records have less bytes.
 const RECORD: usize = 1 << 10;
-/// The mode of all files, and of `state.json` once the user's program has been executed: no umask(2) adds a bit.
+/// The mode of all files but `state.json`: no umask(2) takes a bit, nor of those that a [`Stage`] has.
 const OWN: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
-const EXECUTED: Mode = Mode::S_IRWXU;
 
 /// The directory of one container, open.
 pub(crate) struct Directory {
@@ -52,27 +45,38 @@ pub(crate) struct Directory {
     path: PathBuf,
     locked: bool,
     on_disk: OnceCell<bool>,
+    stage: Cell<Stage>,
+}
+
+/// How far a container has got, which the mode of `state.json` says: sticky while what comes next is up to `start`, executable since that was
+/// called. Who holds the lock changes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// `create` or `run` is at work, or was killed, or somebody has copied the record without its mode.
+    Creating,
+    /// The container's process waits at [`EXEC_SOCKET`].
+    Created,
+    /// `start` is at work, or was killed.
+    Starting,
     /// The user's program has been executed.
-    is_started: Cell<bool>,
-    /// Its descriptor is not at the beginning of the list any more.
-    is_listed: Cell<bool>,
+    Started,
 }
 
-/// Which of the sockets there are in a container's directory.
-#[derive(Default)]
-pub(crate) struct Sockets {
-    /// [`CREATING_SOCKET`]
-    pub creating: bool,
-    /// [`EXEC_SOCKET`]
-    pub exec: bool,
-    /// [`STARTING_SOCKET`]
-    pub starting: bool,
-}
+impl Stage {
+    fn mode(self) -> Mode {
+        match self {
+            Stage::Creating => OWN,
+            Stage::Created => OWN | Mode::S_ISVTX,
+            Stage::Starting => Mode::S_IRWXU | Mode::S_ISVTX,
+            Stage::Started => Mode::S_IRWXU,
+        }
+    }
 
-impl Sockets {
-    /// Whether `create` is through: `start` is what comes next, or at work. Where there is none `run` is at work, or was killed.
-    pub(crate) fn is_created(&self) -> bool {
-        !self.creating && (self.exec || self.starting)
+    fn of(state_file: FileStat) -> Self {
+        let mode = Mode::from_bits_truncate(state_file.st_mode);
+        let known = [Stage::Created, Stage::Starting, Stage::Started];
+        let stage = known.into_iter().find(|stage| stage.mode() == mode);
+        stage.unwrap_or(Stage::Creating)
     }
 }
 
@@ -131,8 +135,7 @@ impl Directory {
                 path,
                 locked: false,
                 on_disk: OnceCell::new(),
-                is_started: Cell::new(false),
-                is_listed: Cell::new(false),
+                stage: Cell::new(Stage::Creating),
             }),
             Err(Errno::ENOENT | Errno::ENOTDIR) => Err(missing(id)),
             Err(error) => {
@@ -199,8 +202,8 @@ impl Directory {
         match read_state(&self.fd, STATE_FILE) {
             Err(Errno::ENOENT) => self.read_journal(),
             Err(error) => Err(error).with_context(|| format!("read {}", path().display())),
-            Ok((bytes, is_started)) => {
-                self.is_started.set(is_started);
+            Ok((bytes, stage)) => {
+                self.stage.set(stage);
                 parse_record(&bytes, path)
             }
         }
@@ -219,44 +222,37 @@ impl Directory {
         }
     }
 
-    /// The record of a container whose program has been executed (`true`), by one look, or waits for `start`, by two. `None` where it is neither,
-    /// or something is wrong: that takes a closer look.
-    pub(crate) fn read_settled(settings: &Settings, id: &str) -> Result<Option<(Record, bool)>> {
+    /// The record of a container at which nothing is at work, by one look. `None` where something is, or is wrong: that takes a closer look.
+    pub(crate) fn read_settled(settings: &Settings, id: &str) -> Result<Option<(Record, Stage)>> {
         check_id(id)?;
-        let directory = settings.root.join(id);
-        let path = directory.join(STATE_FILE);
-        let Ok((bytes, is_started)) = read_state(AT_FDCWD, &path) else {
-            return Ok(None);
-        };
-        let waits = || {
-            let socket = directory.join(EXEC_SOCKET);
-            fstatat(AT_FDCWD, &socket, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
-        };
-        if !is_started && !waits() {
-            return Ok(None);
+        let mut path = settings.root.join(id);
+        path.push(STATE_FILE);
+        match read_state(AT_FDCWD, &path) {
+            Ok((bytes, stage @ (Stage::Created | Stage::Started))) => {
+                parse_record(&bytes, || path).map(|record| Some((record, stage)))
+            }
+            _ => Ok(None),
         }
-        parse_record(&bytes, || path).map(|record| Some((record, is_started)))
     }
 
-    /// Whether the user's program has been executed by now. It is marked before its socket is removed, so who finds none and no mark knows that it
-    /// has not.
-    pub(crate) fn is_marked_started(&self) -> Result<bool> {
+    /// How far the container had got when its record was read.
+    pub(crate) fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+
+    /// How far it has got by now.
+    pub(crate) fn stage_now(&self) -> Result<Stage> {
         let looking = || format!("look at {}", self.path.join(STATE_FILE).display());
         let found = fstatat(&self.fd, STATE_FILE, AtFlags::AT_SYMLINK_NOFOLLOW);
-        found.with_context(looking).map(is_executed)
+        found.with_context(looking).map(Stage::of)
     }
 
-    /// Whether the record that was read is that of a container whose program has been executed.
-    pub(crate) fn is_started(&self) -> bool {
-        self.is_started.get()
-    }
-
-    /// The user's program has been executed.
-    pub(crate) fn mark_started(&self) -> Result<()> {
+    /// From now on the container has got so far.
+    pub(crate) fn mark(&self, stage: Stage) -> Result<()> {
         let follow = FchmodatFlags::FollowSymlink;
-        fchmodat(&self.fd, STATE_FILE, EXECUTED, follow)
-            .context("mark the container as started")?;
-        self.is_started.set(true);
+        fchmodat(&self.fd, STATE_FILE, stage.mode(), follow)
+            .context("write down how far the container has got")?;
+        self.stage.set(stage);
         Ok(())
     }
 
@@ -280,11 +276,7 @@ impl Directory {
 
     /// Replaces `state.json` atomically.
     pub(crate) fn write_record(&self, record: &Record) -> Result<()> {
-        let mode = match self.is_started() {
-            true => EXECUTED,
-            false => OWN,
-        };
-        self.replace(STATE_FILE, &encode(record)?, mode)
+        self.replace(STATE_FILE, &encode(record)?, self.stage().mode())
     }
 
     /// Keeps the configuration for `exec`: once, and before there is anything to execute in.
@@ -341,21 +333,6 @@ impl Directory {
         Ok(*self.on_disk.get_or_init(|| on_disk))
     }
 
-    /// `create` is through: the container's process now waits at [`EXEC_SOCKET`].
-    pub(crate) fn publish_socket(&self) -> Result<()> {
-        renameat(&self.fd, CREATING_SOCKET, &self.fd, EXEC_SOCKET)
-            .context("publish the exec socket")
-    }
-
-    /// `start` is at work: whether the container's process still waits is now for the socket to say, which is at [`STARTING_SOCKET`].
-    pub(crate) fn begin_start(&self) -> Result<()> {
-        match renameat(&self.fd, EXEC_SOCKET, &self.fd, STARTING_SOCKET) {
-            // Another `start` has been killed.
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(error) => Err(error).context("rename the exec socket"),
-        }
-    }
-
     /// Removes a file of the directory; a missing one is fine.
     pub(crate) fn remove_file(&self, name: &str) -> Result<()> {
         match unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir) {
@@ -364,26 +341,6 @@ impl Directory {
                 Err(error).with_context(|| format!("remove {}", self.path.join(name).display()))
             }
         }
-    }
-
-    /// Which sockets there are, all of them seen at once, as the kernel lists a small directory. A tmpfs remembers no name that is not there, so
-    /// that three looks for one take three times as long.
-    pub(crate) fn sockets(&self) -> Result<Sockets> {
-        let listing = || format!("list {}", self.path.display());
-        if self.is_listed.replace(true) {
-            rewind(self.as_fd()).with_context(listing)?;
-        }
-        let mut sockets = Sockets::default();
-        each_entry(self.as_fd(), &mut [0; 512], |name, _| {
-            match name.to_bytes() {
-                name if name == CREATING_SOCKET.as_bytes() => sockets.creating = true,
-                name if name == EXEC_SOCKET.as_bytes() => sockets.exec = true,
-                name if name == STARTING_SOCKET.as_bytes() => sockets.starting = true,
-                _ => {}
-            }
-        })
-        .with_context(listing)?;
-        Ok(sockets)
     }
 
     pub(crate) fn has(&self, name: &str) -> Result<bool> {
@@ -407,8 +364,8 @@ impl Directory {
             .context("address the exec socket")
     }
 
-    /// Connects to a listening socket; `None` when nobody listens.
-    pub(crate) fn connect(&self, name: &str) -> Result<Option<OwnedFd>> {
+    /// Connects to [`EXEC_SOCKET`]; `None` when nobody listens there.
+    pub(crate) fn connect(&self) -> Result<Option<OwnedFd>> {
         let socket = socket(
             AddressFamily::Unix,
             SockType::SeqPacket,
@@ -416,16 +373,16 @@ impl Directory {
             None,
         )
         .context("open a socket to the container")?;
-        match connect(socket.as_raw_fd(), &self.socket_address(name)?) {
+        match connect(socket.as_raw_fd(), &self.socket_address(EXEC_SOCKET)?) {
             Ok(()) => Ok(Some(socket)),
             Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(None),
             Err(error) => Err(error).context("connect to the container's process"),
         }
     }
 
-    /// Whether the container's process waits at the socket. It sees a connection without a word and goes on waiting.
-    pub(crate) fn is_listening(&self, name: &str) -> Result<bool> {
-        Ok(self.connect(name)?.is_some())
+    /// Whether the container's process waits at [`EXEC_SOCKET`]. It sees a connection without a word and goes on waiting.
+    pub(crate) fn is_waiting(&self) -> Result<bool> {
+        Ok(self.connect()?.is_some())
     }
 
     /// Removes the directory with all that is in it. The journal is the last of the three files that every container has: until then `delete`
@@ -482,17 +439,12 @@ fn flock(fd: &OwnedFd, operation: i32) -> nix::Result<()> {
     crate::sys::process::flock(fd.as_fd(), operation)
 }
 
-/// Reads a `state.json`, and whether the user's program has been executed.
-fn read_state(dir: impl AsFd, path: &(impl NixPath + ?Sized)) -> nix::Result<(Vec<u8>, bool)> {
+/// Reads a `state.json`, and how far its container has got.
+fn read_state(dir: impl AsFd, path: &(impl NixPath + ?Sized)) -> nix::Result<(Vec<u8>, Stage)> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let file = openat(dir, path, flags, Mode::empty())?;
-    let is_started = is_executed(fstat(&file)?);
-    Ok((read_whole(file, RECORD)?, is_started))
-}
-
-/// Whether a `state.json` has the mark.
-fn is_executed(state_file: FileStat) -> bool {
-    Mode::from_bits_truncate(state_file.st_mode) == EXECUTED
+    let stage = Stage::of(fstat(&file)?);
+    Ok((read_whole(file, RECORD)?, stage))
 }
 
 /// Reads a file that usually has less than `expected` bytes.

@@ -47,7 +47,7 @@ use crate::agent::Notifier;
 use crate::child::{Child, Sources};
 use crate::config::Bundle;
 use crate::delete::{destroy, forget};
-use crate::directory::{CREATING_SOCKET, Directory, check_id};
+use crate::directory::{Directory, EXEC_SOCKET, Stage, check_id};
 use crate::foreground::Foreground;
 use crate::hooks::Lifetime;
 use crate::intel_rdt::Resctrl;
@@ -151,7 +151,7 @@ impl Launched {
         if !has_executed(self.pidfd.as_fd()).context("look for the container's process")? {
             return Err(died(self.pid));
         }
-        self.undo.container.directory.mark_started()?;
+        self.undo.container.directory.mark(Stage::Started)?;
         self.undo.container.directory.unlock()?;
         start::run_poststart(&self.undo.container, foreground)
     }
@@ -347,7 +347,7 @@ pub(crate) fn launch(
         terminal::send_pidfd(path, pidfd.as_fd())?;
     }
     if gate == Gate::Start {
-        undo.container.directory.publish_socket()?;
+        undo.container.directory.mark(Stage::Created)?;
     }
     if let Some(path) = &options.pid_file {
         process::write_pid_file(path, pid)?;
@@ -733,7 +733,7 @@ fn listen_at(directory: &Directory) -> Result<OwnedFd> {
     let previous = umask(Mode::from_bits_truncate(0o177));
     let bound = bind(
         listener.as_raw_fd(),
-        &directory.socket_address(CREATING_SOCKET)?,
+        &directory.socket_address(EXEC_SOCKET)?,
     );
     umask(previous);
     bound.context(making)?;

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, RawFd};
 use std::path::Path;
 
 use crate::agent::Notifier;
-use crate::directory::{NOTIFY_DIRECTORY, STARTING_SOCKET};
+use crate::directory::{EXEC_SOCKET, NOTIFY_DIRECTORY, Stage};
 use crate::foreground::Foreground;
 use crate::hooks::Lifetime;
 use crate::notify::{self, Notify};
@@ -44,8 +44,8 @@ pub fn start(settings: &Settings, id: &str) -> Result<()> {
         };
         notifier.hand_over(listener)
     };
-    container.directory.begin_start()?;
-    match container.directory.connect(STARTING_SOCKET)? {
+    container.directory.mark(Stage::Starting)?;
+    match container.directory.connect()? {
         Some(connection) => {
             let channel = Channel::from(connection);
             channel.send(&Message::Go)?;
@@ -53,8 +53,8 @@ pub fn start(settings: &Settings, id: &str) -> Result<()> {
         }
         None => return refused("cannot start a container that has stopped"),
     }
-    container.directory.mark_started()?;
-    container.directory.remove_file(STARTING_SOCKET)?;
+    container.directory.mark(Stage::Started)?;
+    container.directory.remove_file(EXEC_SOCKET)?;
     // A poststart hook may take its time, and ask for the container's state or its end.
     container.directory.unlock()?;
     run_poststart(&container, None)?;

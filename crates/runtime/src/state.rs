@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::Hook;
 use serde::{Deserialize, Serialize};
 
-use crate::directory::{Directory, STARTING_SOCKET, Sockets};
+use crate::directory::{Directory, Stage};
 use crate::intel_rdt::Group;
 use crate::{Context, Error, Kind, Result, Settings, procfs};
 
@@ -86,7 +86,7 @@ impl Record {
         }
     }
 
-    /// The status of a container whose program has been executed, or else waits for `start`.
+    /// The status of a container at which nothing is at work: its process waits for `start`, or it has been started.
     fn status_settled(&self, is_started: bool) -> Result<Status> {
         Ok(match self.is_alive()? {
             true if self.is_frozen()? => Status::Paused,
@@ -335,8 +335,8 @@ pub struct State {
 
 /// The state of one container.
 pub fn state(settings: &Settings, id: &str) -> Result<State> {
-    if let Some((record, is_started)) = Directory::read_settled(settings, id)? {
-        let status = record.status_settled(is_started)?;
+    if let Some((record, stage)) = Directory::read_settled(settings, id)? {
+        let status = record.status_settled(stage == Stage::Started)?;
         return Ok(record.into_state(status));
     }
     let container = Container::open(settings, id)?;
@@ -425,8 +425,10 @@ impl Container {
 
     /// The status, from what there is.
     pub(crate) fn status(&self) -> Result<Status> {
-        if self.directory.is_started() {
-            return self.record.status_settled(true);
+        match self.directory.stage() {
+            Stage::Created => return self.record.status_settled(false),
+            Stage::Started => return self.record.status_settled(true),
+            Stage::Creating | Stage::Starting => {}
         }
         if self.record.init.is_none() {
             // `create` holds the lock for as long as it is at work.
@@ -439,38 +441,20 @@ impl Container {
         if !self.record.is_alive()? {
             return Ok(Status::Stopped);
         }
-        let mut sockets = self.directory.sockets()?;
-        if self.is_at_work(&sockets)? {
+        if self.is_creating()? {
             return Ok(Status::Creating);
         }
-        if !sockets.is_created() {
-            // Its creator was killed, or has just come to its end.
-            sockets = self.directory.sockets()?;
-        }
-        if self.record.is_frozen()? {
-            return Ok(Status::Paused);
-        }
-        // A `start` that was killed may have got to the container's process, or not.
-        let waits =
-            sockets.exec || sockets.starting && self.directory.is_listening(STARTING_SOCKET)?;
-        Ok(if waits {
-            Status::Created
-        } else {
-            Status::Running
-        })
+        // A `start` that is at work, or was killed, may have got to the container's process, or not.
+        let is_waiting = self.directory.is_waiting()?;
+        self.record.status_settled(!is_waiting)
     }
 
     /// Whether `create` or `run` is still at work, with a process that is there already.
     pub(crate) fn is_creating(&self) -> Result<bool> {
-        Ok(!self.directory.is_started() && self.is_at_work(&self.directory.sockets()?)?)
-    }
-
-    /// The same by the sockets of one that had not been started when its record was read.
-    fn is_at_work(&self, sockets: &Sockets) -> Result<bool> {
-        // Without the lock its creator was killed.
-        Ok(!sockets.is_created()
-            && !self.directory.is_marked_started()?
-            && self.directory.is_locked()?)
+        // Without the lock its creator was killed; with it, it may have come to its end since the record was read, and be followed by another.
+        Ok(self.directory.stage() == Stage::Creating
+            && self.directory.is_locked()?
+            && self.directory.stage_now()? == Stage::Creating)
     }
 
     /// The container's cgroup, unless it has none of its own, or a reboot has taken it.

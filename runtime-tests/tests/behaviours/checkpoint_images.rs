@@ -147,8 +147,10 @@ fn the_hosts_view_of_cgroup_v2_from_a_shared_mount() {
     start(&c);
     let view = "grep -c ' /sys/fs/cgroup .* cgroup2 ' /proc/self/mountinfo; ls /sys/fs/cgroup/cgroup.procs";
     let before = c.exec(view).ok();
-    checkpoint(&c, &[]).ok();
-    restore(&c, &[]).ok();
+    // In the hierarchies of v1, which nobody sees here, it is in its caller's cgroups. criu would make all below them again, other tests' too.
+    let mode = &["--manage-cgroups-mode", "ignore"];
+    checkpoint(&c, mode).ok();
+    restore(&c, mode).ok();
     assert_eq!(c.exec(view).ok(), before);
 }
 

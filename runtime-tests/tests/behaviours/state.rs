@@ -104,13 +104,21 @@ fn the_mode_of_the_record_is_only_a_shorter_way() {
     let c = Container::idle();
     c.create().ok();
     let file = c.state_root().join(&c.id).join("state.json");
-    let mode = || fs::metadata(&file).unwrap().mode() & 0o777;
-    assert_eq!((c.status().as_str(), mode()), ("created", 0o600));
+    let mode = || fs::metadata(&file).unwrap().mode() & 0o7777;
+    // The second is what a `start` leaves that was killed.
+    let without = [0o600, 0o1700].map(Permissions::from_mode);
+    assert_eq!((c.status().as_str(), mode()), ("created", 0o1600));
+    for mode in without.clone() {
+        fs::set_permissions(&file, mode).unwrap();
+        assert_eq!(c.status(), "created");
+    }
     c.start().ok();
     assert_eq!((c.status().as_str(), mode()), ("running", 0o700));
-    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
-    assert_eq!(c.status(), "running");
-    c.exec("true").ok();
+    for mode in without {
+        fs::set_permissions(&file, mode).unwrap();
+        assert_eq!(c.status(), "running");
+        c.exec("true").ok();
+    }
     let again = c.start();
     assert!(
         again

@@ -19,7 +19,7 @@ use super::rpc::{
 use super::stdio::Stream;
 use super::{CriuOptions, external_key, external_mount, text};
 use crate::config::Bundle;
-use crate::directory::check_id;
+use crate::directory::{Stage, check_id};
 use crate::foreground::{Foreground, fit_terminal};
 use crate::hooks::Lifetime;
 use crate::launch::{Undo, begin, finish_cgroup, locate_cgroup, run_runtime_hooks};
@@ -236,7 +236,7 @@ impl Arrival<'_> {
             process::write_pid_file(path, pid)?;
         }
         let directory = &mut self.undo.container.directory;
-        directory.mark_started()?;
+        directory.mark(Stage::Started)?;
         directory.unlock()?;
         Ok(Restored {
             undo: self.undo,

@@ -15,16 +15,11 @@ const LENGTH: usize = 16;
 /// The names in a directory but for `.` and `..`.
 pub(crate) fn names(directory: BorrowedFd<'_>) -> nix::Result<Vec<CString>> {
     let mut names = Vec::new();
-    rewind(directory)?;
+    lseek(directory, 0, Whence::SeekSet)?;
     each_entry(directory, &mut [0; 2048], |name, _| {
         names.push(name.to_owned())
     })?;
     Ok(names)
-}
-
-/// Back to the first entry.
-pub(crate) fn rewind(directory: BorrowedFd<'_>) -> nix::Result<()> {
-    lseek(directory, 0, Whence::SeekSet).map(drop)
 }
 
 /// Calls `found` for each further entry of a directory but for `.` and `..`, with its name and its kind (`DT_*`): getdents64(2), without the
