@@ -34,6 +34,7 @@ mod systemd;
 pub use bits::bits;
 pub use cgroup::Cgroup;
 pub use error::{Error, Result};
+pub use freezer::FreezerPlace;
 pub use host::{Host, Layout, Version};
 pub use location::{Location, Place};
 pub use oom::{OomState, OomWatch};

@@ -34,12 +34,7 @@ pub struct Place {
 impl Place {
     /// The absolute directory.
     pub fn dir(&self) -> PathBuf {
-        // Joining an empty path would leave a trailing slash.
-        if self.path.as_os_str().is_empty() {
-            self.mount.clone()
-        } else {
-            self.mount.join(&self.path)
-        }
+        dir(&self.mount, &self.path)
     }
 
     pub(crate) fn is_root(&self) -> bool {
@@ -190,6 +185,15 @@ impl Place {
     }
 }
 
+/// [`Place::dir`]
+pub(crate) fn dir(mount: &Path, path: &Path) -> PathBuf {
+    // Joining an empty path would leave a trailing slash.
+    match path.as_os_str().is_empty() {
+        true => mount.to_owned(),
+        false => mount.join(path),
+    }
+}
+
 /// The path made relative, without `.` and with `..` resolved as if the start were the root.
 fn clean(path: &Path) -> PathBuf {
     let mut cleaned = PathBuf::new();
@@ -234,6 +238,7 @@ fn own_cgroup(own: &str, hierarchy: &host::Hierarchy) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::FreezerPlace;
     use crate::host::Hierarchy;
 
     const OWN: &str =
@@ -326,6 +331,33 @@ mod tests {
         let json = serde_json::to_string(&location).unwrap();
         assert_eq!(serde_json::from_str::<Location>(&json).unwrap(), location);
         assert_eq!(location.layout(), Layout::Hybrid);
+    }
+
+    #[test]
+    fn the_freezer_alone_is_found_in_the_json_too() {
+        let mut host = host();
+        let freezer = Hierarchy {
+            version: Version::V1,
+            controllers: vec!["freezer".into()],
+            mount: "/f".into(),
+        };
+        let found = |host: &Host, path| {
+            let location = Location::resolve_below(host, Path::new(path), "", |_| true).unwrap();
+            let json = serde_json::to_string(&location).unwrap();
+            let known = serde_json::from_str::<FreezerPlace>(&json).unwrap();
+            assert_eq!(known, location.freezer());
+            known.0.unwrap()
+        };
+        let unified = "/sys/fs/cgroup/unified/x\"\\y".into();
+        assert_eq!(found(&host, "/x\"\\y"), (Version::V2, unified));
+        for at in [0, 4] {
+            host.hierarchies.insert(at, freezer.clone());
+            assert_eq!(found(&host, "/x"), (Version::V1, "/f/x".into()));
+            host.hierarchies.remove(at);
+        }
+        host.hierarchies.pop();
+        let none = Location::resolve_below(&host, Path::new("/x"), "", |_| true).unwrap();
+        assert!(none.freezer().0.is_none() && !none.is_frozen().unwrap());
     }
 
     #[test]

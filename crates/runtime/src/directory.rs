@@ -13,6 +13,7 @@ use std::cell::{Cell, OnceCell};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use cgroups::FreezerPlace;
 use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
@@ -20,6 +21,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmodat, fstat, fstatat, mkdirat};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
+use serde::de::DeserializeOwned;
 
 use crate::error::IntoCause;
 use crate::state::Record;
@@ -35,7 +37,7 @@ const STATE_FILE: &str = "state.json";
 const JOURNAL_FILE: &str = "journal.json";
 const CONFIG_FILE: &str = "config.json";
 /// Most records have less bytes.
-const RECORD: usize = 1 << 10;
+const RECORD: usize = 2 << 10;
 /// The mode of all files but `state.json`: no umask(2) takes a bit, nor of those that a [`Stage`] has.
 const OWN: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 
@@ -199,12 +201,13 @@ impl Directory {
     /// Reads `state.json`; before there is a process, the journal.
     pub(crate) fn read_record(&self) -> Result<Record> {
         let path = || self.path.join(STATE_FILE);
-        match read_state(&self.fd, STATE_FILE) {
+        let mut buffer = Vec::new();
+        match read_state(&self.fd, STATE_FILE, &mut buffer) {
             Err(Errno::ENOENT) => self.read_journal(),
             Err(error) => Err(error).with_context(|| format!("read {}", path().display())),
             Ok((bytes, stage)) => {
                 self.stage.set(stage);
-                parse_record(&bytes, path)
+                parse_record(bytes, path)
             }
         }
     }
@@ -223,13 +226,17 @@ impl Directory {
     }
 
     /// The record of a container at which nothing is at work, by one look. `None` where something is, or is wrong: that takes a closer look.
-    pub(crate) fn read_settled(settings: &Settings, id: &str) -> Result<Option<(Record, Stage)>> {
+    pub(crate) fn read_settled(
+        settings: &Settings,
+        id: &str,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<(Record<FreezerPlace>, Stage)>> {
         check_id(id)?;
         let mut path = settings.root.join(id);
         path.push(STATE_FILE);
-        match read_state(AT_FDCWD, &path) {
+        match read_state(AT_FDCWD, &path, buffer) {
             Ok((bytes, stage @ (Stage::Created | Stage::Started))) => {
-                parse_record(&bytes, || path).map(|record| Some((record, stage)))
+                parse_record(bytes, || path).map(|record| Some((record, stage)))
             }
             _ => Ok(None),
         }
@@ -293,7 +300,11 @@ impl Directory {
     /// Reads a file that usually has less than `expected` bytes.
     fn read(&self, name: &str, expected: usize) -> nix::Result<Vec<u8>> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        read_whole(openat(&self.fd, name, flags, Mode::empty())?, expected)
+        let mut bytes = Vec::new();
+        let file = openat(&self.fd, name, flags, Mode::empty())?;
+        let length = read_whole(file, expected, &mut bytes)?.len();
+        bytes.truncate(length);
+        Ok(bytes)
     }
 
     fn replace(&self, name: &str, bytes: &[u8], mode: Mode) -> Result<()> {
@@ -440,31 +451,37 @@ fn flock(fd: &OwnedFd, operation: i32) -> nix::Result<()> {
 }
 
 /// Reads a `state.json`, and how far its container has got.
-fn read_state(dir: impl AsFd, path: &(impl NixPath + ?Sized)) -> nix::Result<(Vec<u8>, Stage)> {
+fn read_state<'a>(
+    dir: impl AsFd,
+    path: &(impl NixPath + ?Sized),
+    buffer: &'a mut Vec<u8>,
+) -> nix::Result<(&'a [u8], Stage)> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let file = openat(dir, path, flags, Mode::empty())?;
     let stage = Stage::of(fstat(&file)?);
-    Ok((read_whole(file, RECORD)?, stage))
+    Ok((read_whole(file, RECORD, buffer)?, stage))
 }
 
-/// Reads a file that usually has less than `expected` bytes.
-fn read_whole(file: OwnedFd, expected: usize) -> nix::Result<Vec<u8>> {
+/// Reads a file that usually has less than `expected` bytes into a buffer that grows as is needed.
+fn read_whole(file: OwnedFd, expected: usize, buffer: &mut Vec<u8>) -> nix::Result<&[u8]> {
     // Not by way of the stack, where it would take a page that nobody has needed yet.
-    let mut bytes = vec![0; expected];
+    buffer.resize(buffer.len().max(expected), 0);
     let mut length = 0;
     loop {
-        length += nix::unistd::read(&file, &mut bytes[length..])?;
+        length += nix::unistd::read(&file, &mut buffer[length..])?;
         // A file that is replaced and never changed has come to its end where it gives less than was asked for.
-        if length < bytes.len() {
-            bytes.truncate(length);
-            return Ok(bytes);
+        if length < buffer.len() {
+            return Ok(&buffer[..length]);
         }
-        bytes.resize(2 * length, 0);
+        buffer.resize(2 * length, 0);
     }
 }
 
 /// Parses the bytes of a state file or journal.
-pub(crate) fn parse_record(bytes: &[u8], path: impl FnOnce() -> PathBuf) -> Result<Record> {
+pub(crate) fn parse_record<Cgroup: DeserializeOwned>(
+    bytes: &[u8],
+    path: impl FnOnce() -> PathBuf,
+) -> Result<Record<Cgroup>> {
     json::parse(bytes).map_err(|error| {
         let text = format!(
             "{} is damaged: {error}; delete --force removes the container",

@@ -20,7 +20,9 @@ pub fn process(bytes: &[u8]) {
 }
 
 pub fn state(bytes: &[u8]) {
-    let _ = directory::parse_record(bytes, || "state.json".into());
+    let path = || "state.json".into();
+    let _ = directory::parse_record::<cgroups::Location>(bytes, path);
+    let _ = directory::parse_record::<cgroups::FreezerPlace>(bytes, path);
 }
 
 pub fn user(text: &str) -> Option<(u32, Option<u32>)> {

@@ -1,10 +1,16 @@
 //! `list` and `ps`.
 
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::{io, thread};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
 
 use crate::state::{self, Container};
+use crate::sys::directory::names;
 use crate::{Context, Error, Kind, Result, Settings, State, Status, affinity};
 
 /// One row of `list`: what `list --format json` prints.
@@ -16,22 +22,24 @@ const SHARE: usize = 16;
 /// Every container below the state root, sorted by id. One that cannot be read is logged and left out.
 pub fn list(settings: &Settings) -> Result<Vec<ListEntry>> {
     let reading = || format!("read state root {}", settings.root.display());
-    let entries = match std::fs::read_dir(&settings.root) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(reading)?,
+    let directory = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let ids = match openat(AT_FDCWD, &settings.root, directory, Mode::empty()) {
+        Err(Errno::ENOENT) => return Ok(Vec::new()),
+        opened => opened.and_then(|root| names(root.as_fd())),
     };
-    let ids: io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name())).collect();
-    let ids = ids.with_context(reading)?;
+    let mut ids = ids.with_context(reading)?;
+    ids.sort();
+    let rows: Vec<_> = ids.into_iter().map(|id| (id, OnceLock::new())).collect();
     let next = AtomicUsize::new(0);
-    let states = Mutex::new(Vec::with_capacity(ids.len()));
     let read = || {
-        while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let found = state(settings, &id.to_string_lossy());
-            let mut states = states.lock().unwrap_or_else(PoisonError::into_inner);
-            states.extend(found);
+        let mut buffer = Vec::new();
+        while let Some((id, row)) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Some(state) = state(settings, &id.to_string_lossy(), &mut buffer) {
+                let _ = row.set(state);
+            }
         }
     };
-    let threads = match ids.len() / SHARE {
+    let threads = match rows.len() / SHARE {
         0 => 0,
         most => most.min(affinity::cpus() - 1),
     };
@@ -44,14 +52,13 @@ pub fn list(settings: &Settings) -> Result<Vec<ListEntry>> {
         }
         read();
     });
-    let mut states = states.into_inner().unwrap_or_else(PoisonError::into_inner);
-    states.sort_unstable_by(|one, other| one.id.cmp(&other.id));
-    Ok(states)
+    let states = rows.into_iter().filter_map(|(_, row)| row.into_inner());
+    Ok(states.collect())
 }
 
 /// One row, if it is a container's.
-fn state(settings: &Settings, id: &str) -> Option<State> {
-    match state::state(settings, id) {
+fn state(settings: &Settings, id: &str, buffer: &mut Vec<u8>) -> Option<State> {
+    match state::state_by(settings, id, buffer) {
         Ok(state) => Some(state),
         // Deleted between the two looks, or not a container's directory.
         Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Invalid) => None,

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use cgroups::{FreezerPlace, Location};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
@@ -20,10 +21,10 @@ use crate::directory::{Directory, Stage};
 use crate::intel_rdt::Group;
 use crate::{Context, Error, Kind, Result, Settings, procfs};
 
-/// What is kept of a container in `state.json`.
+/// What is kept of a container in `state.json`. Of its cgroup `state` and `list` read no more than they need.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Record {
+pub(crate) struct Record<Cgroup = Location> {
     /// `ociVersion` of the configuration.
     pub oci_version: String,
     /// The container's id.
@@ -46,7 +47,7 @@ pub(crate) struct Record {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// The container's cgroup, unless it stays in its creator's.
-    pub cgroup: Option<cgroups::Location>,
+    pub cgroup: Option<Cgroup>,
     /// The pipes that are its standard streams, as criu names them; empty for each that is none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stdio: Vec<String>,
@@ -61,7 +62,7 @@ pub(crate) struct Record {
     pub poststop: Vec<Hook>,
 }
 
-impl Record {
+impl<Cgroup> Record<Cgroup> {
     /// Whether it was made since the machine started. Whoever has the pid or lives in the cgroup of an older one is a stranger.
     pub(crate) fn is_of_this_boot(&self) -> Result<bool> {
         match &self.boot_id {
@@ -78,21 +79,19 @@ impl Record {
         }
     }
 
-    /// Whether its processes stand still.
-    pub(crate) fn is_frozen(&self) -> Result<bool> {
-        match &self.cgroup {
-            Some(location) => Ok(location.is_frozen()?),
-            None => Ok(false),
-        }
-    }
-
     /// The status of a container at which nothing is at work: its process waits for `start`, or it has been started.
-    fn status_settled(&self, is_started: bool) -> Result<Status> {
-        Ok(match self.is_alive()? {
-            true if self.is_frozen()? => Status::Paused,
-            true if is_started => Status::Running,
-            true => Status::Created,
-            false => Status::Stopped,
+    fn status_settled(
+        &self,
+        is_started: bool,
+        is_frozen: impl FnOnce(&Cgroup) -> cgroups::Result<bool>,
+    ) -> Result<Status> {
+        if !self.is_alive()? {
+            return Ok(Status::Stopped);
+        }
+        Ok(match self.cgroup.as_ref().map_or(Ok(false), is_frozen)? {
+            true => Status::Paused,
+            false if is_started => Status::Running,
+            false => Status::Created,
         })
     }
 
@@ -119,6 +118,16 @@ impl Record {
         match &self.init {
             Some(init) if self.is_of_this_boot()? => init.open(),
             _ => Ok(None),
+        }
+    }
+}
+
+impl Record {
+    /// Whether its processes stand still.
+    pub(crate) fn is_frozen(&self) -> Result<bool> {
+        match &self.cgroup {
+            Some(location) => Ok(location.is_frozen()?),
+            None => Ok(false),
         }
     }
 }
@@ -335,8 +344,14 @@ pub struct State {
 
 /// The state of one container.
 pub fn state(settings: &Settings, id: &str) -> Result<State> {
-    if let Some((record, stage)) = Directory::read_settled(settings, id)? {
-        let status = record.status_settled(stage == Stage::Started)?;
+    state_by(settings, id, &mut Vec::new())
+}
+
+/// The same, with memory to read the record into, which is worth having when there are many.
+pub(crate) fn state_by(settings: &Settings, id: &str, buffer: &mut Vec<u8>) -> Result<State> {
+    if let Some((record, stage)) = Directory::read_settled(settings, id, buffer)? {
+        let is_started = stage == Stage::Started;
+        let status = record.status_settled(is_started, FreezerPlace::is_frozen)?;
         return Ok(record.into_state(status));
     }
     let container = Container::open(settings, id)?;
@@ -426,8 +441,8 @@ impl Container {
     /// The status, from what there is.
     pub(crate) fn status(&self) -> Result<Status> {
         match self.directory.stage() {
-            Stage::Created => return self.record.status_settled(false),
-            Stage::Started => return self.record.status_settled(true),
+            Stage::Created => return self.status_settled(false),
+            Stage::Started => return self.status_settled(true),
             Stage::Creating | Stage::Starting => {}
         }
         if self.record.init.is_none() {
@@ -446,7 +461,11 @@ impl Container {
         }
         // A `start` that is at work, or was killed, may have got to the container's process, or not.
         let is_waiting = self.directory.is_waiting()?;
-        self.record.status_settled(!is_waiting)
+        self.status_settled(!is_waiting)
+    }
+
+    fn status_settled(&self, is_started: bool) -> Result<Status> {
+        self.record.status_settled(is_started, Location::is_frozen)
     }
 
     /// Whether `create` or `run` is still at work, with a process that is there already.
