@@ -38,7 +38,7 @@ const JOURNAL_FILE: &str = "journal.json";
 const CONFIG_FILE: &str = "config.json";
 /// Most records have less bytes.
 const RECORD: usize = 2 << 10;
-/// The mode of all files but `state.json`: no umask(2) takes a bit, nor of those that a [`Stage`] has.
+/// The mode of all files but `state.json`.
 const OWN: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 
 /// The directory of one container, open.

@@ -97,7 +97,7 @@ fn state_files_are_for_their_owner_only() {
     }
 }
 
-/// That the program has been executed is known by the record's mode, at one look; a copy of the state root need not have it.
+/// How far a container has got is known by the record's mode, at one look; a copy of the state root need not have it.
 #[test]
 fn the_mode_of_the_record_is_only_a_shorter_way() {
     requires!(is_coracle(), "it marks no record");
