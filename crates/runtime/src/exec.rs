@@ -170,8 +170,7 @@ pub fn exec(settings: &Settings, options: &ExecOptions) -> Result<i32> {
         group.add(pid.as_raw())?;
     }
     if !straight {
-        let wait_for = |foreground: &Foreground| foreground.wait_for(channel.as_fd());
-        foreground.as_ref().map_or(Ok(()), wait_for)?;
+        Foreground::wait_for(foreground.as_ref(), channel.as_fd())?;
         channel.expect(&Message::Ready)?;
     }
     let terminal = own_console

@@ -82,12 +82,16 @@ impl Foreground {
         self
     }
 
-    /// During the set-up: waits until there is something to be read at `fd`. An error when somebody wants us to end.
-    pub(crate) fn wait_for(&self, fd: BorrowedFd<'_>) -> Result<()> {
+    /// During the set-up: waits until there is something to be read at `fd`; an error when somebody wants us to end meanwhile. Who is not in the
+    /// foreground has no signals to look at, and goes on at once to wait by reading.
+    pub(crate) fn wait_for(foreground: Option<&Self>, fd: BorrowedFd<'_>) -> Result<()> {
+        let Some(foreground) = foreground else {
+            return Ok(());
+        };
         loop {
             let mut watched = [
                 PollFd::new(fd, PollFlags::POLLIN),
-                PollFd::new(self.as_fd(), PollFlags::POLLIN),
+                PollFd::new(foreground.as_fd(), PollFlags::POLLIN),
             ];
             match poll(&mut watched, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
@@ -97,7 +101,7 @@ impl Foreground {
             if watched[0].any() == Some(true) {
                 return Ok(());
             }
-            self.check()?;
+            foreground.check()?;
         }
     }
 

@@ -475,7 +475,7 @@ fn parent(
         return Ok(());
     }
     loop {
-        foreground.map_or(Ok(()), |foreground| foreground.wait_for(channel.as_fd()))?;
+        Foreground::wait_for(foreground, channel.as_fd())?;
         match channel.receive()? {
             Some(Message::Hooks) => {
                 let lifetime = Lifetime {

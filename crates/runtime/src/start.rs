@@ -72,7 +72,7 @@ pub(crate) fn wait_executed(
     hand_over: impl Fn(RawFd) -> Result<()>,
 ) -> Result<()> {
     loop {
-        foreground.map_or(Ok(()), |foreground| foreground.wait_for(channel.as_fd()))?;
+        Foreground::wait_for(foreground, channel.as_fd())?;
         match channel.receive()? {
             None => return Ok(()),
             Some(Message::Listener(listener)) => {
