@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use runtime_tests::{
     Account, Container, Ids, eventually, has_criu, is_coracle, requires, rootless,
 };
@@ -112,7 +114,7 @@ fn a_restore_that_is_killed_leaves_nothing_that_delete_does_not_find() {
     checkpoint(&c, &[]).ok();
     let pid = c.dir().join("hook");
     let script = format!(
-        "echo $PPID > {0}.new; mv {0}.new {0}; sleep 1000",
+        "echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000",
         pid.display()
     );
     c.set(
@@ -130,7 +132,11 @@ fn a_restore_that_is_killed_leaves_nothing_that_delete_does_not_find() {
     assert_eq!(c.status(), "creating");
     restored.kill().unwrap();
     restored.wait().unwrap();
-    c.delete_force().ok();
+    let deleted = c.delete_force();
+    // Nobody else is left who would end the hook.
+    let hook = fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+    kill(Pid::from_raw(hook), Signal::SIGKILL).unwrap();
+    deleted.ok();
     c.assert_nothing_left();
 }
 
